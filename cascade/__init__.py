@@ -1,0 +1,35 @@
+"""Two-stage analysis of skin-lesion photographs: find the lesion, then classify the masked crop.
+
+Importing this package loads neither torch nor albumentations: public names are resolved when they
+are first used (PEP 562).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from cascade.version import __version__
+
+_PUBLIC = {
+    "CascadeError": "cascade.errors",
+    "CascadeWarning": "cascade.errors",
+    "ClassifierConfig": "cascade.config",
+    "SegmenterConfig": "cascade.config",
+    "TrainConfig": "cascade.config",
+    "MaskPolicy": "cascade.masking",
+}
+
+__all__ = ["__version__", *sorted(_PUBLIC)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'cascade' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

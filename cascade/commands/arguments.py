@@ -1,0 +1,159 @@
+"""One parser for all commands: defaults < YAML file < flags, strict about both.
+
+Flags are built from the fields of the dataclasses in :mod:`cascade.config`. ``--learning-rate``
+and ``--learning_rate`` are the same flag. Errors of cascade end with exit code 2 and one line.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import typing
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import jsonargparse
+
+from cascade.config import did_you_mean
+from cascade.errors import CascadeError, CascadeWarning
+from cascade.progress import setup_logging
+
+Config = TypeVar("Config")
+log = logging.getLogger(__name__)
+
+OK, BUG, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
+"""Exit codes: fine, a defect of cascade, wrong usage or input, some inputs failed, Ctrl-C."""
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def default_folder(name: str) -> Path:
+    """``dataset`` or ``models`` of the repository, or of the current folder when installed."""
+    inside = REPOSITORY / name
+    return inside if (REPOSITORY / "setup.cfg").is_file() else Path(name)
+
+
+class CommandParser(jsonargparse.ArgumentParser):
+    """An argument parser with ``--config``, hyphens or underscores, and helpful errors."""
+
+    def __init__(self, command: str, description: str, *, example: str) -> None:
+        """Make a parser.
+
+        Args:
+            command: the words a user types, such as ``cascade seg-train``.
+            description: what the command does.
+            example: one or more command lines shown at the end of ``--help``.
+        """
+        super().__init__(
+            prog=command,
+            description=description,
+            epilog=f"example:\n  {example}",
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+            default_env=False,
+        )
+        self.add_argument("--config", action="config", help="YAML file of settings; flags win")
+
+    def add_settings(self, cls: type, *, rename: Mapping[str, str] | None = None) -> None:
+        """Add a flag for each field of a settings dataclass.
+
+        Args:
+            cls: a dataclass whose fields were made by :func:`cascade.config.setting`.
+            rename: field name to flag name, where they differ.
+        """
+        hints = typing.get_type_hints(cls)
+        for item in fields(cls):
+            name = (rename or {}).get(item.name, item.name)
+            short = [item.metadata["flag"]] if item.metadata.get("flag") else []
+            self.add_argument(
+                f"--{name}",
+                *short,
+                type=hints[item.name],
+                default=list(item.default) if isinstance(item.default, tuple) else item.default,
+                help=item.metadata["help"],
+                **({"nargs": "+"} if typing.get_origin(hints[item.name]) is tuple else {}),
+            )
+
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+        """Parse flags; ``--data-path`` is read as ``--data_path``."""
+        return super().parse_args(
+            self.underscored(sys.argv[1:] if args is None else args), *rest, **options
+        )
+
+    def underscored(self, args: Sequence[str]) -> list[str]:
+        """Replace hyphens by underscores in the long flags that this parser knows."""
+        known = set(self._option_string_actions)
+        result = []
+        for argument in args:
+            flag, equals, value = argument.partition("=")
+            spelled = "--" + flag[2:].replace("-", "_")
+            known_flag = flag.startswith("--") and flag not in known and spelled in known
+            result.append(spelled + equals + value if known_flag else argument)
+        return result
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print one line that names the flag, and the nearest known one; exit with 2."""
+        text = " ".join(str(message).split())
+        text = text.replace('Parser key "', 'option "').replace("typing.Literal", "one of ")
+        known = [flag for flag in self._option_string_actions if flag.startswith("--")]
+        for word in re.findall(r"--[\w-]+|Option '(\w+)'", text) and re.findall(r"[\w-]+", text):
+            flag = "--" + word.lstrip("-")
+            if word.startswith("--") or f"Option '{word}'" in text:
+                text += did_you_mean(flag, known)
+                break
+        sys.stderr.write(f"{self.prog}: error: {text}\n")
+        raise SystemExit(USAGE)
+
+
+class _HelpFormatter(jsonargparse.DefaultHelpFormatter):
+    """Keeps the example's line breaks."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("example:"):
+            return text
+        return super()._fill_text(text, width, indent)
+
+
+def settings(cls: type[Config], arguments: Any, **fixed: Any) -> Config:
+    """Collect a settings dataclass from parsed flags.
+
+    Args:
+        cls: the dataclass.
+        arguments: the parser's namespace.
+        fixed: values that do not come from a flag of the same name.
+    """
+    values = dict(fixed)
+    for item in fields(cls):  # type: ignore[arg-type]
+        if item.name not in values:
+            value = arguments[item.name]
+            values[item.name] = tuple(value) if isinstance(value, list) else value
+    return cls(**values)
+
+
+def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
+    """Run a command's body, turning cascade's errors into one line and an exit code."""
+    setup_logging()
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", CascadeWarning)
+        warnings.showwarning = _show_warning
+        try:
+            return main(argv)
+        except CascadeError as error:
+            log.error("error: %s", error)
+            return USAGE
+        except KeyboardInterrupt:
+            log.error("interrupted")
+            return INTERRUPTED
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return OK
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    if issubclass(category, CascadeWarning):
+        log.warning("warning: %s", message)

@@ -1,0 +1,271 @@
+"""Every setting, once: frozen dataclasses whose defaults are the only defaults.
+
+The command line is built from these fields, a YAML file fills the same fields, and both pass the
+same checks. A field's help text, limits and short flag stand beside its default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, TypeVar
+
+from cascade.errors import ConfigError
+
+Config = TypeVar("Config")
+Optimizer = Literal["sgd", "adam", "adamw"]
+Schedule = Literal["none", "onecycle", "cosine", "step", "plateau"]
+Augmentation = Literal["none", "light", "standard", "strong"]
+Precision = Literal["auto", "fp32", "bf16"]
+Decoder = Literal[
+    "unet",
+    "unetplusplus",
+    "manet",
+    "linknet",
+    "fpn",
+    "pspnet",
+    "pan",
+    "deeplabv3",
+    "deeplabv3plus",
+    "upernet",
+    "segformer",
+]
+
+CLASSES = ("benign", "malignant")
+"""The two classes; the second is the positive one."""
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    flag: str | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Any:
+    """A dataclass field with its help text, optional short flag and inclusive limits."""
+    metadata = {"help": help, "flag": flag, "minimum": minimum, "maximum": maximum}
+    return field(default=default, metadata=metadata)
+
+
+def check_settings(config: Any) -> None:
+    """Check each field against its choices and limits.
+
+    Raises:
+        ConfigError: a value is not one of the choices or is outside its limits.
+    """
+    hints = typing.get_type_hints(type(config))
+    for item in fields(config):
+        value = getattr(config, item.name)
+        choices = typing.get_args(hints[item.name])
+        if typing.get_origin(hints[item.name]) is Literal and value not in choices:
+            raise ConfigError(f"{item.name} is {value!r}; choose from {', '.join(choices)}")
+        low, high = item.metadata.get("minimum"), item.metadata.get("maximum")
+        if value is None or isinstance(value, (str, bool)) or (low is None and high is None):
+            continue
+        for number in value if isinstance(value, (tuple, list)) else (value,):
+            too_low = low is not None and not number >= low
+            too_high = high is not None and not number <= high
+            if too_low or too_high:
+                limits = f"at least {low}" if high is None else f"within [{low}, {high}]"
+                raise ConfigError(f"{item.name} is {number}; it must be {limits}")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain JSON values."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(config).items()
+    }
+
+
+def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:
+    """Read a configuration back, strictly.
+
+    Raises:
+        ConfigError: a key is unknown (the nearest known one is named) or a value is not allowed.
+    """
+    known = [item.name for item in fields(cls)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{cls.__name__}: unknown setting {key!r}{did_you_mean(key, known)}")
+    return cls(
+        **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    )
+
+
+def did_you_mean(name: str, known: typing.Iterable[str]) -> str:
+    """A hint that names the nearest known word, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """What a segmenter is."""
+
+    encoder: str = setting(
+        "xception",
+        "encoder of segmentation-models-pytorch, or tu-NAME for one of timm; mobilenet is "
+        "mobilenet_v2",
+        flag="-en",
+    )
+    decoder: Decoder = setting("unet", "decoder of segmentation-models-pytorch")
+    size: int = setting(256, "side of the network's input in pixels", minimum=32, maximum=2048)
+    decoder_channels: tuple[int, ...] = setting(
+        (256, 128, 64, 32, 16),
+        "channels of a U-Net-like decoder, one per encoder stage; 128 64 32 24 16 is faster",
+        minimum=1,
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.size % 32:
+            raise ConfigError(f"size is {self.size}; a segmenter's side is a multiple of 32")
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """What a classifier is."""
+
+    architecture: str = setting(
+        "inception",
+        "classification network of torchvision or timm; inception, resnet and mobilenet are "
+        "short names",
+        flag="-a",
+    )
+    size: int | None = setting(
+        None,
+        "side of the network's input in pixels; by default 299 for inception, else 224",
+        minimum=32,
+        maximum=2048,
+    )
+    dropout: float = setting(0.2, "dropout before the last layer", minimum=0.0, maximum=0.95)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a network is trained."""
+
+    epochs: int = setting(20, "passes over the training images", flag="-e", minimum=1)
+    batch_size: int = setting(16, "images per optimiser step", minimum=1)
+    optimizer: Optimizer = setting("adamw", "optimiser", flag="-opt")
+    learning_rate: float = setting(0.001, "highest learning rate", flag="-lr", minimum=0.0)
+    momentum: float = setting(
+        0.9, "momentum of sgd; beta1 of adam and adamw", flag="-mom", minimum=0.0, maximum=0.9999
+    )
+    weight_decay: float = setting(
+        0.01, "weight decay (coupled for sgd and adam)", flag="-wd", minimum=0.0
+    )
+    schedule: Schedule = setting(
+        "onecycle",
+        "learning rate over time: none keeps it, onecycle warms up and anneals, cosine anneals, "
+        "step divides by 10 at 60 and 85 percent, plateau divides by 10 when validation stalls",
+    )
+    warmup: float = setting(0.2, "share of onecycle's steps spent rising", minimum=0.0, maximum=0.9)
+    augmentation: Augmentation = setting("standard", "strength of the training augmentation")
+    average: float = setting(
+        0.0,
+        "decay of the exponential moving average of the weights, evaluated and saved instead of "
+        "the raw ones; 0 switches it off",
+        minimum=0.0,
+        maximum=0.99999,
+    )
+    gradient_clip: float = setting(
+        0.0, "largest norm of the gradient; 0 switches clipping off", minimum=0.0
+    )
+    patience: int = setting(
+        0, "stop after so many epochs without a better validation score; 0 never stops", minimum=0
+    )
+    precision: Precision = setting(
+        "auto", "arithmetic in training: auto takes bf16 autocast where the hardware is fast at it"
+    )
+    seed: int = setting(0, "seed of initial weights, order and augmentation", minimum=0)
+    num_workers: int = setting(0, "processes that load images; 0 loads in this one", minimum=0)
+    deterministic: bool = setting(
+        False, "refuse operations of torch that are not deterministic (slower on CUDA)"
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True)
+class SegmentationTrainConfig(TrainConfig):
+    """How a segmenter is trained, with the documented defaults of the command line."""
+
+    optimizer: Optimizer = setting("sgd", "optimiser", flag="-opt")
+    learning_rate: float = setting(0.0001, "highest learning rate", flag="-lr", minimum=0.0)
+    momentum: float = setting(
+        0.99, "momentum of sgd; beta1 of adam and adamw", flag="-mom", minimum=0.0, maximum=0.9999
+    )
+    weight_decay: float = setting(
+        0.9, "weight decay (coupled for sgd and adam)", flag="-wd", minimum=0.0
+    )
+    schedule: Schedule = setting("none", "learning rate over time: none keeps it")
+
+
+@dataclass(frozen=True)
+class ClassificationTrainConfig(TrainConfig):
+    """How a classifier is trained."""
+
+    class_weight: float = setting(
+        1.0, "weight of the rarer class in the cross entropy", flag="-cw", minimum=0.0
+    )
+    label_smoothing: float = setting(
+        0.0, "share of each label spread over the classes", minimum=0.0, maximum=0.5
+    )
+    balanced_sampling: bool = setting(
+        False, "draw both classes equally often instead of each image once"
+    )
+    average: float = setting(
+        0.0,
+        "decay of the exponential moving average of the weights; 0 switches it off",
+        minimum=0.0,
+        maximum=0.99999,
+    )
+
+
+def weight_shrinkage(config: TrainConfig) -> float:
+    """By how much weight decay alone shrinks the weights, per step, once momentum has built up.
+
+    For sgd with coupled decay each step subtracts ``learning_rate * weight_decay * w`` and
+    momentum accumulates it to ``/(1 - momentum)`` (Loshchilov & Hutter 2019, eq. 1-2). For adamw
+    it is ``learning_rate * weight_decay``. For adam the decay enters the normalised gradient: from
+    about the size of the gradient on it replaces it, so ``weight_decay`` above 0.01 counts as 1.
+
+    Returns:
+        A fraction; 0.001 halves every weight in about 700 steps.
+    """
+    if config.optimizer == "sgd":
+        return config.learning_rate * config.weight_decay / (1 - config.momentum)
+    return config.learning_rate * config.weight_decay
+
+
+def shrinkage_warning(config: TrainConfig, *, steps: int) -> str | None:
+    """Say so when weight decay would wipe out what is learnt.
+
+    Args:
+        config: the training settings.
+        steps: optimiser steps in the whole training.
+    """
+    shrinkage = weight_shrinkage(config)
+    coupled_adam = config.optimizer == "adam" and config.weight_decay >= 0.01
+    if not coupled_adam and shrinkage * steps <= 1.0:
+        return None
+    kept = max(0.0, 1.0 - shrinkage) ** steps
+    detail = (
+        "adam divides coupled decay by its own size, so it competes with the gradient itself"
+        if coupled_adam
+        else f"decay alone would leave {kept:.2g} of each weight after {steps} steps"
+    )
+    return (
+        f"learning rate {config.learning_rate:g}, weight decay {config.weight_decay:g} and "
+        f"momentum {config.momentum:g} with {config.optimizer} shrink the weights harmfully: {detail}. "
+        "The recommended recipe is --config configs/segmentation.yaml"
+    )

@@ -1,0 +1,373 @@
+"""The joint between the two stages, and the only place where a mask meets an image.
+
+A segmenter's probability map becomes a binary mask, the mask becomes one lesion, the lesion
+becomes a box, and the box and mask cut the square crop that the classifier sees. Training on
+masked crops, prediction, explanation and export all call these functions with one frozen
+:class:`MaskPolicy`, which is stored in the classifier's file.
+
+Masking works on uint8 pixels, before any normalisation. Boxes are ``(top, left, bottom, right)``,
+half-open, in pixels of the image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, get_args
+
+import cv2
+import numpy as np
+
+from cascade.errors import ConfigError, EmptyMaskError, ShapeError
+from cascade.imaging.resize import resize_pixels, resize_probability
+
+Box = tuple[int, int, int, int]
+Frame = Literal["crop", "full"]
+Background = Literal["keep", "hard", "feathered", "only"]
+OnEmpty = Literal["whole", "abstain", "raise"]
+
+NO_LESION = "no lesion found"
+
+
+@dataclass(frozen=True)
+class MaskPolicy:
+    """How a mask cuts the classifier's input out of an image.
+
+    Attributes:
+        frame: ``crop`` cuts a square around the lesion; ``full`` keeps the whole image.
+        background: ``keep`` leaves the skin as it is, ``hard`` replaces every pixel outside the
+            mask, ``feathered`` replaces pixels outside a dilated mask with a soft edge, ``only``
+            replaces the lesion and keeps the skin (to measure what the skin alone gives away).
+        margin: skin added on each side of the lesion's box, as a fraction of its longer side.
+        dilation: how far ``feathered`` grows the mask, as a fraction of the box's longer side.
+        feather: width of the soft edge beyond the dilated mask, same unit.
+        fill: RGB that replaces removed pixels and pads a crop that reaches over the image.
+        threshold: a pixel belongs to the mask where its probability is at least this.
+        keep: ``largest`` keeps the component with the largest summed probability, ``all`` keeps
+            every component of at least ``minimum_area``.
+        fill_holes: fill holes inside the lesion.
+        minimum_area: smallest area that counts as a lesion, as a fraction of the image.
+        on_empty: what happens without a lesion: ``whole`` classifies the whole image and warns,
+            ``abstain`` gives no label and warns, ``raise`` raises ``EmptyMaskError``.
+    """
+
+    frame: Frame = "crop"
+    background: Background = "feathered"
+    margin: float = 0.15
+    dilation: float = 0.10
+    feather: float = 0.10
+    fill: tuple[int, int, int] = (124, 116, 104)
+    threshold: float = 0.5
+    keep: Literal["largest", "all"] = "largest"
+    fill_holes: bool = True
+    minimum_area: float = 0.0005
+    on_empty: OnEmpty = "whole"
+
+    def __post_init__(self) -> None:
+        choices = {
+            "frame": get_args(Frame),
+            "background": get_args(Background),
+            "keep": ("largest", "all"),
+            "on_empty": get_args(OnEmpty),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"mask policy: {name} is {getattr(self, name)!r}; choose from {allowed}"
+                )
+        limits = {
+            "margin": 2.0,
+            "dilation": 1.0,
+            "feather": 1.0,
+            "threshold": 1.0,
+            "minimum_area": 1.0,
+        }
+        for name, limit in limits.items():
+            value = getattr(self, name)
+            if not (isinstance(value, (int, float)) and 0 <= value <= limit):
+                raise ConfigError(f"mask policy: {name} is {value!r}, not within [0, {limit}]")
+        fill = tuple(self.fill)
+        if len(fill) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in fill):
+            raise ConfigError(f"mask policy: fill is {self.fill!r}, not three integers in 0..255")
+        object.__setattr__(self, "fill", fill)
+
+    @property
+    def uses_mask(self) -> bool:
+        """Whether the classifier's input depends on the mask at all."""
+        return self.frame == "crop" or self.background != "keep"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The policy as plain JSON values."""
+        return {**asdict(self), "fill": list(self.fill)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> MaskPolicy:
+        """Read a policy back; unknown keys are an error."""
+        unknown = set(values) - {item.name for item in fields(cls)}
+        if unknown:
+            raise ConfigError(f"mask policy: unknown settings {sorted(unknown)}")
+        return cls(**{**values, "fill": tuple(values.get("fill", cls.fill))})
+
+    @classmethod
+    def from_mode(cls, mode: str, **changes: Any) -> MaskPolicy:
+        """A policy by the name of its mode, see :data:`MASK_MODES`."""
+        if mode not in MASK_MODES:
+            raise ConfigError(f"mask mode {mode!r} is unknown; choose from {', '.join(MASK_MODES)}")
+        frame, background = MASK_MODES[mode]
+        return replace(cls(), frame=frame, background=background, **changes)
+
+    @property
+    def mode(self) -> str:
+        """The name of this policy's mode."""
+        return next(
+            name for name, pair in MASK_MODES.items() if pair == (self.frame, self.background)
+        )
+
+
+MASK_MODES: dict[str, tuple[Frame, Background]] = {
+    "whole": ("full", "keep"),
+    "crop": ("crop", "keep"),
+    "hard_crop": ("crop", "hard"),
+    "feathered_crop": ("crop", "feathered"),
+    "hard_full": ("full", "hard"),
+    "feathered_full": ("full", "feathered"),
+    "background_full": ("full", "only"),
+    "background_crop": ("crop", "only"),
+}
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One lesion in an image.
+
+    Attributes:
+        mask: ``(H, W)`` bool.
+        box: the mask's bounding box, or ``None`` for an empty mask.
+        component_count: number of separate components before any was dropped.
+        warnings: what a user should know about this mask.
+    """
+
+    mask: np.ndarray
+    box: Box | None
+    component_count: int
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def found(self) -> bool:
+        """Whether there is a lesion."""
+        return self.box is not None
+
+    @property
+    def area_fraction(self) -> float:
+        """Share of the image that the lesion covers, in [0, 1]."""
+        return float(np.count_nonzero(self.mask) / self.mask.size)
+
+
+@dataclass(frozen=True)
+class MaskedCrop:
+    """What the classifier sees.
+
+    Attributes:
+        pixels: ``(S, S, 3)`` uint8 RGB.
+        box: the square that was cut, in image pixels; it may reach over the image's border. The
+            whole image for ``frame="full"``.
+        lesion_found: ``False`` where the whole image stands in for a missing lesion.
+    """
+
+    pixels: np.ndarray
+    box: Box
+    lesion_found: bool = field(default=True)
+
+
+def find_lesion(
+    probability: np.ndarray, policy: MaskPolicy, *, shape: tuple[int, int] | None = None
+) -> Lesion:
+    """Turn a probability map into the lesion that the policy asks for.
+
+    Args:
+        probability: ``(h, w)`` float in [0, 1], at any size.
+        policy: threshold and component rules.
+        shape: ``(H, W)`` of the original image; the map is scaled up to it (bilinear) first.
+
+    Raises:
+        ShapeError: the map is not two-dimensional, or has values outside [0, 1] or NaN.
+    """
+    if probability.ndim != 2 or probability.dtype.kind != "f":
+        raise ShapeError(
+            f"a probability map is (H, W) float, got {probability.shape} {probability.dtype}",
+            expected="(H, W) float",
+            actual=probability.shape,
+        )
+    if not (np.isfinite(probability).all() and 0 <= probability.min() <= probability.max() <= 1):
+        raise ShapeError("a probability map holds values within [0, 1]; these are logits or NaN")
+    full = resize_probability(probability, shape or probability.shape)
+    return lesion_from_mask(full >= policy.threshold, policy, weight=full)
+
+
+def lesion_from_mask(
+    mask: np.ndarray, policy: MaskPolicy, *, weight: np.ndarray | None = None
+) -> Lesion:
+    """Choose the lesion among the components of a binary mask.
+
+    Args:
+        mask: ``(H, W)`` bool.
+        policy: component rules.
+        weight: ``(H, W)`` probabilities; the heaviest component counts as the largest.
+    """
+    _check_mask(mask)
+    count, labels, statistics, _ = cv2.connectedComponentsWithStats(
+        mask.astype(np.uint8), connectivity=8
+    )
+    areas = statistics[1:, cv2.CC_STAT_AREA]
+    large = np.flatnonzero(areas >= max(1.0, policy.minimum_area * mask.size)) + 1
+    warnings: list[str] = []
+    if large.size == 0:
+        warnings.append(NO_LESION if count == 1 else f"{NO_LESION}: only specks in the mask")
+        return Lesion(np.zeros_like(mask), None, count - 1, tuple(warnings))
+    if policy.keep == "largest" and large.size > 1:
+        masses = (
+            areas.astype(np.float64)
+            if weight is None
+            else np.bincount(labels.ravel(), weights=weight.ravel(), minlength=count)[1:]
+        )
+        chosen = large[np.argmax(masses[large - 1])]
+        warnings.append(f"{large.size} separate regions in the mask, the largest was used")
+        kept = labels == chosen
+    else:
+        kept = np.isin(labels, large)
+    if policy.fill_holes:
+        kept = _filled(kept)
+    box = bounding_box(kept)
+    if _touches_border(kept):
+        warnings.append("the lesion touches the image border")
+    return Lesion(kept, box, count - 1, tuple(warnings))
+
+
+def _check_mask(mask: np.ndarray) -> None:
+    if mask.ndim != 2 or mask.dtype != np.bool_:
+        raise ShapeError(
+            f"a mask is (H, W) bool, got {mask.shape} {mask.dtype}; compare it with a threshold",
+            expected="(H, W) bool",
+            actual=mask.shape,
+        )
+
+
+def _filled(mask: np.ndarray) -> np.ndarray:
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    canvas = np.zeros(mask.shape, np.uint8)
+    cv2.drawContours(canvas, contours, -1, color=1, thickness=cv2.FILLED)
+    return canvas.astype(bool)
+
+
+def _touches_border(mask: np.ndarray) -> bool:
+    return bool(mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
+
+
+def bounding_box(mask: np.ndarray) -> Box | None:
+    """Smallest box around the true pixels of ``(H, W)`` bool, or ``None`` without any."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if rows.size == 0:
+        return None
+    columns = np.flatnonzero(mask.any(axis=0))
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+def crop_box(box: Box, shape: tuple[int, int], margin: float) -> Box:
+    """The square around a lesion's box with a margin of skin.
+
+    The square is moved back inside the image where it fits; where it is larger than the image
+    along an axis it is centred there and reaches over the border evenly.
+
+    Args:
+        box: the lesion's bounding box.
+        shape: ``(H, W)`` of the image.
+        margin: skin on each side, as a fraction of the longer side of ``box``.
+    """
+    top, left, bottom, right = box
+    longer = max(bottom - top, right - left)
+    side = max(1, longer + 2 * math.ceil(longer * margin))
+    starts = []
+    for low, high, length in ((top, bottom, shape[0]), (left, right, shape[1])):
+        start = (low + high - side) // 2
+        start = min(max(start, 0), length - side) if side <= length else -((side - length) // 2)
+        starts.append(start)
+    return starts[0], starts[1], starts[0] + side, starts[1] + side
+
+
+def apply_mask(image: np.ndarray, lesion: Lesion, policy: MaskPolicy, *, size: int) -> MaskedCrop:
+    """Cut the classifier's input out of an image.
+
+    Args:
+        image: ``(H, W, 3)`` uint8 RGB, original pixels.
+        lesion: the lesion in the same frame.
+        policy: what to keep.
+        size: side of the result in pixels.
+
+    Returns:
+        The crop ``(size, size, 3)`` uint8 and the square it shows.
+
+    Raises:
+        ShapeError: image and mask differ in ``H, W``.
+        EmptyMaskError: there is no lesion and ``policy.on_empty`` is ``raise``.
+    """
+    if image.shape[:2] != lesion.mask.shape or image.ndim != 3 or image.dtype != np.uint8:
+        raise ShapeError(
+            f"image {image.shape} {image.dtype} does not fit mask {lesion.mask.shape}",
+            expected=lesion.mask.shape,
+            actual=image.shape,
+        )
+    whole = (0, 0, *image.shape[:2])
+    if not policy.uses_mask:
+        return MaskedCrop(resize_pixels(image, size), whole, lesion.found)
+    if lesion.box is None:
+        if policy.on_empty == "raise":
+            raise EmptyMaskError("no lesion found; choose another on_empty to go on without one")
+        return MaskedCrop(resize_pixels(image, size), whole, lesion_found=False)
+    box = (
+        whole if policy.frame == "full" else crop_box(lesion.box, lesion.mask.shape, policy.margin)
+    )
+    pixels = resize_pixels(_window(image, box, policy.fill), size)
+    if policy.background == "keep":
+        return MaskedCrop(pixels, box)
+    visible = resize_probability(_window(lesion.mask.astype(np.float32), box, 0.0), (size, size))
+    opacity = _opacity(visible, policy, unit=_box_side(lesion.box, box) * size)
+    return MaskedCrop(_blend(pixels, opacity, policy.fill), box)
+
+
+def _box_side(lesion_box: Box, box: Box) -> float:
+    """Longer side of the lesion's box as a fraction of the side of ``box`` along that axis."""
+    return max(
+        (lesion_box[2] - lesion_box[0]) / (box[2] - box[0]),
+        (lesion_box[3] - lesion_box[1]) / (box[3] - box[1]),
+    )
+
+
+def _opacity(coverage: np.ndarray, policy: MaskPolicy, *, unit: float) -> np.ndarray:
+    """How much of each pixel stays, in [0, 1]; ``unit`` is the lesion's longer side in pixels."""
+    inside = coverage >= 0.5
+    if policy.background == "hard":
+        return inside.astype(np.float32)
+    distance = cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    if not inside.any():
+        distance = np.full_like(distance, np.inf)
+    beyond = distance - policy.dilation * unit
+    kept = np.clip(1.0 - beyond / max(policy.feather * unit, 1e-6), 0.0, 1.0)
+    return 1.0 - kept if policy.background == "only" else kept
+
+
+def _blend(pixels: np.ndarray, opacity: np.ndarray, fill: tuple[int, int, int]) -> np.ndarray:
+    weight = opacity[..., None].astype(np.float32)
+    mixed = pixels * weight + np.asarray(fill, np.float32) * (1.0 - weight)
+    return np.rint(mixed).astype(np.uint8)
+
+
+def _window(values: np.ndarray, box: Box, fill: Any) -> np.ndarray:
+    """The pixels under ``box``, padded with ``fill`` where it reaches over the border."""
+    height, width = values.shape[:2]
+    top, left, bottom, right = box
+    inner = values[max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
+    padding = (max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0))
+    if not any(padding):
+        return inner
+    return cv2.copyMakeBorder(inner, *padding, cv2.BORDER_CONSTANT, value=fill)

@@ -1,0 +1,62 @@
+"""Progress bars and log set-up for commands: visible on a terminal, silent elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+
+def progress(
+    iterable: Iterable[Item],
+    *,
+    description: str,
+    total: int | None = None,
+    unit: str = "image",
+    enabled: bool | None = None,
+) -> tqdm[Item]:
+    """Wrap an iterable in a progress bar on standard error.
+
+    Args:
+        iterable: what to loop over.
+        description: the words before the bar.
+        total: number of items where ``iterable`` has no length.
+        unit: what one item is.
+        enabled: show the bar; by default only when standard error is a terminal.
+
+    Returns:
+        A ``tqdm`` bar; iterate over it, or call ``set_postfix`` on it.
+    """
+    shown = sys.stderr.isatty() if enabled is None else enabled
+    return tqdm(
+        iterable,
+        desc=description,
+        total=total,
+        unit=unit,
+        disable=not shown,
+        dynamic_ncols=True,
+        leave=False,
+    )
+
+
+class _TqdmHandler(logging.Handler):
+    """Writes log lines above a running progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def setup_logging(level: int = logging.INFO) -> None:
+    """Send cascade's log messages to standard error; called by commands, never by the library."""
+    logger = logging.getLogger("cascade")
+    logger.setLevel(level)
+    if not any(isinstance(handler, _TqdmHandler) for handler in logger.handlers):
+        handler = _TqdmHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
