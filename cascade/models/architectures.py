@@ -120,7 +120,9 @@ def _build_timm(name: str, size: int, dropout: float) -> nn.Module:
 def _build_torchvision(name: str, size: int, dropout: float, fresh: bool) -> nn.Module:
     options: dict[str, Any] = {"num_classes": len(CLASSES)}
     if name in AUXILIARY_WEIGHTS:
-        options.update(init_weights=fresh, transform_input=False)
+        # the auxiliary head of Inception is built for the 17x17 map of a 299 px image
+        auxiliary = name != "inception_v3" or size >= 299
+        options.update(init_weights=fresh, transform_input=False, aux_logits=auxiliary)
     elif name.startswith("vit_"):
         options["image_size"] = size
     elif name.startswith("maxvit"):

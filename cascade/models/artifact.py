@@ -62,7 +62,7 @@ def tensors_digest(tensors: Mapping[str, np.ndarray]) -> str:
     """SHA-256 over names, types, shapes and bytes of all tensors in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name])
+        array = np.asarray(tensors[name], order="C")
         digest.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
         digest.update(array.data.cast("B") if array.size else b"")
     return digest.hexdigest()
@@ -70,7 +70,7 @@ def tensors_digest(tensors: Mapping[str, np.ndarray]) -> str:
 
 def write_artifact(path: str | os.PathLike[str], artifact: Artifact) -> None:
     """Write a model file atomically, readable by everybody (mode 0644)."""
-    tensors = {name: np.ascontiguousarray(value) for name, value in artifact.tensors.items()}
+    tensors = {name: np.asarray(value, order="C") for name, value in artifact.tensors.items()}
     document = {
         "format": FORMAT,
         "version": __version__,
