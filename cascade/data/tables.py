@@ -183,13 +183,26 @@ def read_table(
     mask_finder = FileFinder(
         _folder(masks or beside / "masks_all", what="mask", check=masks is not None)
     )
-    records = [
+    image_paths = {index: image_finder.image(names[index]) for index in kept}
+    mask_paths = {index: mask_finder.mask(names[index]) for index in kept}
+    for finder, paths, what, needed in (
+        (image_finder, image_paths, "image", check_files),
+        (mask_finder, mask_paths, "mask", require_masks),
+    ):
+        missing = [index for index in kept if paths[index] is None] if needed else []
+        if missing:
+            text = _missing_files(finder, [names[index] for index in missing], what)
+            if not skip_missing or len(missing) == len(kept):
+                raise DataError(f"{sheet.path}: {text}; add them or skip missing files")
+            warnings.append(f"rows left out, {text}")
+            kept = [index for index in kept if paths[index] is not None]
+    records = tuple(
         Record(
             name=names[index],
             label=labels[index],
             group=groups[index],
-            image_path=image_finder.image(names[index]) or image_finder.root / names[index],
-            mask_path=mask_finder.mask(names[index]),
+            image_path=image_paths[index] or image_finder.root / names[index],
+            mask_path=mask_paths[index],
             attributes={
                 column: cell
                 for column, cell in sheet.rows[index].items()
@@ -197,16 +210,10 @@ def read_table(
             },
         )
         for index in kept
-    ]
-    if check_files:
-        missing = {item.name for item in records if not image_finder.image(item.name)}
-        records = _present(sheet, records, missing, image_finder, "image", skip_missing, warnings)
-    if require_masks:
-        missing = {item.name for item in records if item.mask_path is None}
-        records = _present(sheet, records, missing, mask_finder, "mask", skip_missing, warnings)
+    )
     for warning in warnings:
         log.warning("%s: %s", sheet.path, warning)
-    return Table(sheet.path, tuple(records), tuple(warnings))
+    return Table(sheet.path, records, tuple(warnings))
 
 
 def _folder(path: str | os.PathLike[str], *, what: str = "image", check: bool = True) -> Path:
@@ -301,25 +308,8 @@ def _same_image(first: str, second: str) -> bool:
     return one.parent == other.parent and (one.name == other.name or bare)
 
 
-def _present(
-    sheet: Sheet,
-    records: list[Record],
-    missing: set[str],
-    finder: FileFinder,
-    what: str,
-    skip: bool,
-    warnings: list[str],
-) -> list[Record]:
-    """Leave out, or refuse, the records whose file is missing."""
-    if not missing:
-        return records
-    text = f"{len(missing)} {what} files are missing in {finder.root}: {listed(sorted(missing))}"
-    if not skip:
-        near = finder.other_endings(min(missing)) if what == "image" else []
-        hint = f" (there is {near[0]})" if near else ""
-        raise DataError(f"{sheet.path}: {text}{hint}; add them or skip missing files")
-    kept = [record for record in records if record.name not in missing]
-    if not kept:
-        raise DataError(f"{sheet.path}: no row is left; {text}")
-    warnings.append(f"rows left out, {text}")
-    return kept
+def _missing_files(finder: FileFinder, names: Sequence[str], what: str) -> str:
+    near = finder.other_endings(names[0]) if what == "image" else []
+    hint = f" (there is {near[0]})" if near else ""
+    count = f"{len(names)} {what} file{'s are' if len(names) > 1 else ' is'}"
+    return f"{count} missing in {finder.root}: {listed(names)}{hint}"
