@@ -218,7 +218,7 @@ class Cascade:
 
     def predict_iter(
         self,
-        sources: Iterable[ImageSource],
+        sources: Iterable[ImageSource | LoadedImage],
         *,
         tta: TestTimeAugmentation = "none",
         batch_size: int = 1,
@@ -236,16 +236,16 @@ class Cascade:
             yield from self._predict_chunk(chunk, tta)
 
     def _predict_chunk(
-        self, sources: Sequence[ImageSource], tta: TestTimeAugmentation
+        self, sources: Sequence[ImageSource | LoadedImage], tta: TestTimeAugmentation
     ) -> Iterator[Prediction | Failure]:
         read = [self._read(source) for source in sources]
         loaded = [item for item in read if isinstance(item, LoadedImage)]
-        maps = self.segment([item.pixels for item in loaded], tta=tta)
+        maps = segment(self.segmenter, [item.pixels for item in loaded], tta=tta)
         joined = [
             self._join(image, probability) for image, probability in zip(loaded, maps, strict=True)
         ]
         crops = [item for item in joined if not isinstance(item, CascadeError)]
-        judged = iter(self.classify([crop for _, crop in crops], tta=tta))
+        judged = iter(classify(self.classifier, [crop for _, crop in crops], tta=tta))
         results = iter(zip(loaded, maps, joined, strict=True))
         for item in read:
             if isinstance(item, Failure):
@@ -257,7 +257,9 @@ class Cascade:
             else:
                 yield self._prediction(image, probability, *cut, next(judged))
 
-    def _read(self, source: ImageSource) -> LoadedImage | Failure:
+    def _read(self, source: ImageSource | LoadedImage) -> LoadedImage | Failure:
+        if isinstance(source, LoadedImage):
+            return source
         try:
             return read_image(source, limits=self.limits)
         except CascadeError as error:
@@ -267,29 +269,10 @@ class Cascade:
         self, image: LoadedImage, probability: np.ndarray
     ) -> tuple[Lesion, MaskedCrop] | CascadeError:
         try:
-            lesion = find_lesion(probability, self.policy, shape=image.pixels.shape[:2])
+            lesion = find_lesion(probability, self.policy, shape=image.shape)
             return lesion, apply_mask(image.pixels, lesion, self.policy, size=self.classifier.size)
         except CascadeError as error:
             return error
-
-    def segment(
-        self, images: Sequence[np.ndarray], *, tta: TestTimeAugmentation = "none"
-    ) -> np.ndarray:
-        """Probability maps ``(N, S, S)`` float32 of ``(H, W, 3)`` uint8 RGB images."""
-        size = self.segmenter.size
-        if not images:
-            return np.zeros((0, size, size), np.float32)
-        batch = np.stack([resize_pixels(image, size) for image in images])
-        return average([undo(self.segmenter.predict(view(batch, how)), how) for how in VIEWS[tta]])
-
-    def classify(
-        self, crops: Sequence[MaskedCrop], *, tta: TestTimeAugmentation = "none"
-    ) -> np.ndarray:
-        """Class probabilities ``(N, 2)`` float32 of masked crops."""
-        if not crops:
-            return np.zeros((0, len(CLASSES)), np.float32)
-        batch = np.stack([crop.pixels for crop in crops])
-        return average([self.classifier.predict_proba(view(batch, how)) for how in VIEWS[tta]])
 
     def _prediction(
         self,
@@ -322,6 +305,12 @@ class Cascade:
             warnings=tuple(warnings),
         )
 
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How each stage was made; empty for stages that do not say."""
+        stages = {"segmenter": self.segmenter, "classifier": self.classifier}
+        return {name: getattr(stage, "provenance", {}) for name, stage in stages.items()}
+
     def describe(self) -> dict[str, Any]:
         """Both stages' settings as plain JSON values."""
         return {
@@ -329,6 +318,26 @@ class Cascade:
             "classifier": self.classifier.describe(),
             "cutoff": self.cutoff,
         }
+
+
+def segment(
+    segmenter: SegmenterStage, images: Sequence[np.ndarray], *, tta: TestTimeAugmentation = "none"
+) -> np.ndarray:
+    """Probability maps ``(N, S, S)`` float32 of ``(H, W, 3)`` uint8 RGB images of any size."""
+    if not images:
+        return np.zeros((0, segmenter.size, segmenter.size), np.float32)
+    batch = np.stack([resize_pixels(image, segmenter.size) for image in images])
+    return average([undo(segmenter.predict(view(batch, how)), how) for how in VIEWS[tta]])
+
+
+def classify(
+    classifier: ClassifierStage, crops: Sequence[MaskedCrop], *, tta: TestTimeAugmentation = "none"
+) -> np.ndarray:
+    """Class probabilities ``(N, 2)`` float32 of masked crops."""
+    if not crops:
+        return np.zeros((0, len(CLASSES)), np.float32)
+    batch = np.stack([crop.pixels for crop in crops])
+    return average([classifier.predict_proba(view(batch, how)) for how in VIEWS[tta]])
 
 
 def source_name(source: ImageSource) -> str:

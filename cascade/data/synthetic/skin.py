@@ -39,9 +39,7 @@ def smooth_noise(
     return cv2.resize(field, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
 
 
-def skin_density(
-    generator: np.random.Generator, shape: tuple[int, int], tone: float
-) -> np.ndarray:
+def skin_density(generator: np.random.Generator, shape: tuple[int, int], tone: float) -> np.ndarray:
     """Optical density of plain skin.
 
     Args:
@@ -64,9 +62,7 @@ def skin_density(
     return planes(MELANIN) * melanin + planes(BLOOD) * blood + relief
 
 
-def _freckles(
-    generator: np.random.Generator, shape: tuple[int, int], unit: float
-) -> np.ndarray:
+def _freckles(generator: np.random.Generator, shape: tuple[int, int], unit: float) -> np.ndarray:
     """Small pale spots that are not the lesion, as melanin density."""
     field = smooth_noise(generator, shape, generator.uniform(5.0, 9.0) * unit)
     return generator.uniform(0.05, 0.16) * np.clip(field - 1.9, 0.0, 1.0)
