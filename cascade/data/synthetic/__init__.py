@@ -1,0 +1,16 @@
+"""Invented dermoscopy photographs with known masks and classes, for tests, demos and benchmarks.
+
+They need no download and no licence. They teach nothing about skin: never report accuracy on them
+as if it were accuracy on patients.
+"""
+
+from cascade.data.synthetic.dataset import SyntheticConfig, write_synthetic_dataset
+from cascade.data.synthetic.lesion import SyntheticLesion, Traits, draw_lesion
+
+__all__ = [
+    "SyntheticConfig",
+    "SyntheticLesion",
+    "Traits",
+    "draw_lesion",
+    "write_synthetic_dataset",
+]
