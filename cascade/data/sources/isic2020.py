@@ -20,7 +20,7 @@ LABELS: Mapping[str, Label] = {
     "cafe-au-lait macule": "benign",
     "unknown": "benign",
 }
-"""Benign images without a biopsy have the diagnosis ``unknown``; the challenge counts them benign."""
+"""``unknown`` is the diagnosis of images without a biopsy, which the challenge counts as benign."""
 
 _COLUMNS = {
     "patient_id": "patient_id",

@@ -118,7 +118,7 @@ def _walk(root: Path) -> Iterator[Path]:
     """All files below a folder in sorted order; linked folders are followed once."""
     seen: set[tuple[int, int]] = set()
     for folder, names, files in os.walk(root, followlinks=True):
-        status = os.stat(folder)
+        status = Path(folder).stat()
         if (status.st_dev, status.st_ino) in seen:
             names.clear()
             continue
@@ -176,8 +176,7 @@ def require_columns(sheet: Sheet, *columns: str) -> None:
     missing = [column for column in columns if column not in sheet.columns]
     if missing:
         raise DataError(
-            f"{sheet.path}: lacks the column {', '.join(missing)}; "
-            f"found {', '.join(sheet.columns)}"
+            f"{sheet.path}: lacks the column {', '.join(missing)}; found {', '.join(sheet.columns)}"
         )
 
 

@@ -77,9 +77,10 @@ def _ruler(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     along = np.array([math.cos(angle), math.sin(angle)])
     across = np.array([-along[1], along[0]])
     inset = generator.uniform(0.03, 0.12)
-    centre = np.array([width, height]) * (
-        (0.5, inset), (inset, 0.5), (0.5, 1 - inset), (1 - inset, 0.5)
-    )[side]
+    centre = (
+        np.array([width, height])
+        * ((0.5, inset), (inset, 0.5), (0.5, 1 - inset), (1 - inset, 0.5))[side]
+    )
     origin = centre - along * step * count / 2
     _polyline(canvas, np.stack([origin, origin + along * step * count]), 1)
     for tick in range(count + 1):

@@ -29,19 +29,17 @@ def planes(values: np.ndarray) -> np.ndarray:
 def smooth_noise(
     generator: np.random.Generator, shape: tuple[int, int], scale: float
 ) -> np.ndarray:
-    """Random ``(H, W)`` float32 field of mean 0 and deviation near 1 with blobs of ``scale`` pixels."""
+    """Random ``(H, W)`` float32, mean 0 and deviation near 1, with blobs of ``scale`` pixels."""
     step = max(1.0, scale / 3.0)
     small = (max(4, math.ceil(shape[0] / step)), max(4, math.ceil(shape[1] / step)))
-    field = generator.standard_normal(small, dtype=np.float32)
+    field: np.ndarray = generator.standard_normal(small, dtype=np.float32)
     field = cv2.GaussianBlur(field, (0, 0), max(0.4, 0.4 * scale / step))
     mean, deviation = cv2.meanStdDev(field)
     field = (field - np.float32(mean[0, 0])) / np.float32(max(deviation[0, 0], 1e-6))
     return cv2.resize(field, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
 
 
-def skin_density(
-    generator: np.random.Generator, shape: tuple[int, int], tone: float
-) -> np.ndarray:
+def skin_density(generator: np.random.Generator, shape: tuple[int, int], tone: float) -> np.ndarray:
     """Optical density of plain skin.
 
     Args:
@@ -64,9 +62,7 @@ def skin_density(
     return planes(MELANIN) * melanin + planes(BLOOD) * blood + relief
 
 
-def _freckles(
-    generator: np.random.Generator, shape: tuple[int, int], unit: float
-) -> np.ndarray:
+def _freckles(generator: np.random.Generator, shape: tuple[int, int], unit: float) -> np.ndarray:
     """Small pale spots that are not the lesion, as melanin density."""
     field = smooth_noise(generator, shape, generator.uniform(5.0, 9.0) * unit)
     return generator.uniform(0.05, 0.16) * np.clip(field - 1.9, 0.0, 1.0)
