@@ -7,7 +7,7 @@ are first used (PEP 562).
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cascade.version import __version__
 

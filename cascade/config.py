@@ -266,6 +266,7 @@ def shrinkage_warning(config: TrainConfig, *, steps: int) -> str | None:
     )
     return (
         f"learning rate {config.learning_rate:g}, weight decay {config.weight_decay:g} and "
-        f"momentum {config.momentum:g} with {config.optimizer} shrink the weights harmfully: {detail}. "
+        f"momentum {config.momentum:g} with {config.optimizer} shrink the weights harmfully: "
+        f"{detail}. "
         "The recommended recipe is --config configs/segmentation.yaml"
     )

@@ -1,0 +1,71 @@
+"""Score a classifier on the test table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cascade.commands.arguments import OK, CommandParser, run
+from cascade.commands.evaluation_options import add_evaluation, check_unseen, report
+from cascade.commands.options import load_table
+
+
+def build_parser() -> CommandParser:
+    """The command's flags."""
+    parser = CommandParser(
+        "classification_inference_pipeline.py",
+        "Score a classifier on crops cut by true or given masks: accuracy, precision, recall, F1, "
+        "confusion matrix and ROC AUC.",
+        example="python classification_inference_pipeline.py "
+        "--path models/classifier/best.safetensors --data_path dataset",
+    )
+    parser.add_argument(
+        "--path", type=str, required=True, help="file of a classifier or of a cascade"
+    )
+    add_evaluation(parser, output="results/classification")
+    parser.add_argument(
+        "--masks",
+        type=str,
+        default="truth",
+        help="masks that cut the crops: truth (masks_all), or a folder of predicted masks",
+    )
+    parser.add_argument(
+        "--cutoff",
+        type=float,
+        default=None,
+        help="probability from which a case is malignant; by default the one in the file",
+    )
+    return parser
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    arguments = build_parser().parse_args(argv)
+
+    from cascade.evaluation.stages import evaluate_classifier
+    from cascade.models.classifier import Classifier
+
+    classifier = Classifier.load(arguments.path, device=arguments.device)
+    truth = classifier.policy.uses_mask and arguments.masks == "truth"
+    table = load_table(arguments, masks=truth)
+    if classifier.policy.uses_mask and not truth:
+        table = table.with_masks_from(arguments.masks)
+    check_unseen(
+        {"classifier": classifier.provenance},
+        table,
+        model=arguments.path,
+        allowed=arguments.allow_seen,
+    )
+    evaluation = evaluate_classifier(
+        classifier,
+        table,
+        cutoff=arguments.cutoff,
+        tta=arguments.tta,
+        batch_size=arguments.batch_size,
+        seed=arguments.seed,
+    )
+    report(arguments, evaluation, title="Classification of masked crops", model=arguments.path)
+    return OK
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run(_main, argv)

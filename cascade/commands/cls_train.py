@@ -1,0 +1,78 @@
+"""Train the classifier on masked crops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cascade.commands.arguments import OK, CommandParser, run, settings
+from cascade.commands.options import (
+    add_data,
+    add_device,
+    add_mask_policy,
+    add_training,
+    load_splits,
+    load_table,
+    mask_policy,
+)
+from cascade.config import ClassificationTrainConfig, ClassifierConfig
+
+
+def build_parser() -> CommandParser:
+    """The command's flags."""
+    parser = CommandParser(
+        "classification_train_pipeline.py",
+        "Train the second stage, the classifier that judges masked crops.",
+        example="python classification_train_pipeline.py --epochs 20 --architecture inception "
+        "--class_weight 3\n"
+        "  python classification_train_pipeline.py --config configs/classification.yaml "
+        "--masks models/oof_masks",
+    )
+    add_device(parser)
+    parser.add_settings(ClassificationTrainConfig)
+    parser.add_settings(ClassifierConfig, rename={"size": "image_size"})
+    add_mask_policy(parser)
+    parser.add_argument(
+        "--masks",
+        type=str,
+        default="truth",
+        help="masks that cut the training crops: truth (masks_all), or a folder of predicted masks "
+        "such as out-of-fold masks from cascade oof-masks",
+    )
+    add_training(parser, weights_flag="--weights", output="classifier")
+    add_data(parser, table="train_data.csv")
+    return parser
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    arguments = build_parser().parse_args(argv)
+    training = settings(ClassificationTrainConfig, arguments)
+    config = settings(ClassifierConfig, arguments, size=arguments.image_size)
+    policy = mask_policy(arguments)
+    truth = policy.uses_mask and arguments.masks == "truth"
+    table = load_table(arguments, masks=truth)
+    splits = load_splits(arguments, table)
+    if policy.uses_mask and not truth:
+        table = table.with_masks_from(arguments.masks)
+
+    from cascade.commands.outputs import finish_training
+    from cascade.training.classification import train_classifier
+
+    classifier = train_classifier(
+        table,
+        splits,
+        config=config,
+        training=training,
+        policy=policy,
+        weights=arguments.weights,
+        output=arguments.output,
+        device=arguments.device,
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
+    )
+    finish_training(arguments.output, classifier.metrics)
+    return OK
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run(_main, argv)

@@ -1,0 +1,96 @@
+"""Run both stages end to end on the test table and score them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cascade.commands.arguments import OK, CommandParser, run
+from cascade.commands.evaluation_options import add_evaluation, check_unseen, report
+from cascade.commands.options import load_table
+from cascade.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cascade.pipeline import Cascade
+
+
+def build_parser() -> CommandParser:
+    """The command's flags."""
+    parser = CommandParser(
+        "cascade_pipeline.py",
+        "Run the whole pipeline on the test table: segmentation where there are masks, "
+        "classification where there are classes, and what the first stage costs the second.",
+        example="python cascade_pipeline.py --segmenter models/segmenter/best.safetensors "
+        "--classifier models/classifier/best.safetensors --save models/cascade.safetensors\n"
+        "  python cascade_pipeline.py --path models/cascade.safetensors --data_path dataset",
+    )
+    parser.add_argument("--path", type=str, default=None, help="file of a cascade")
+    parser.add_argument("--segmenter", type=str, default=None, help="file of a segmenter")
+    parser.add_argument("--classifier", type=str, default=None, help="file of a classifier")
+    parser.add_argument(
+        "--save", type=str, default=None, help="write both stages into one cascade file"
+    )
+    add_evaluation(parser, output="results/cascade")
+    parser.add_argument(
+        "--cutoff",
+        type=float,
+        default=None,
+        help="probability from which a case is malignant; by default the one in the file",
+    )
+    return parser
+
+
+def load_cascade(arguments: Any) -> Cascade:
+    """The cascade from ``--path``, or from ``--segmenter`` and ``--classifier``.
+
+    Raises:
+        ConfigError: neither or both were given.
+    """
+    parts = (arguments.segmenter, arguments.classifier)
+    if (arguments.path is None) == (parts == (None, None)) or parts.count(None) == 1:
+        raise ConfigError("give --path CASCADE, or both --segmenter FILE and --classifier FILE")
+    from cascade.models.classifier import Classifier
+    from cascade.models.segmenter import Segmenter
+    from cascade.pipeline import Cascade
+
+    if arguments.path is not None:
+        return Cascade.load(arguments.path, device=arguments.device, cutoff=arguments.cutoff)
+    return Cascade(
+        Segmenter.load(arguments.segmenter, device=arguments.device),
+        Classifier.load(arguments.classifier, device=arguments.device),
+        cutoff=arguments.cutoff,
+    )
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    arguments = build_parser().parse_args(argv)
+    cascade = load_cascade(arguments)
+    table = load_table(arguments, masks=False)
+    model = arguments.path or Path(arguments.segmenter).name
+    check_unseen(cascade.provenance, table, model=model, allowed=arguments.allow_seen)
+
+    from cascade.evaluation.stages import evaluate_cascade
+
+    evaluation = evaluate_cascade(
+        cascade,
+        table,
+        tta=arguments.tta,
+        batch_size=arguments.batch_size,
+        seed=arguments.seed,
+    )
+    report(
+        arguments,
+        evaluation,
+        title="The cascade, end to end",
+        model=model,
+        predicted_mask=lambda image: cascade([image], tta=arguments.tta)[0].mask,
+    )
+    if arguments.save:
+        cascade.save(arguments.save)
+    return OK
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run(_main, argv)

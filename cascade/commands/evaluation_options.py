@@ -1,0 +1,99 @@
+"""What the three evaluating commands share."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cascade.commands.arguments import CommandParser
+from cascade.commands.options import add_data, add_device, add_switch
+from cascade.commands.outputs import say, say_table
+
+if TYPE_CHECKING:
+    from cascade.data.tables import Table
+    from cascade.evaluation.stages import Evaluation
+
+
+def add_evaluation(parser: CommandParser, *, output: str) -> None:
+    """Add the flags of every evaluation."""
+    add_device(parser)
+    add_data(parser, table="test_data.csv")
+    parser.add_argument(
+        "--output", type=str, default=output, help="folder for numbers, plots and the page"
+    )
+    parser.add_argument(
+        "--batch_size", type=int, default=1, help="images at a time; try 32 on CUDA"
+    )
+    parser.add_argument(
+        "--tta",
+        type=Literal["none", "flips", "dihedral"],
+        default="none",
+        help="test-time augmentation: average 1, 4 or 8 views",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap intervals")
+    add_switch(parser, "--allow_seen", "evaluate on images that the model was trained on")
+
+
+def check_unseen(provenance: Mapping[str, Any], table: Table, *, model: str, allowed: bool) -> None:
+    """Refuse images that the model was trained on, unless that was asked for."""
+    from cascade.training.run import require_unseen
+
+    if not allowed:
+        for stage in provenance.values():
+            require_unseen(stage, table.names(), model=model)
+
+
+def report(
+    arguments: Any,
+    evaluation: Evaluation,
+    *,
+    title: str,
+    model: str,
+    predicted_mask: Any = None,
+) -> None:
+    """Print the numbers and write the evaluation's files."""
+    from cascade.evaluation.report import (
+        AVERAGING,
+        CLASSIFICATION,
+        STAGE_HEADERS,
+        metric_rows,
+        stage_rows,
+        write_evaluation,
+    )
+
+    metrics = evaluation.metrics
+    if "segmentation" in metrics:
+        say(f"segmentation of {metrics['segmentation']['n']} images, at original size")
+        say_table(
+            ("metric (averaging)", "value", "95 % interval"),
+            metric_rows(metrics["segmentation"], AVERAGING),
+        )
+        say()
+    if "classification" in metrics:
+        found = metrics["classification"]
+        say(f"classification of {found['n']} images, {found['positives']} malignant")
+        say_table(("metric", "value", "95 % interval"), metric_rows(found, CLASSIFICATION))
+        (benign_right, benign_wrong), (malignant_wrong, malignant_right) = found["confusion_matrix"]
+        say_table(
+            ("truth \\ predicted", "benign", "malignant"),
+            [
+                ("benign", str(benign_right), str(benign_wrong)),
+                ("malignant", str(malignant_wrong), str(malignant_right)),
+            ],
+        )
+        say()
+    if "stages" in metrics:
+        say_table(STAGE_HEADERS, stage_rows(metrics["stages"]))
+        say()
+    folder = Path(arguments.output)
+    about = {
+        "model": Path(model).name,
+        "data": f"{Path(arguments.data_path).name}/{Path(arguments.table).name}",
+        "images": len(evaluation.cases),
+        "test-time augmentation": arguments.tta,
+        "date": datetime.date.today().isoformat(),
+    }
+    write_evaluation(folder, evaluation, title=title, about=about, predicted_mask=predicted_mask)
+    say(f"written: {folder / 'report.html'}, metrics.json, predictions.csv and plots")

@@ -1,0 +1,186 @@
+"""Flags that several commands share, and what they resolve to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cascade.commands.arguments import CommandParser, default_folder
+from cascade.errors import DataError
+from cascade.masking import MaskPolicy
+
+if TYPE_CHECKING:
+    from cascade.data.splits import Splits
+    from cascade.data.tables import Table
+
+MaskMode = Literal[
+    "whole", "crop", "hard_crop", "feathered_crop", "hard_full", "feathered_full",
+    "background_full", "background_crop",
+]  # fmt: skip
+
+
+def add_data(parser: CommandParser, *, table: str | None) -> None:
+    """Add ``--data_path`` and, for commands that read a table, ``--table`` and ``--skip_missing``.
+
+    Args:
+        parser: where to add them.
+        table: the default table's file name.
+    """
+    parser.add_argument(
+        "--data_path",
+        type=str,
+        default=str(default_folder("dataset")),
+        help="folder with images_all, masks_all and the tables",
+    )
+    if table is not None:
+        parser.add_argument(
+            "--table", type=str, default=table, help="table in the data folder, or a path"
+        )
+        parser.add_argument(
+            "--skip_missing",
+            type=bool,
+            nargs="?",
+            const=True,
+            default=False,
+            help="count rows whose image is missing instead of refusing them",
+        )
+
+
+def add_device(parser: CommandParser) -> None:
+    """Add ``--device``."""
+    parser.add_argument(
+        "--device",
+        "-d",
+        type=str,
+        default="auto",
+        help="auto (CUDA where there is one, else the CPU), cpu, cuda or cuda:N",
+    )
+
+
+def add_training(parser: CommandParser, *, weights_flag: str, output: str) -> None:
+    """Add what both training commands have beside their settings."""
+    parser.add_argument(
+        weights_flag,
+        type=str,
+        default="imagenet",
+        help="weights to start from: imagenet (downloaded), none, or a local .pth or .safetensors",
+    )
+    parser.add_argument(
+        "--output",
+        type=str,
+        default=str(default_folder("models") / output),
+        help="folder for best.safetensors, last.safetensors, history.csv and config.yaml",
+    )
+    parser.add_argument(
+        "--splits",
+        type=str,
+        default=None,
+        help="file of the train and validation division, made if absent; by default splits.json in "
+        "the data folder; both stages must use the same one",
+    )
+    parser.add_argument(
+        "--validation_fraction",
+        type=float,
+        default=0.15,
+        help="share of the training table that validates, in [0, 1]",
+    )
+    add_switch(parser, "--resume", "go on with the run in the output folder")
+    add_switch(parser, "--overwrite", "replace the run in the output folder")
+
+
+def add_switch(parser: CommandParser, flag: str, help: str) -> None:
+    """Add a flag that is off unless given; a YAML file may set it to true or false."""
+    parser.add_argument(flag, action="store_true", default=False, help=help)
+
+
+def add_mask_policy(parser: CommandParser) -> None:
+    """Add the flags of :class:`cascade.masking.MaskPolicy`."""
+    default = MaskPolicy()
+    parser.add_argument(
+        "--mask_mode",
+        type=MaskMode,
+        default=default.mode,
+        help="what the classifier sees: the whole image, a crop with margin, a crop or the full "
+        "frame without background (hard edge, or feathered beyond a dilated mask), or the "
+        "background only",
+    )
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=default.margin,
+        help="skin on each side of the crop, as a fraction of the lesion's longer side",
+    )
+    parser.add_argument(
+        "--dilation",
+        type=float,
+        default=default.dilation,
+        help="growth of the mask before feathering, same unit",
+    )
+    parser.add_argument(
+        "--feather", type=float, default=default.feather, help="width of the soft edge, same unit"
+    )
+    parser.add_argument(
+        "--on_empty",
+        type=Literal["whole", "abstain", "raise"],
+        default=default.on_empty,
+        help="without a lesion: classify the whole image, give no label, or stop",
+    )
+
+
+def mask_policy(arguments: Any) -> MaskPolicy:
+    """The policy that the flags describe."""
+    return MaskPolicy.from_mode(
+        arguments.mask_mode,
+        margin=arguments.margin,
+        dilation=arguments.dilation,
+        feather=arguments.feather,
+        on_empty=arguments.on_empty,
+    )
+
+
+def load_table(arguments: Any, *, masks: bool, labels: bool = True) -> Table:
+    """Read the table that the flags name.
+
+    Args:
+        arguments: parsed flags with ``data_path``, ``table`` and ``skip_missing``.
+        masks: whether each image needs a mask.
+        labels: whether each image needs a class.
+
+    Raises:
+        DataError: the folder or table is missing, or not usable.
+    """
+    from cascade.data.tables import read_table
+
+    folder = Path(arguments.data_path)
+    if not folder.is_dir():
+        raise DataError(
+            f"--data_path {folder}: there is no such folder; make one with prepare_dataset.py, for "
+            "instance: cascade prepare --source synthetic"
+        )
+    path = folder / arguments.table
+    mask_folder = folder / "masks_all"
+    return read_table(
+        path if path.is_file() else Path(arguments.table),
+        images=folder / "images_all",
+        masks=mask_folder if mask_folder.is_dir() else None,
+        require_masks=masks,
+        require_labels=labels,
+        skip_missing=arguments.skip_missing,
+    )
+
+
+def load_splits(arguments: Any, table: Table) -> Splits:
+    """Read the division that both stages share, or make it; refuse one that leaks into the test."""
+    from cascade.data.splits import load_or_make_splits, require_disjoint
+    from cascade.data.tables import read_table
+
+    folder = Path(arguments.data_path)
+    test = folder / "test_data.csv"
+    if test.is_file() and arguments.table != test.name:
+        require_disjoint(table, read_table(test, check_files=False, require_labels=False))
+    return load_or_make_splits(
+        table,
+        Path(arguments.splits) if arguments.splits else folder / "splits.json",
+        fraction=arguments.validation_fraction,
+        seed=arguments.seed,
+    )

@@ -1,0 +1,35 @@
+"""What commands write to the terminal and beside their results."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+def say(text: str = "") -> None:
+    """Write one line of results to standard output."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def say_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a table with aligned columns to standard output."""
+    widths = [max(len(str(row[i])) for row in (headers, *rows)) for i in range(len(headers))]
+    for row in (headers, ["-" * width for width in widths], *rows):
+        say("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+def finish_training(output: str, metrics: Mapping[str, Any]) -> None:
+    """Draw the training curves and say where the best network is."""
+    from cascade.evaluation.plots import plot_history, read_history
+
+    folder = Path(output)
+    plot_history(read_history(folder / "history.csv"), folder / "curves.png")
+    best = metrics["validation"]
+    say(f"best epoch {best['epoch']:.0f}: {metrics['monitor']} {best[metrics['monitor']]:.4f}")
+    say(f"written: {folder / 'best.safetensors'}, history.csv, curves.png, config.yaml")

@@ -1,0 +1,230 @@
+"""Results on disk: numbers first, then the pictures and the page made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cascade.evaluation.cases import CASE_COLUMNS, Case, probabilities, true_labels
+from cascade.evaluation.html import ReportFigure, ReportSection, ReportTable, write_report
+from cascade.evaluation.overlays import contact_sheet, overlay
+from cascade.evaluation.plots import plot_classification, plot_iou_histogram
+from cascade.evaluation.stages import Evaluation
+from cascade.files import write_csv, write_json
+from cascade.imaging import read_image, read_mask, write_image
+from cascade.metrics.segmentation import iou
+
+WORST = 12
+MaskOf = Callable[[np.ndarray], np.ndarray | None]
+"""``(H, W, 3)`` uint8 RGB to the predicted mask ``(H, W)`` bool, or ``None`` without one."""
+
+AVERAGING = {
+    "mean_iou": "mean IoU (mean over images)",
+    "mean_thresholded_iou": "mean thresholded IoU (mean over images, 0 below 0.65)",
+    "pooled_iou": "pooled IoU (all pixels together)",
+    "two_class_iou": "two-class IoU (mean of lesion and skin, all pixels together)",
+    "dice": "Dice (mean over images)",
+    "sensitivity": "pixel sensitivity (mean over images)",
+    "specificity": "pixel specificity (mean over images)",
+    "accuracy": "pixel accuracy (mean over images)",
+}
+CLASSIFICATION = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "precision": "precision",
+    "recall": "recall = sensitivity",
+    "specificity": "specificity",
+    "f1": "F1 (malignant)",
+    "macro_f1": "F1 (mean over classes)",
+    "roc_auc": "ROC AUC",
+    "average_precision": "average precision",
+    "auc_at_sensitivity_80": "AUC at sensitivity 0.80 (official challenge scorer)",
+    "partial_auc_above_sensitivity_80": "partial AUC above sensitivity 0.80 (largest 0.20)",
+    "brier": "Brier score",
+    "ece": "expected calibration error (15 bins)",
+}
+STAGES = {"truth_mask": "truth mask", "whole_image": "whole image, no mask"}
+
+
+def metric_rows(
+    metrics: Mapping[str, Any], titles: Mapping[str, str]
+) -> list[tuple[str, str, str]]:
+    """Rows of name, value and 95 % interval for a person to read."""
+    rows = []
+    for key, title in titles.items():
+        value, interval = metrics[key], metrics["intervals"].get(key)
+        reason = metrics.get("undefined", {}).get(key, "undefined")
+        shown = f"{value:.4f}" if value is not None else f"– ({reason})"
+        rows.append(
+            (title, shown, "" if not interval else f"{interval[0]:.4f} – {interval[1]:.4f}")
+        )
+    return rows
+
+
+def stage_rows(stages: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """What each choice of mask gives on the images that allow it."""
+    rows = []
+    for key, title in STAGES.items():
+        if key not in stages:
+            continue
+        other = stages[key]
+        for name, metrics in (("predicted mask", other["predicted_mask"]), (title, other)):
+            values = [metrics[metric] for metric in ("roc_auc", "balanced_accuracy", "f1")]
+            shown = ["–" if value is None else f"{value:.4f}" for value in values]
+            rows.append((name, str(metrics["n"]), *shown, ""))
+        if (change := other.get("predicted_minus_this_roc_auc")) is not None:
+            low, high = change["interval"]
+            text = f"{change['difference']:+.4f} ({low:+.4f} – {high:+.4f})"
+            rows.append((f"predicted mask minus {title}", "", "", "", "", text))
+    return rows
+
+
+STAGE_HEADERS = ("classifier's input", "n", "ROC AUC", "balanced accuracy", "F1",
+                 "ROC AUC difference (paired 95 %)")  # fmt: skip
+
+
+def write_evaluation(
+    folder: Path,
+    evaluation: Evaluation,
+    *,
+    title: str,
+    about: Mapping[str, Any],
+    predicted_mask: MaskOf | None = None,
+) -> None:
+    """Write ``metrics.json``, ``predictions.csv``, plots, worst cases and ``report.html``.
+
+    Args:
+        folder: where the files go.
+        evaluation: the run.
+        title: heading of the page.
+        about: model, data, date and other facts, shown on the page and stored with the numbers.
+        predicted_mask: draws the predicted outline on the worst cases again; ``None`` for a
+            classifier alone.
+    """
+    write_json(folder / "metrics.json", {**evaluation.metrics, "about": dict(about)})
+    write_csv(folder / "predictions.csv", CASE_COLUMNS, (case.row() for case in evaluation.cases))
+    sections = [
+        *_segmentation_section(folder, evaluation, predicted_mask),
+        *_classification_section(folder, evaluation, predicted_mask),
+        *_warnings_section(evaluation.cases),
+    ]
+    write_report(folder / "report.html", title=title, summary=about, sections=sections)
+
+
+def _segmentation_section(
+    folder: Path, evaluation: Evaluation, predicted_mask: MaskOf | None
+) -> list[ReportSection]:
+    metrics = evaluation.metrics.get("segmentation")
+    if metrics is None:
+        return []
+    scored = [case for case in evaluation.cases if case.counts is not None]
+    values = {case.record.name: iou(case.counts) for case in scored if case.counts is not None}
+    plot_iou_histogram(list(values.values()), metrics, folder / "iou_histogram.png")
+    worst = sorted(scored, key=lambda case: (values[case.record.name], case.record.name))[:WORST]
+    captions = [f"{case.record.stem}\nIoU {values[case.record.name]:.3f}" for case in worst]
+    _draw_cases(folder / "worst_segmentation.png", worst, captions, predicted_mask)
+    return [
+        ReportSection(
+            "Segmentation",
+            f"{metrics['n']} images at their original size; {metrics['missed']} lesions were missed "
+            "and count as 0.",
+            tables=[
+                ReportTable(
+                    ("metric (averaging)", "value", "95 % interval"),
+                    metric_rows(metrics, AVERAGING),
+                )
+            ],
+            figures=[
+                ReportFigure(
+                    folder / "iou_histogram.png",
+                    "IoU of each image",
+                    "Histogram of the lesion's IoU over images",
+                ),
+                ReportFigure(
+                    folder / "worst_segmentation.png",
+                    "Lowest IoU. Yellow: human outline, cyan: predicted",
+                    "Images with the lowest IoU and their outlines",
+                ),
+            ],
+        )
+    ]
+
+
+def _classification_section(
+    folder: Path, evaluation: Evaluation, predicted_mask: MaskOf | None
+) -> list[ReportSection]:
+    metrics = evaluation.metrics.get("classification")
+    if metrics is None:
+        return []
+    answered = [
+        case
+        for case in evaluation.cases
+        if case.probability is not None and case.record.label is not None
+    ]
+    labels, scores = true_labels(answered), probabilities(answered)
+    groups = [case.record.group for case in answered]
+    figures = plot_classification(labels, scores, metrics, folder, groups=groups)
+    error = np.abs(labels - scores)
+    order = np.argsort(-error, kind="stable")[:WORST]
+    worst = [answered[index] for index in order]
+    captions = [
+        f"{case.record.stem}\n{case.record.label}, p {case.probability:.3f}" for case in worst
+    ]
+    _draw_cases(folder / "worst_classification.png", worst, captions, predicted_mask)
+    tables = [
+        ReportTable(("metric", "value", "95 % interval"), metric_rows(metrics, CLASSIFICATION))
+    ]
+    if stages := evaluation.metrics.get("stages"):
+        tables.append(
+            ReportTable(
+                STAGE_HEADERS, stage_rows(stages), caption="What the first stage costs the second"
+            )
+        )
+    return [
+        ReportSection(
+            "Classification",
+            f"{metrics['n']} images, {metrics['positives']} malignant; malignant from probability "
+            f"{metrics['cutoff']:.3g} on; the cascade abstained on {metrics['abstained']}.",
+            tables=tables,
+            figures=[
+                *(ReportFigure(path, _title(path), _title(path)) for path in figures),
+                ReportFigure(
+                    folder / "worst_classification.png",
+                    "Largest errors. p is the probability of malignant",
+                    "Images with the largest classification errors",
+                ),
+            ],
+        )
+    ]
+
+
+def _warnings_section(cases: Sequence[Case]) -> list[ReportSection]:
+    counts: dict[str, int] = {}
+    for case in cases:
+        for warning in case.warnings:
+            counts[warning] = counts.get(warning, 0) + 1
+    if not counts:
+        return []
+    rows = [(text, str(count)) for text, count in sorted(counts.items(), key=lambda i: -i[1])]
+    return [ReportSection("Warnings", tables=[ReportTable(("warning", "images"), rows)])]
+
+
+def _title(path: Path) -> str:
+    words = path.stem.replace("_", " ")
+    return "ROC curve" if path.stem == "roc" else words.capitalize()
+
+
+def _draw_cases(
+    path: Path, cases: Sequence[Case], captions: Sequence[str], predicted_mask: MaskOf | None
+) -> None:
+    """A contact sheet of images with true and predicted outlines."""
+    tiles = []
+    for case in cases:
+        image = read_image(case.record.image_path).pixels
+        truth = case.record.mask_path and read_mask(case.record.mask_path, shape=image.shape[:2])
+        predicted = predicted_mask(image) if predicted_mask is not None else None
+        tiles.append(overlay(image, truth if truth is not None else None, predicted))
+    write_image(path, contact_sheet(tiles, list(captions)))

@@ -1,0 +1,280 @@
+"""Running one stage, or the whole cascade, over a table.
+
+Segmentation is scored at the original image size, on the mask that the cascade would use.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cascade.augmented_views import TestTimeAugmentation
+from cascade.config import CLASSES
+from cascade.errors import CascadeError, DataError
+from cascade.evaluation.cases import (
+    Case,
+    classification_of,
+    probabilities,
+    segmentation_of,
+    true_labels,
+)
+from cascade.imaging import LoadedImage, read_image, read_mask
+from cascade.masking import Lesion, MaskPolicy, apply_mask, find_lesion, lesion_from_mask
+from cascade.metrics.classification import roc_auc
+from cascade.metrics.intervals import paired_difference
+from cascade.metrics.segmentation import PixelCounts, count_pixels
+from cascade.pipeline import Cascade, Failure, classify, segment
+from cascade.progress import progress
+
+if TYPE_CHECKING:
+    from cascade.data.tables import Record, Table
+    from cascade.models.protocol import ClassifierStage, SegmenterStage
+
+Loaded = list[tuple["Record", LoadedImage]]
+WHOLE_IMAGE, TRUTH_MASK, PREDICTED_MASK = "whole_image", "truth_mask", "predicted_mask"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out of a run over a table.
+
+    Attributes:
+        cases: one for each image, in the table's order.
+        metrics: ``segmentation`` and ``classification``, each only where there is truth for it,
+            and for a cascade ``stages``: what each choice of mask gives, and the differences.
+        cutoff: from which probability a case counts as malignant.
+    """
+
+    cases: tuple[Case, ...]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    cutoff: float = 0.5
+
+
+def evaluate_segmenter(
+    segmenter: SegmenterStage,
+    table: Table,
+    *,
+    policy: MaskPolicy | None = None,
+    tta: TestTimeAugmentation = "none",
+    batch_size: int = 1,
+    seed: int = 0,
+) -> Evaluation:
+    """Score a segmenter on the records that have a true mask.
+
+    Args:
+        segmenter: the stage.
+        table: records with masks.
+        policy: threshold and component rules of the mask.
+        tta: test-time augmentation.
+        batch_size: images that pass the network together.
+        seed: seed of the bootstrap intervals.
+
+    Raises:
+        DataError: an image cannot be read, or no record has a mask.
+    """
+    policy = policy or MaskPolicy()
+    cases: list[Case] = []
+    for loaded in _batches(table.with_mask(), batch_size):
+        maps = segment(segmenter, [image.pixels for _, image in loaded], tta=tta)
+        for (record, image), probability in zip(loaded, maps, strict=True):
+            lesion = find_lesion(probability, policy, shape=image.shape)
+            cases.append(
+                Case(
+                    record,
+                    counts=_counts(record, lesion.mask),
+                    area_fraction=lesion.area_fraction,
+                    warnings=(*image.warnings, *lesion.warnings),
+                )
+            )
+    if not cases:
+        raise DataError(f"{table.path}: no image has a mask, so a segmenter cannot be scored")
+    return Evaluation(tuple(cases), {"segmentation": segmentation_of(cases, seed=seed)})
+
+
+def evaluate_classifier(
+    classifier: ClassifierStage,
+    table: Table,
+    *,
+    cutoff: float | None = None,
+    tta: TestTimeAugmentation = "none",
+    batch_size: int = 1,
+    seed: int = 0,
+) -> Evaluation:
+    """Score a classifier on crops cut by the masks that the table names.
+
+    Args:
+        classifier: the stage; its policy cuts the crops.
+        table: labelled records, with true or predicted masks if the policy uses them.
+        cutoff: probability of malignant from which a case counts as malignant.
+        tta: test-time augmentation.
+        batch_size: crops that pass the network together.
+        seed: seed of the bootstrap intervals.
+    """
+    cutoff = classifier.cutoff if cutoff is None else cutoff
+    policy = classifier.policy
+    cases: list[Case] = []
+    for loaded in _batches(table, batch_size):
+        lesions = [_true_lesion(record, image, policy) for record, image in loaded]
+        crops = [
+            apply_mask(image.pixels, lesion, policy, size=classifier.size)
+            for (_, image), lesion in zip(loaded, lesions, strict=True)
+        ]
+        judged = classify(classifier, crops, tta=tta)[:, 1]
+        for (record, image), lesion, probability in zip(loaded, lesions, judged, strict=True):
+            cases.append(
+                Case(
+                    record,
+                    label=CLASSES[int(probability >= cutoff)],
+                    probability=float(probability),
+                    warnings=(*image.warnings, *(lesion.warnings if policy.uses_mask else ())),
+                )
+            )
+    metrics = {"classification": classification_of(cases, cutoff=cutoff, seed=seed)}
+    return Evaluation(tuple(cases), metrics, cutoff)
+
+
+def evaluate_cascade(
+    cascade: Cascade,
+    table: Table,
+    *,
+    tta: TestTimeAugmentation = "none",
+    batch_size: int = 1,
+    seed: int = 0,
+) -> Evaluation:
+    """Score both stages end to end, and what the first stage costs the second.
+
+    Beside the end-to-end numbers, ``metrics["stages"]`` holds the classifier's numbers on the same
+    images with the predicted mask, the true mask (where there are any) and no mask at all.
+
+    Args:
+        cascade: both stages.
+        table: records with labels, masks or both.
+        tta: test-time augmentation of both stages.
+        batch_size: images that pass the networks together.
+        seed: seed of the bootstrap intervals.
+
+    Raises:
+        DataError: an image cannot be predicted; a score over the rest would hide the failure.
+    """
+    cases: list[Case] = []
+    others: dict[str, list[float | None]] = {TRUTH_MASK: [], WHOLE_IMAGE: []}
+    for loaded in _batches(table, batch_size):
+        cases += _predicted_cases(cascade, loaded, tta, batch_size)
+        for name, values in others.items():
+            values += _with_other_mask(cascade, loaded, name, tta)
+    metrics: dict[str, Any] = {}
+    if (segmentation := segmentation_of(cases, seed=seed)) is not None:
+        metrics["segmentation"] = segmentation
+    classification = classification_of(cases, cutoff=cascade.cutoff, seed=seed)
+    if classification is not None:
+        metrics["classification"] = classification
+        metrics["stages"] = _compare(cases, others, cutoff=cascade.cutoff, seed=seed)
+    return Evaluation(tuple(cases), metrics, cascade.cutoff)
+
+
+def _batches(table: Table, batch_size: int) -> Iterator[Loaded]:
+    records = iter(progress(table, description="evaluating"))
+    while chunk := list(itertools.islice(records, max(1, batch_size))):
+        try:
+            yield [(record, read_image(record.image_path)) for record in chunk]
+        except CascadeError as error:
+            raise DataError(
+                f"cannot be evaluated: {error}. A missing prediction is an error; mend the image "
+                "or take its row out of the table"
+            ) from error
+
+
+def _counts(record: Record, mask: np.ndarray) -> PixelCounts | None:
+    if record.mask_path is None:
+        return None
+    return count_pixels(read_mask(record.mask_path, shape=mask.shape), mask)
+
+
+def _true_lesion(record: Record, image: LoadedImage, policy: MaskPolicy) -> Lesion:
+    if record.mask_path is None or not policy.uses_mask:
+        return Lesion(np.zeros(image.shape, bool), None, 0)
+    return lesion_from_mask(read_mask(record.mask_path, shape=image.shape), policy)
+
+
+def _predicted_cases(
+    cascade: Cascade, loaded: Loaded, tta: TestTimeAugmentation, batch_size: int
+) -> list[Case]:
+    images = [image for _, image in loaded]
+    results = cascade.predict_iter(images, tta=tta, batch_size=batch_size)
+    cases = []
+    for (record, _), result in zip(loaded, results, strict=True):
+        if isinstance(result, Failure):
+            raise DataError(f"{record.name}: cannot be evaluated: {result.error}") from result.error
+        cases.append(
+            Case(
+                record,
+                label=result.label,
+                probability=result.probabilities.get(CLASSES[1]),
+                counts=_counts(record, result.mask),
+                area_fraction=result.area_fraction,
+                warnings=result.warnings,
+            )
+        )
+    return cases
+
+
+def _with_other_mask(
+    cascade: Cascade, loaded: Loaded, name: str, tta: TestTimeAugmentation
+) -> list[float | None]:
+    """Probabilities with the true mask, or with none; ``None`` where there is no true mask."""
+    policy = cascade.policy
+    if name == WHOLE_IMAGE:
+        policy = replace(policy, frame="full", background="keep")
+    usable = [pair for pair in loaded if name == WHOLE_IMAGE or pair[0].mask_path is not None]
+    crops = [
+        apply_mask(
+            image.pixels, _true_lesion(record, image, policy), policy, size=cascade.classifier.size
+        )
+        for record, image in usable
+    ]
+    judged = dict(
+        zip(
+            (record.name for record, _ in usable),
+            classify(cascade.classifier, crops, tta=tta)[:, 1].tolist(),
+            strict=True,
+        )
+    )
+    return [judged.get(record.name) for record, _ in loaded]
+
+
+def _compare(
+    cases: Sequence[Case], others: dict[str, list[float | None]], *, cutoff: float, seed: int
+) -> dict[str, Any]:
+    """The classifier with each kind of mask, on the images that have all of them."""
+    compared: dict[str, Any] = {}
+    for name, values in others.items():
+        pairs = [
+            (case, value)
+            for case, value in zip(cases, values, strict=True)
+            if case.probability is not None and value is not None and case.record.label is not None
+        ]
+        if not pairs:
+            continue
+        chosen = [case for case, _ in pairs]
+        changed = [replace(case, probability=value) for case, value in pairs]
+        compared[name] = classification_of(changed, cutoff=cutoff, seed=seed)
+        compared[name][PREDICTED_MASK] = classification_of(chosen, cutoff=cutoff, seed=seed)
+        labels = true_labels(chosen)
+        if 0 < labels.sum() < labels.size:
+            difference, low, high = paired_difference(
+                roc_auc,
+                labels,
+                probabilities(chosen),
+                probabilities(changed),
+                [case.record.group for case in chosen],
+                seed,
+            )
+            compared[name]["predicted_minus_this_roc_auc"] = {
+                "difference": difference,
+                "interval": [low, high],
+            }
+    return compared

@@ -1,0 +1,138 @@
+"""Pretrained weights: downloaded when asked for, or read from a local file.
+
+This is the only place in cascade that may open a network connection, and only for
+``imagenet``. Without a network it fails within seconds and says what to do.
+"""
+
+from __future__ import annotations
+
+import logging
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from cascade.errors import PretrainedWeightsError
+
+Result = TypeVar("Result")
+log = logging.getLogger(__name__)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+NETWORK_TIMEOUT_S = 3.0
+_ADVICE = (
+    "use --encoder_weights none to start from random weights, or --encoder_weights FILE with "
+    "weights that you downloaded elsewhere"
+)
+_HEADS = ("classifier", "fc", "head", "last_linear", "AuxLogits", "aux1", "aux2", "heads", "linear")
+
+
+def download(url: str, fetch: Callable[[], Result], *, cached: bool) -> Result:
+    """Run ``fetch`` after checking that its server answers.
+
+    Args:
+        url: an address on the server that ``fetch`` will talk to.
+        fetch: loads the weights, from a cache or from the server.
+        cached: the weights are on this machine already, so the server is not needed.
+
+    Raises:
+        PretrainedWeightsError: the server cannot be reached within a few seconds.
+    """
+    if not cached:
+        _require_server(url)
+    try:
+        return fetch()
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise PretrainedWeightsError(f"ImageNet weights: {error}; {_ADVICE}") from error
+
+
+def _require_server(url: str) -> None:
+    log.info("downloading ImageNet weights from %s", url)
+    try:
+        request = urllib.request.Request(url, method="HEAD")
+        urllib.request.urlopen(request, timeout=NETWORK_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        return  # the server is there; whether it has the file is for the download to say
+    except (OSError, ValueError) as error:
+        raise PretrainedWeightsError(
+            f"ImageNet weights cannot be downloaded: {urlsplit(url).hostname} does not answer "
+            f"({error}); {_ADVICE}"
+        ) from error
+
+
+def hub_file(repository: str, filename: str, revision: str | None = None) -> str:
+    """Path of a file of a Hugging Face repository, from the local cache or downloaded."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    cached = isinstance(try_to_load_from_cache(repository, filename, revision=revision), str)
+    return download(
+        f"https://huggingface.co/{repository}",
+        lambda: hf_hub_download(
+            repository, filename, revision=revision, local_files_only=cached, etag_timeout=5
+        ),
+        cached=cached,
+    )
+
+
+def read_weights(path: str) -> dict[str, torch.Tensor]:
+    """Read a state dict from ``.safetensors``, or from ``.pth``/``.pt`` without running its code.
+
+    Raises:
+        PretrainedWeightsError: the file is missing, holds anything but tensors, or is damaged.
+    """
+    if not Path(path).is_file():
+        raise PretrainedWeightsError(
+            f"{path}: there is no such file; {_ADVICE}, or imagenet to download them"
+        )
+    try:
+        if path.endswith(".safetensors"):
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except SafetensorError as error:
+        raise PretrainedWeightsError(f"{path}: is damaged ({error})") from error
+    except Exception as error:  # torch raises many types for a hostile pickle
+        raise PretrainedWeightsError(
+            f"{path}: refused, it holds something other than tensors or is damaged "
+            f"({type(error).__name__}); convert it to .safetensors"
+        ) from error
+    state = state.get("state_dict", state) if isinstance(state, Mapping) else state
+    if not isinstance(state, Mapping) or not all(
+        isinstance(value, torch.Tensor) for value in state.values()
+    ):
+        raise PretrainedWeightsError(f"{path}: is not a dictionary of tensors (a state dict)")
+    return dict(state)
+
+
+def load_backbone(module: torch.nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Load pretrained tensors into a network whose last layers may be new.
+
+    Tensors of the classification head may be absent or of another shape; anything else must fit.
+
+    Raises:
+        PretrainedWeightsError: the tensors belong to another network; the differences are listed.
+    """
+    own = module.state_dict()
+    fitting = {
+        name: value
+        for name, value in state.items()
+        if name in own and own[name].shape == value.shape
+    }
+    problems = [
+        name
+        for name in sorted(set(own) | set(state))
+        if name not in fitting
+        and not name.startswith(_HEADS)
+        and not name.endswith("num_batches_tracked")
+    ]
+    if problems:
+        raise PretrainedWeightsError(
+            f"{source}: {len(problems)} tensors do not fit this network, for instance "
+            f"{', '.join(problems[:4])}; these weights belong to another architecture"
+        )
+    torch.nn.Module.load_state_dict(module, fitting, strict=False)

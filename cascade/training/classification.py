@@ -1,0 +1,192 @@
+"""Training of the second stage, on masked crops."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from cascade.config import CLASSES, ClassificationTrainConfig, ClassifierConfig, to_dict
+from cascade.data.datasets import ClassificationDataset
+from cascade.errors import DataError
+from cascade.masking import MaskPolicy
+from cascade.metrics.classification import cutoff_at_sensitivity
+from cascade.models.classifier import Classifier
+from cascade.models.device import describe_device, resolve_device
+from cascade.models.network import inference_mode
+from cascade.training.loop import Row, Task, Trainer, deterministic, log, quiet_worker
+from cascade.training.run import open_run, provenance
+
+if TYPE_CHECKING:
+    from cascade.data.splits import Splits
+    from cascade.data.tables import Table
+
+SENSITIVITIES = (0.80, 0.90, 0.95)
+
+
+def train_classifier(
+    table: Table,
+    splits: Splits,
+    *,
+    config: ClassifierConfig | None = None,
+    training: ClassificationTrainConfig | None = None,
+    policy: MaskPolicy | None = None,
+    weights: str = "imagenet",
+    output: str | Path = "models/classifier",
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Classifier:
+    """Train a classifier on masked crops of the table's training part and keep the best epoch.
+
+    The masks are those of the table: human ones, or predicted ones after
+    ``table.with_masks_from(folder)``. The rarer class of the training part is found and weighted
+    by ``class_weight`` in the cross entropy. An epoch is judged by the area under the ROC curve.
+
+    Args:
+        table: labelled records, with masks if the policy uses them.
+        splits: which of them train and which validate.
+        config: the network.
+        training: how to train it.
+        policy: how masks cut the crops; stored in the classifier's file.
+        weights: ``imagenet``, ``none`` or a local file.
+        output: folder for the run's files.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        resume: go on with the run in ``output``.
+        overwrite: replace the run in ``output``.
+
+    Returns:
+        The best classifier, with cutoffs for given sensitivities chosen on the validation part.
+
+    Raises:
+        DataError: the training part has one class only.
+    """
+    config, training = config or ClassifierConfig(), training or ClassificationTrainConfig()
+    policy = policy or MaskPolicy()
+    chosen = resolve_device(device)
+    settings: dict[str, Any] = {
+        **to_dict(config), **to_dict(training), "mask_policy": policy.to_dict(),
+        "weights": weights, "splits_digest": splits.digest,
+    }  # fmt: skip
+    folder = Path(output)
+    torch.manual_seed(training.seed)
+    network = Classifier.build(config, policy=policy, weights=weights)
+    data = ClassificationDataset(
+        table.subset(splits.train).records,
+        size=network.size,
+        policy=policy,
+        augmentation=training.augmentation,
+        seed=training.seed,
+    )
+    held_out = ClassificationDataset(
+        table.subset(splits.validation).records, size=network.size, policy=policy
+    )
+    class_weights = rarer_class_weights(data.labels, training.class_weight)
+    open_run(folder, settings, resume=resume, overwrite=overwrite)
+    network.provenance.update(provenance(table, splits, settings))
+    network.to(chosen)
+    log.info(
+        "training %s on %s: %d crops (%d malignant), %d to validate",
+        network.config.architecture, describe_device(chosen), len(data), data.labels.sum(),
+        len(held_out),
+    )  # fmt: skip
+    counts = np.bincount(data.labels, minlength=len(CLASSES))
+    task = Task(
+        data=data,
+        loss=cross_entropy(class_weights.to(chosen), training.label_smoothing),
+        validate=lambda classifier: validate_classifier(classifier, held_out, training),
+        monitor="validation_roc_auc",
+        weights=1.0 / counts[data.labels] if training.balanced_sampling else None,
+    )
+    with deterministic(training.deterministic):
+        Trainer(network, task, training, folder).run(resume=resume)
+    best = Classifier.load(folder / "best.safetensors", device=str(chosen))
+    labels, probabilities = predict_crops(best, held_out, training)
+    if 0 < labels.sum() < labels.size:
+        best.operating_points = {
+            f"{target:.2f}": cutoff_at_sensitivity(labels, probabilities, target)
+            for target in SENSITIVITIES
+        }
+        best.save(folder / "best.safetensors")
+    return best
+
+
+def rarer_class_weights(labels: np.ndarray, weight: float) -> torch.Tensor:
+    """Weights of both classes: ``weight`` for the rarer one, 1 for the other.
+
+    Raises:
+        DataError: there is only one class.
+    """
+    counts = np.bincount(labels, minlength=len(CLASSES))
+    if (counts == 0).any():
+        only = CLASSES[int(counts.argmax())]
+        raise DataError(f"all {labels.size} training images are {only}; both classes are needed")
+    weights = torch.ones(len(CLASSES))
+    rarer = int(counts.argmin())
+    weights[rarer] = weight
+    if weight != 1:
+        log.info("the rarer class is %s (%d images); its weight is %g",
+                 CLASSES[rarer], counts[rarer], weight)  # fmt: skip
+    return weights
+
+
+def cross_entropy(weights: torch.Tensor, smoothing: float) -> Any:
+    """Weighted cross entropy, with the auxiliary heads' share where a network has such heads."""
+
+    def loss(classifier: Classifier, batch: list[torch.Tensor]) -> torch.Tensor:
+        crops, labels = batch
+        logits, auxiliary = classifier.forward_with_auxiliary(crops)
+        terms = [(1.0, logits)] + [(classifier.auxiliary_weight, other) for other in auxiliary]
+        return torch.stack(
+            [
+                share
+                * functional.cross_entropy(
+                    values.float(), labels, weight=weights, label_smoothing=smoothing
+                )
+                for share, values in terms
+            ]
+        ).sum()
+
+    return loss
+
+
+def predict_crops(
+    classifier: Classifier, data: ClassificationDataset, training: ClassificationTrainConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels ``(N,)`` int64 and probabilities of malignant ``(N,)`` float64 over a data set."""
+    loader: DataLoader[Any] = DataLoader(
+        data,
+        batch_size=training.batch_size,
+        num_workers=training.num_workers,
+        worker_init_fn=quiet_worker,
+    )
+    probabilities = []
+    with inference_mode(classifier):
+        for crops, _ in loader:
+            logits = classifier(crops.to(classifier.device)).float() / classifier.temperature
+            probabilities.append(logits.softmax(dim=1)[:, 1].cpu().numpy().astype(np.float64))
+    return data.labels, np.concatenate(probabilities)
+
+
+def validate_classifier(
+    classifier: Classifier, data: ClassificationDataset, training: ClassificationTrainConfig
+) -> Row:
+    """Loss, accuracy and ROC AUC over the validation crops; the AUC is NaN for one class."""
+    from sklearn.metrics import log_loss, roc_auc_score
+
+    labels, probabilities = predict_crops(classifier, data, training)
+    both = 0 < labels.sum() < labels.size
+    if not np.isfinite(probabilities).all():
+        return dict.fromkeys(
+            ("validation_loss", "validation_accuracy", "validation_roc_auc"), math.nan
+        )
+    return {
+        "validation_loss": float(log_loss(labels, probabilities, labels=[0, 1])),
+        "validation_accuracy": float(((probabilities >= 0.5) == labels).mean()),
+        "validation_roc_auc": float(roc_auc_score(labels, probabilities)) if both else math.nan,
+    }

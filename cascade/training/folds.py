@@ -1,0 +1,95 @@
+"""Cross-validation of the segmenter: for each image a mask from a network that never saw it.
+
+A classifier that trains on human masks meets worse ones in use. Out-of-fold masks have the errors
+of a real segmenter and leak nothing, because each fold holds whole groups.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cascade.config import SegmenterConfig, TrainConfig
+from cascade.data.splits import Splits, make_folds, make_splits
+from cascade.imaging import read_image, write_mask
+from cascade.masking import MaskPolicy, find_lesion
+from cascade.models.segmenter import Segmenter
+from cascade.pipeline import segment
+from cascade.progress import progress
+from cascade.training.run import CONFIG_FILE
+from cascade.training.segmentation import train_segmenter
+
+if TYPE_CHECKING:
+    from cascade.data.tables import Table
+
+log = logging.getLogger(__name__)
+
+
+def out_of_fold_masks(
+    table: Table,
+    *,
+    folds: int = 5,
+    config: SegmenterConfig | None = None,
+    training: TrainConfig | None = None,
+    weights: str = "imagenet",
+    output: str | Path = "models/oof",
+    device: str = "auto",
+    policy: MaskPolicy | None = None,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Train one segmenter for each fold and write the masks of the images it did not see.
+
+    Args:
+        table: records with masks.
+        folds: number of folds; each holds whole groups.
+        config: the network.
+        training: how to train it.
+        weights: ``imagenet``, ``none`` or a local file for the encoder.
+        output: folder for ``fold_N/`` (each an ordinary run) and ``masks/STEM.png``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        policy: threshold and component rules of the masks.
+        validation_fraction: share of each fold's training part that chooses its best epoch.
+        seed: seed of the folds.
+        resume: keep finished folds and go on with the one that was stopped.
+        overwrite: replace what is in ``output``.
+
+    Returns:
+        The folder of masks, for ``Table.with_masks_from``.
+    """
+    folder, masks = Path(output), Path(output) / "masks"
+    for number, fold in enumerate(make_folds(table, folds, seed=seed)):
+        run = folder / f"fold_{number}"
+        finished = run / "finished"
+        log.info("fold %d of %d", number + 1, folds)
+        if not (resume and finished.is_file()):
+            segmenter = train_segmenter(
+                table,
+                _inner_splits(table, fold, fraction=validation_fraction, seed=seed),
+                config=config,
+                training=training,
+                weights=weights,
+                output=run,
+                device=device,
+                resume=resume and (run / CONFIG_FILE).is_file(),
+                overwrite=overwrite,
+            )
+            _write_masks(segmenter, table.subset(fold.validation), masks, policy or MaskPolicy())
+            finished.touch()
+    return masks
+
+
+def _inner_splits(table: Table, fold: Splits, *, fraction: float, seed: int) -> Splits:
+    """The fold's training part, divided again, so that the held-out part chooses nothing."""
+    return make_splits(table.subset(fold.train), fraction=fraction, seed=seed)
+
+
+def _write_masks(segmenter: Segmenter, table: Table, folder: Path, policy: MaskPolicy) -> None:
+    for record in progress(table, description="out-of-fold masks"):
+        image = read_image(record.image_path).pixels
+        probability = segment(segmenter, [image])[0]
+        lesion = find_lesion(probability, policy, shape=image.shape[:2])
+        write_mask(folder / f"{record.stem}.png", lesion.mask)

@@ -1,0 +1,84 @@
+"""Optimiser, learning-rate schedule, arithmetic and weight averaging from the settings."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from cascade.config import TrainConfig
+
+Scheduler = torch.optim.lr_scheduler.LRScheduler
+
+
+def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimiser; biases and normalisation layers are not decayed.
+
+    ``momentum`` is sgd's momentum and the beta1 of adam and adamw.
+    """
+    decayed, plain = [], []
+    for parameter in network.parameters():
+        (decayed if parameter.ndim > 1 else plain).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=config.learning_rate, betas=(config.momentum, 0.999))
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, config: TrainConfig, *, steps: int
+) -> Scheduler | None:
+    """The schedule that is stepped after every optimiser step; ``plateau`` has none."""
+    schedules = torch.optim.lr_scheduler
+    if config.schedule == "onecycle":
+        return schedules.OneCycleLR(
+            optimizer,
+            max_lr=config.learning_rate,
+            total_steps=steps + 1,
+            pct_start=config.warmup,
+            cycle_momentum=False,
+        )
+    if config.schedule == "cosine":
+        return schedules.CosineAnnealingLR(optimizer, T_max=steps)
+    if config.schedule == "step":
+        return schedules.MultiStepLR(optimizer, [int(steps * 0.6), int(steps * 0.85)])
+    return None
+
+
+def make_plateau(
+    optimizer: torch.optim.Optimizer, config: TrainConfig
+) -> torch.optim.lr_scheduler.ReduceLROnPlateau | None:
+    """The schedule that is stepped after every validation, for ``plateau``."""
+    if config.schedule != "plateau":
+        return None
+    patience = max(1, config.patience // 3) if config.patience else 3
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", patience=patience)
+
+
+def make_average(network: nn.Module, config: TrainConfig) -> AveragedModel | None:
+    """An exponential moving average of weights and batch statistics, if asked for."""
+    if not config.average:
+        return None
+    return AveragedModel(
+        network, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=True
+    )
+
+
+def autocast(config: TrainConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """bf16 autocast where asked for, or where the hardware computes in it."""
+    wanted = config.precision == "bf16" or (config.precision == "auto" and _fast_bf16(device))
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
+
+
+def _fast_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return device.type == "cpu" and bool(supported())

@@ -1,0 +1,107 @@
+"""A training's folder: what it was asked to do, and whether it may go on there."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy
+import torch
+import torchvision
+import yaml
+
+from cascade.errors import ConfigError, DataError
+from cascade.files import write_text
+from cascade.version import __version__
+
+if TYPE_CHECKING:
+    from cascade.data.splits import Splits
+    from cascade.data.tables import Table
+
+CONFIG_FILE = "config.yaml"
+
+
+def open_run(
+    folder: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool = False
+) -> None:
+    """Claim a folder for a training before anything is computed.
+
+    Args:
+        folder: where the run's files go.
+        settings: everything that decides the result, as plain values.
+        resume: go on with the run that is there; it must have the same settings.
+        overwrite: replace the run that is there.
+
+    Raises:
+        ConfigError: another run is there, or a resumed run has other settings.
+        DataError: the folder cannot be written to.
+    """
+    existing = folder / CONFIG_FILE
+    if resume:
+        if not existing.is_file():
+            raise ConfigError(f"{folder}: there is no run to resume; start without --resume")
+        before = yaml.safe_load(existing.read_text(encoding="utf-8"))
+        changed = [
+            f"{key} was {before.get(key)!r}, is {settings.get(key)!r}"
+            for key in sorted({*before, *settings})
+            if before.get(key) != settings.get(key)
+        ]
+        if changed:
+            raise ConfigError(
+                f"{folder}: cannot resume with other settings: {'; '.join(changed)}; "
+                "use the same ones, or another --output"
+            )
+        return
+    if existing.exists() and not overwrite:
+        raise ConfigError(
+            f"{folder}: holds a run already; go on with it (--resume), replace it (--overwrite) or "
+            "choose another folder (--output)"
+        )
+    for name in ("best.safetensors", "last.safetensors", "history.csv"):
+        (folder / name).unlink(missing_ok=True)
+    write_text(existing, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+
+
+def provenance(table: Table, splits: Splits, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """How a network was made, for its file."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "cascade": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "numpy": numpy.__version__,
+        },
+        "machine": f"{platform.machine()} {platform.system()}",
+        "table": {"name": table.path.name, "images": len(table), "digest": table.digest},
+        "splits": {"seed": splits.seed, "fraction": splits.fraction, "digest": splits.digest},
+        "trained_on": image_marks([*splits.train, *splits.validation]),
+        "settings": dict(settings),
+    }
+
+
+def image_marks(names: Sequence[str]) -> list[str]:
+    """Short digests of image names, so that a model's file can tell which images it has seen."""
+    stems = {Path(name).stem for name in names}
+    return sorted(hashlib.sha256(stem.encode()).hexdigest()[:12] for stem in stems)
+
+
+def require_unseen(provenance: Mapping[str, Any], names: Sequence[str], *, model: str) -> None:
+    """Refuse to evaluate a model on images that it was trained or validated on.
+
+    Raises:
+        DataError: some of the images were seen in training.
+    """
+    seen = set(provenance.get("trained_on", ()))
+    known = [name for name in names if image_marks([name])[0] in seen]
+    if known:
+        raise DataError(
+            f"{model}: {len(known)} of {len(names)} images were used to train it, e.g. "
+            f"{', '.join(known[:3])}; evaluate on other images, or pass --allow_seen to get numbers "
+            "that are too good"
+        )

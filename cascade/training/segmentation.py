@@ -1,0 +1,125 @@
+"""Training of the first stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import segmentation_models_pytorch as smp
+import torch
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from cascade.config import SegmentationTrainConfig, SegmenterConfig, TrainConfig, to_dict
+from cascade.data.datasets import SegmentationDataset
+from cascade.models.device import describe_device, resolve_device
+from cascade.models.network import inference_mode
+from cascade.models.segmenter import Segmenter
+from cascade.training.loop import Row, Task, Trainer, deterministic, log, quiet_worker
+from cascade.training.run import open_run, provenance
+
+if TYPE_CHECKING:
+    from cascade.data.splits import Splits
+    from cascade.data.tables import Table
+
+
+def train_segmenter(
+    table: Table,
+    splits: Splits,
+    *,
+    config: SegmenterConfig | None = None,
+    training: TrainConfig | None = None,
+    weights: str = "imagenet",
+    output: str | Path = "models/segmenter",
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Segmenter:
+    """Train a segmenter on the table's training part and keep the best epoch.
+
+    The loss is Dice plus binary cross entropy. An epoch is judged by the mean over validation
+    images of the lesion's IoU at the network's size and threshold 0.5.
+
+    Args:
+        table: records with masks.
+        splits: which of them train and which validate.
+        config: the network.
+        training: how to train it.
+        weights: ``imagenet``, ``none`` or a local file for the encoder.
+        output: folder for ``best.safetensors``, ``last.safetensors``, ``history.csv`` and
+            ``config.yaml``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        resume: go on with the run in ``output``.
+        overwrite: replace the run in ``output``.
+
+    Returns:
+        The best segmenter, read back from its file.
+    """
+    config = config or SegmenterConfig()
+    training = training or SegmentationTrainConfig()
+    chosen = resolve_device(device)
+    settings: dict[str, Any] = {
+        **to_dict(config), **to_dict(training), "encoder_weights": weights,
+        "splits_digest": splits.digest,
+    }  # fmt: skip
+    folder = Path(output)
+    torch.manual_seed(training.seed)
+    network = Segmenter.build(config, weights=weights)
+    data = SegmentationDataset(
+        table.subset(splits.train).records,
+        size=config.size,
+        augmentation=training.augmentation,
+        seed=training.seed,
+    )
+    held_out = SegmentationDataset(table.subset(splits.validation).records, size=config.size)
+    open_run(folder, settings, resume=resume, overwrite=overwrite)
+    network.provenance.update(provenance(table, splits, settings))
+    network.to(chosen)
+    log.info(
+        "training %s %s on %s: %d images, %d to validate",
+        network.config.encoder, config.decoder, describe_device(chosen), len(data), len(held_out),
+    )  # fmt: skip
+    dice = smp.losses.DiceLoss(mode="binary", from_logits=True)
+
+    def loss(segmenter: Segmenter, batch: list[torch.Tensor]) -> torch.Tensor:
+        images, masks = batch
+        logits, truth = segmenter(images).float()[:, None], masks.float()[:, None]
+        return dice(logits, truth) + functional.binary_cross_entropy_with_logits(logits, truth)
+
+    task = Task(
+        data=data,
+        loss=loss,
+        validate=lambda segmenter: validate_segmenter(segmenter, held_out, training),
+        monitor="validation_iou",
+    )
+    with deterministic(training.deterministic):
+        Trainer(network, task, training, folder).run(resume=resume)
+    return Segmenter.load(folder / "best.safetensors", device=str(chosen))
+
+
+def validate_segmenter(
+    segmenter: Segmenter, data: SegmentationDataset, training: TrainConfig
+) -> Row:
+    """Mean loss and mean IoU over images, at the network's size and threshold 0.5."""
+    loader: DataLoader[Any] = DataLoader(
+        data,
+        batch_size=training.batch_size,
+        num_workers=training.num_workers,
+        worker_init_fn=quiet_worker,
+    )
+    losses, ious = [], []
+    with inference_mode(segmenter):
+        for images, masks in loader:
+            truth = masks.to(segmenter.device).bool()
+            logits = segmenter(images.to(segmenter.device)).float()
+            losses += (
+                functional.binary_cross_entropy_with_logits(logits, truth.float(), reduction="none")
+                .mean(dim=(1, 2))
+                .tolist()
+            )
+            predicted = logits >= 0
+            union = (predicted | truth).sum(dim=(1, 2))
+            overlap = (predicted & truth).sum(dim=(1, 2))
+            ious += torch.where(union > 0, overlap / union.clamp(min=1), 1.0).tolist()
+    return {"validation_loss": float(np.mean(losses)), "validation_iou": float(np.mean(ious))}
