@@ -1,0 +1,1 @@
+"""Public data sets on disk, turned into the project's layout."""

@@ -172,6 +172,6 @@ def _write(path: Path, pixels: np.ndarray, options: Sequence[int]) -> None:
     if not encoded:
         raise DataError(f"{path}: could not be encoded")
     try:
-        path.write_bytes(data)
+        path.write_bytes(data.tobytes())
     except OSError as error:
         raise DataError(f"{path}: could not be written ({error.strerror})") from error

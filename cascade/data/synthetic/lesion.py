@@ -17,7 +17,7 @@ from cascade.data.synthetic.artefacts import add_artefacts
 from cascade.data.synthetic.skin import BLOOD, MELANIN, planes, render, skin_density, smooth_noise
 from cascade.errors import ConfigError
 
-SEPARATION = 1.5
+SEPARATION = 2.2
 """Distance of the two classes in each trait, in standard deviations."""
 
 _SMALLEST = 48
@@ -112,7 +112,7 @@ def draw_lesion(
     flips = tuple(axis for axis in (0, 1) if view.random() < 0.5)
     mask = np.ascontiguousarray(np.flip(mask, flips))
     density = skin_density(view, shape, own_tone if tone is None else tone)
-    np.flip(density, [axis + 1 for axis in flips])[:, *frame.window] += pigment
+    np.flip(density, tuple(axis + 1 for axis in flips))[:, *frame.window] += pigment
     return SyntheticLesion(add_artefacts(render(density, view), view), mask, malignant, traits)
 
 
@@ -222,8 +222,8 @@ def _structure(generator: np.random.Generator, frame: _Frame) -> np.ndarray:
 def _blotch(generator: np.random.Generator, frame: _Frame, traits: Traits) -> np.ndarray:
     """Where another colour lies, in [0, 1]: off the centre in an asymmetric lesion."""
     angle = generator.uniform(0.0, math.tau)
-    offset = generator.uniform(0.2, 0.75) * traits.asymmetry + 0.05
-    radius = generator.uniform(0.35, 0.7)
+    offset = generator.uniform(0.25, 0.8) * traits.asymmetry
+    radius = generator.uniform(0.4, 0.75)
     away = (frame.u - offset * math.cos(angle)) ** 2 + (frame.v - offset * math.sin(angle)) ** 2
     field = 1.0 - away / radius**2
     field += 0.35 * smooth_noise(generator, frame.u.shape, max(4.0, 0.35 * frame.radius_px))

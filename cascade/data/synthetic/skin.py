@@ -29,10 +29,10 @@ def planes(values: np.ndarray) -> np.ndarray:
 def smooth_noise(
     generator: np.random.Generator, shape: tuple[int, int], scale: float
 ) -> np.ndarray:
-    """Random ``(H, W)`` float32 field of mean 0 and deviation near 1 with blobs of ``scale`` pixels."""
+    """Random ``(H, W)`` float32, mean 0 and deviation near 1, with blobs of ``scale`` pixels."""
     step = max(1.0, scale / 3.0)
     small = (max(4, math.ceil(shape[0] / step)), max(4, math.ceil(shape[1] / step)))
-    field = generator.standard_normal(small, dtype=np.float32)
+    field: np.ndarray = generator.standard_normal(small, dtype=np.float32)
     field = cv2.GaussianBlur(field, (0, 0), max(0.4, 0.4 * scale / step))
     mean, deviation = cv2.meanStdDev(field)
     field = (field - np.float32(mean[0, 0])) / np.float32(max(deviation[0, 0], 1e-6))

@@ -1,0 +1,148 @@
+"""ISIC challenges with outlines: 2016, 2017 and 2018 task 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from cascade.data.sources.isic_client import read_metadata
+from cascade.data.sources.layout import Layout, read_delimited, read_headless, require_columns
+from cascade.data.sources.rows import (
+    Label,
+    Source,
+    SourceRow,
+    SourceTable,
+    Split,
+    attributes,
+    classify,
+)
+from cascade.errors import DataError
+
+LABELS_2016: Mapping[str, Label] = {
+    "benign": "benign",
+    "malignant": "malignant",
+    "0": "benign",
+    "0.0": "benign",
+    "1": "malignant",
+    "1.0": "malignant",
+}
+LABELS_2017: Mapping[str, Label] = {
+    "melanoma": "malignant",
+    "seborrheic keratosis": "benign",
+    "nevus": "benign",
+}
+_FLAGS = {"0": False, "0.0": False, "1": True, "1.0": True}
+
+
+def read_2016(layout: Layout) -> SourceTable:
+    """Read ISIC 2016: labels of part 3, masks of part 1 or 3B."""
+    rows: list[SourceRow] = []
+    files = []
+    splits: tuple[tuple[str, Split], ...] = (("Training", "train"), ("Test", "test"))
+    for word, split in splits:
+        patterns = [f"ISBI2016_ISIC_Part3{part}_{word}_GroundTruth.csv" for part in ("", "B")]
+        path = layout.require(*patterns) if split == "train" else layout.find(*patterns)
+        if path is None:
+            continue
+        sheet = read_headless(path, ("image", "label"))
+        files.append(path)
+        for number, cells in zip(sheet.numbers, sheet.rows, strict=True):
+            where, stem = f"{path.name} row {number}", cells["image"].strip()
+            label = classify(cells["label"], LABELS_2016, where=where)
+            rows.append(_row(layout, stem, label, split, where, {}))
+    return SourceTable(tuple(rows), tuple(files))
+
+
+def read_2017(layout: Layout) -> SourceTable:
+    """Read ISIC 2017: labels of part 3, masks of part 1; validation images count as training."""
+    rows: list[SourceRow] = []
+    files: list[Path] = []
+    parts: tuple[tuple[str, Split], ...] = (
+        ("Training", "train"),
+        ("Validation", "train"),
+        ("Test_v2", "test"),
+    )
+    for word, split in parts:
+        pattern = f"ISIC-2017_{word}_Part3_GroundTruth.csv"
+        path = layout.require(pattern) if word == "Training" else layout.find(pattern)
+        if path is None:
+            continue
+        files.append(path)
+        people = _people_2017(layout, word)
+        sheet = read_delimited(path)
+        require_columns(sheet, "image_id", "melanoma", "seborrheic_keratosis")
+        for number, cells in zip(sheet.numbers, sheet.rows, strict=True):
+            where, stem = f"{path.name} row {number}", cells["image_id"].strip()
+            diagnosis = _diagnosis_2017(cells, where)
+            label = classify(diagnosis, LABELS_2017, where=where)
+            known = {"diagnosis": diagnosis, **people.get(stem, {})}
+            rows.append(_row(layout, stem, label, split, where, known))
+    return SourceTable(tuple(rows), tuple(files))
+
+
+def _people_2017(layout: Layout, word: str) -> dict[str, dict[str, str]]:
+    """Age and sex by image, where the table of them is there."""
+    path = layout.find(f"ISIC-2017_{word}_Data_metadata.csv")
+    if path is None:
+        return {}
+    columns = {"age": "age_approximate", "sex": "sex"}
+    return {row["image_id"]: attributes(row, columns) for row in read_delimited(path).rows}
+
+
+def _diagnosis_2017(cells: Mapping[str, str], where: str) -> str:
+    names = ("melanoma", "seborrheic_keratosis")
+    flags = [_FLAGS.get(cells[name].strip()) for name in names]
+    if None in flags or all(flags):
+        raise DataError(
+            f"{where}: melanoma is {cells[names[0]]!r} and seborrheic_keratosis "
+            f"{cells[names[1]]!r}; expected 0 or 1 and not both 1"
+        )
+    if not any(flags):
+        return "nevus"
+    return names[flags.index(True)].replace("_", " ")
+
+
+def read_2018_task1(layout: Layout, labels: Path | None = None) -> SourceTable:
+    """Read ISIC 2018 task 1: images with masks; classes come from a metadata table.
+
+    Args:
+        layout: the unpacked folder.
+        labels: metadata table of the ISIC archive; by default ``metadata*.csv`` in the folder.
+    """
+    found = layout.masks()
+    if not found:
+        raise DataError(
+            f"{layout.root}: holds no *_segmentation.png; "
+            + (layout.packed() or "name the folder with ISIC2018_Task1_Training_GroundTruth")
+        )
+    path = labels or layout.find("metadata*.csv", "*_metadata.csv")
+    known = {row.stem: row for row in read_metadata(layout, path).rows} if path else {}
+    rows = []
+    for stem, mask in found:
+        in_test = any("_test_" in part.lower() for part in mask.relative_to(layout.root).parts)
+        row = known.get(stem)
+        rows.append(
+            SourceRow(
+                stem=stem,
+                label=row.label if row else "unknown",
+                split="test" if in_test else "train",
+                where=row.where if row else str(mask.name),
+                image=layout.image(stem),
+                mask=mask,
+                attributes=row.attributes if row else {},
+            )
+        )
+    return SourceTable(tuple(rows), (path,) if path else (), has_labels=bool(path))
+
+
+def _row(
+    layout: Layout, stem: str, label: Label, split: Split, where: str, known: Mapping[str, str]
+) -> SourceRow:
+    return SourceRow(stem, label, split, where, layout.image(stem), layout.mask(stem), known)
+
+
+ISIC_2016 = Source("isic2016", "ISIC 2016 challenge, parts 1 and 3", "CC0-1.0", read_2016)
+ISIC_2017 = Source("isic2017", "ISIC 2017 challenge, parts 1 and 3", "CC0-1.0", read_2017)
+ISIC_2018_TASK1 = Source(
+    "isic2018_task1", "ISIC 2018 challenge, task 1", "CC0-1.0", read_2018_task1
+)

@@ -1,0 +1,96 @@
+"""A folder written by ``isic image download``: images beside ``metadata.csv``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from cascade.data.sources.layout import Layout, read_delimited
+from cascade.data.sources.rows import (
+    Label,
+    Source,
+    SourceRow,
+    SourceTable,
+    attributes,
+    classify,
+    cleaned,
+)
+from cascade.data.spreadsheet import Sheet
+from cascade.errors import DataError
+
+LABELS: Mapping[str, Label] = {
+    "benign": "benign",
+    "malignant": "malignant",
+    "indeterminate": "indeterminate",
+    "indeterminate/benign": "indeterminate",
+    "indeterminate/malignant": "indeterminate",
+    "": "unknown",
+}
+"""Values of ``diagnosis_1``, or of ``benign_malignant`` in older downloads."""
+
+_COLUMNS = {
+    "patient_id": "patient_id",
+    "lesion_id": "lesion_id",
+    "sex": "sex",
+    "site": "anatom_site_general",
+    "license": "copyright_license",
+    "attribution": "attribution",
+}
+
+
+def read_client(layout: Layout) -> SourceTable:
+    """Read a download folder of the official client."""
+    return read_metadata(layout, layout.require("metadata.csv", "metadata*.csv"))
+
+
+def read_metadata(layout: Layout, path: Path) -> SourceTable:
+    """Read a metadata table of the ISIC archive.
+
+    Raises:
+        DataError: the table has no column of names or of diagnoses, or an unknown diagnosis.
+    """
+    sheet = read_delimited(path)
+    name_column = _first(sheet, "isic_id", "isic_ids", "image_name", "image")
+    class_column = _first(sheet, "diagnosis_1", "benign_malignant")
+    rows = []
+    for number, cells in zip(sheet.numbers, sheet.rows, strict=True):
+        where, stem = f"{path.name} row {number}", cells[name_column].strip()
+        age = cleaned(cells.get("age_approx", cells.get("age", "")))
+        rows.append(
+            SourceRow(
+                stem=stem,
+                label=classify(cleaned(cells[class_column]), LABELS, where=where),
+                split="train",
+                where=where,
+                image=layout.image(stem),
+                mask=layout.mask(stem),
+                attributes={
+                    **attributes(cells, _COLUMNS),
+                    "age": age,
+                    "diagnosis": _diagnosis(cells),
+                },
+            )
+        )
+    return SourceTable(tuple(rows), (path,))
+
+
+def _first(sheet: Sheet, *columns: str) -> str:
+    for column in columns:
+        if column in sheet.columns:
+            return column
+    raise DataError(
+        f"{sheet.path}: has none of the columns {', '.join(columns)}; "
+        f"found {', '.join(sheet.columns)}"
+    )
+
+
+def _diagnosis(cells: Mapping[str, str]) -> str:
+    """The most detailed level that is filled in."""
+    levels = ("diagnosis_5", "diagnosis_4", "diagnosis_3", "diagnosis_2", "diagnosis_1")
+    found = (cleaned(cells.get(level)) for level in (*levels, "diagnosis"))
+    return next((text for text in found if text), "")
+
+
+ISIC_CLIENT = Source(
+    "isic_client", "ISIC archive, downloaded with the isic client", "per image", read_client
+)

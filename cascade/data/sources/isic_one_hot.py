@@ -1,0 +1,202 @@
+"""HAM10000 (ISIC 2018 task 3) and ISIC 2019: one diagnosis per image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from cascade.data.sources.layout import Layout, read_delimited, require_columns
+from cascade.data.sources.rows import (
+    Label,
+    Source,
+    SourceRow,
+    SourceTable,
+    Split,
+    attributes,
+    classify,
+)
+from cascade.data.spreadsheet import Sheet
+from cascade.errors import DataError
+
+HAM10000_LABELS: Mapping[str, Label] = {
+    "mel": "malignant",
+    "bcc": "malignant",
+    "akiec": "indeterminate",
+    "nv": "benign",
+    "bkl": "benign",
+    "df": "benign",
+    "vasc": "benign",
+}
+ISIC_2019_LABELS: Mapping[str, Label] = {
+    "mel": "malignant",
+    "bcc": "malignant",
+    "scc": "malignant",
+    "ak": "indeterminate",
+    "nv": "benign",
+    "bkl": "benign",
+    "df": "benign",
+    "vasc": "benign",
+    "unk": "unknown",
+}
+DIAGNOSES = {
+    "mel": "melanoma",
+    "bcc": "basal cell carcinoma",
+    "scc": "squamous cell carcinoma",
+    "akiec": "actinic keratosis or intraepithelial carcinoma",
+    "ak": "actinic keratosis",
+    "nv": "nevus",
+    "bkl": "benign keratosis",
+    "df": "dermatofibroma",
+    "vasc": "vascular lesion",
+    "unk": "none of the others",
+}
+_HAM_COLUMNS = {"lesion_id": "lesion_id", "age": "age", "sex": "sex", "site": "localization"}
+_2019_COLUMNS = {
+    "lesion_id": "lesion_id",
+    "age": "age_approx",
+    "sex": "sex",
+    "site": "anatom_site_general",
+}
+_NO_LESIONS = (
+    "lesions cannot be kept on one side of a split: {} is missing, and this data set "
+    "holds repeated photographs of one lesion"
+)
+
+
+def read_ham10000(layout: Layout) -> SourceTable:
+    """Read HAM10000 with either its metadata or the tables of ISIC 2018 task 3."""
+    training = layout.require(
+        "HAM10000_metadata", "HAM10000_metadata.*", "ISIC2018_Task3_Training_GroundTruth.*"
+    )
+    others: tuple[tuple[str, Split], ...] = (
+        ("ISIC2018_Task3_Validation_GroundTruth.*", "train"),
+        ("ISIC2018_Task3_Test_GroundTruth.*", "test"),
+    )
+    parts: list[tuple[Path, Split]] = [(training, "train")]
+    parts += [(path, split) for pattern, split in others if (path := layout.find(pattern))]
+    groupings = layout.find("ISIC2018_Task3_Training_LesionGroupings.csv")
+    lesions = {}
+    if groupings:
+        sheet = read_delimited(groupings)
+        require_columns(sheet, "image", "lesion_id")
+        lesions = {row["image"]: {"lesion_id": row["lesion_id"]} for row in sheet.rows}
+    rows: list[SourceRow] = []
+    for path, split in parts:
+        sheet = read_delimited(path)
+        if "dx" in sheet.columns:
+            rows += _coded_rows(layout, sheet, split)
+        else:
+            rows += _one_hot_rows(layout, sheet, HAM10000_LABELS, split, lesions)
+    name = "ISIC2018_Task3_Training_LesionGroupings.csv"
+    return SourceTable(
+        tuple(rows),
+        tuple([path for path, _ in parts] + ([groupings] if groupings else [])),
+        warnings=_lesion_warning(rows, name),
+    )
+
+
+def read_2019(layout: Layout) -> SourceTable:
+    """Read ISIC 2019."""
+    rows: list[SourceRow] = []
+    files: list[Path] = []
+    splits: tuple[tuple[str, Split], ...] = (("Training", "train"), ("Test", "test"))
+    for word, split in splits:
+        pattern = f"ISIC_2019_{word}_GroundTruth.csv"
+        path = layout.require(pattern) if split == "train" else layout.find(pattern)
+        if path is None:
+            continue
+        files.append(path)
+        known = {}
+        metadata = layout.find(f"ISIC_2019_{word}_Metadata.csv")
+        if metadata:
+            files.append(metadata)
+            sheet = read_delimited(metadata)
+            require_columns(sheet, "image")
+            known = {row["image"]: attributes(row, _2019_COLUMNS) for row in sheet.rows}
+        rows += _one_hot_rows(layout, read_delimited(path), ISIC_2019_LABELS, split, known)
+    warnings = _lesion_warning(rows, "ISIC_2019_Training_Metadata.csv")
+    return SourceTable(tuple(rows), tuple(files), warnings=warnings)
+
+
+def _lesion_warning(rows: Iterable[SourceRow], name: str) -> tuple[str, ...]:
+    training = [row for row in rows if row.split == "train"]
+    known = any(row.attributes.get("lesion_id") for row in training)
+    return () if known else (_NO_LESIONS.format(name),)
+
+
+def _coded_rows(layout: Layout, sheet: Sheet, split: Split) -> list[SourceRow]:
+    """Rows of a table with one code in the column ``dx``."""
+    require_columns(sheet, "image_id", "lesion_id", "dx")
+    return [
+        _row(
+            layout,
+            cells["image_id"].strip(),
+            cells["dx"],
+            HAM10000_LABELS,
+            split,
+            f"{sheet.path.name} row {number}",
+            attributes(cells, _HAM_COLUMNS),
+        )
+        for number, cells in zip(sheet.numbers, sheet.rows, strict=True)
+    ]
+
+
+def _one_hot_rows(
+    layout: Layout,
+    sheet: Sheet,
+    labels: Mapping[str, Label],
+    split: Split,
+    known: Mapping[str, Mapping[str, str]],
+) -> list[SourceRow]:
+    """Rows of a table with one column per diagnosis."""
+    codes = [column for column in sheet.columns if column.casefold() in labels]
+    required = {code.upper() for code in labels if code != "unk"}
+    require_columns(sheet, "image", *sorted(required))
+    rows = []
+    for number, cells in zip(sheet.numbers, sheet.rows, strict=True):
+        where, stem = f"{sheet.path.name} row {number}", cells["image"].strip()
+        code = _hot(cells, codes, where)
+        rows.append(_row(layout, stem, code, labels, split, where, known.get(stem, {})))
+    return rows
+
+
+def _hot(cells: Mapping[str, str], codes: list[str], where: str) -> str:
+    """The one column that holds 1."""
+    values = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
+    numbers = [values.get(cells[code].strip(), -1) for code in codes]
+    if -1 in numbers or sum(numbers) != 1:
+        found = ", ".join(f"{code} {cells[code]}" for code in codes)
+        raise DataError(f"{where}: expected one 1 and else 0, got {found}")
+    return codes[numbers.index(1)]
+
+
+def _row(
+    layout: Layout,
+    stem: str,
+    code: str,
+    labels: Mapping[str, Label],
+    split: Split,
+    where: str,
+    known: Mapping[str, str],
+) -> SourceRow:
+    label = classify(code, labels, where=where)
+    diagnosis = DIAGNOSES[code.strip().casefold()]
+    return SourceRow(
+        stem=stem,
+        label=label,
+        split=split,
+        where=where,
+        image=layout.image(stem),
+        mask=layout.mask(stem),
+        attributes={**known, "diagnosis": diagnosis},
+    )
+
+
+HAM10000 = Source(
+    "ham10000",
+    "HAM10000, also ISIC 2018 challenge task 3",
+    "CC-BY-NC-4.0",
+    read_ham10000,
+    aliases=("isic2018_task3",),
+)
+ISIC_2019 = Source("isic2019", "ISIC 2019 challenge", "CC-BY-NC-4.0", read_2019)

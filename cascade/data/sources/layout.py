@@ -1,0 +1,190 @@
+"""Finding tables, images and masks in a folder that was unpacked in whatever way."""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cascade.data.spreadsheet import Sheet, listed, read_sheet
+from cascade.errors import DataError
+
+_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
+_MASK_SUFFIXES = {".png", ".bmp"}
+_MASK_ENDINGS = ("_segmentation", "_lesion")
+_NOT_IMAGES = (*_MASK_ENDINGS, "_superpixels", "_expert", "_roi", "_label")
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
+
+
+class Layout:
+    """The files below a folder, listed once; nothing is opened or changed."""
+
+    def __init__(self, root: Path) -> None:
+        """List the files.
+
+        Raises:
+            DataError: the folder does not exist, or is an archive.
+        """
+        if root.is_file() and root.name.lower().endswith(_ARCHIVES):
+            raise DataError(f"{root}: is an archive; unpack it and name the folder")
+        if not root.is_dir():
+            raise DataError(f"{root}: this folder does not exist")
+        self.root = root
+        self._tables: list[Path] = []
+        self._archives: list[Path] = []
+        self._images: dict[str, list[Path]] = {}
+        self._masks: dict[str, list[Path]] = {}
+        for path in _walk(root):
+            self._sort_in(path)
+
+    def _sort_in(self, path: Path) -> None:
+        stem, suffix = path.stem, path.suffix.lower()
+        ending = next((word for word in _MASK_ENDINGS if stem.lower().endswith(word)), None)
+        if ending and suffix in _MASK_SUFFIXES:
+            self._masks.setdefault(stem[: -len(ending)], []).append(path)
+        elif suffix in _IMAGE_SUFFIXES and not stem.lower().endswith(_NOT_IMAGES):
+            self._images.setdefault(stem, []).append(path)
+        elif suffix in _ARCHIVES:
+            self._archives.append(path)
+        else:
+            self._tables.append(path)
+
+    def find(self, *patterns: str) -> Path | None:
+        """The table that fits the first pattern that fits any, or ``None``.
+
+        Args:
+            patterns: file names with ``*``, upper or lower case, best first.
+
+        Raises:
+            DataError: several files fit one pattern.
+        """
+        for pattern in patterns:
+            fitting = [
+                path
+                for path in self._tables
+                if fnmatch.fnmatchcase(path.name.lower(), pattern.lower())
+            ]
+            if len(fitting) > 1:
+                raise DataError(
+                    f"{self.root}: {listed(fitting)} all fit {pattern}; keep one of them there"
+                )
+            if fitting:
+                return fitting[0]
+        return None
+
+    def require(self, *patterns: str) -> Path:
+        """Like :meth:`find`, but a table must be there.
+
+        Raises:
+            DataError: no file fits; archives that are still packed are named.
+        """
+        path = self.find(*patterns)
+        if path is None:
+            raise DataError(
+                f"{self.root}: holds no {' or '.join(patterns)}; "
+                + (self.packed() or "name the folder that the data set was unpacked to")
+            )
+        return path
+
+    def packed(self) -> str:
+        """Advice to unpack the archives in the folder, or nothing."""
+        return f"unpack {listed(self._archives, limit=3)} first" if self._archives else ""
+
+    def image(self, stem: str) -> Path | None:
+        """The image of this name, or ``None``.
+
+        Raises:
+            DataError: several different files have the name.
+        """
+        return _same_file(self._images.get(stem, []))
+
+    def mask(self, stem: str) -> Path | None:
+        """The mask of this image, ``STEM_segmentation`` or ``STEM_lesion``, or ``None``.
+
+        Raises:
+            DataError: several different files have the name.
+        """
+        return _same_file(self._masks.get(stem, []))
+
+    def masks(self) -> list[tuple[str, Path]]:
+        """Image stem and file of each mask, sorted by stem."""
+        found = ((stem, _same_file(paths)) for stem, paths in sorted(self._masks.items()))
+        return [(stem, path) for stem, path in found if path]
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """All files below a folder in sorted order; linked folders are followed once."""
+    seen: set[tuple[int, int]] = set()
+    for folder, names, files in os.walk(root, followlinks=True):
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            names.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        names[:] = sorted(name for name in names if not name.startswith((".", "__MACOSX")))
+        yield from (Path(folder, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _same_file(paths: Sequence[Path]) -> Path | None:
+    """The first path; the challenges ship some images twice, which must then be equal in size."""
+    if len({path.stat().st_size for path in paths}) > 1:
+        raise DataError(f"{listed(paths)} have one name but differ; keep the one that is meant")
+    return paths[0] if paths else None
+
+
+def read_delimited(path: Path) -> Sheet:
+    """Read a CSV file, or a tab-separated one such as ``HAM10000_metadata.tab``.
+
+    Raises:
+        DataError: the file cannot be read or a row has another length than the header.
+    """
+    lines = _lines(path)
+    if not lines or "\t" not in lines[0]:
+        return read_sheet(path)
+    header, *rows = csv.reader(lines, delimiter="\t")
+    for number, cells in enumerate(rows, start=2):
+        if len(cells) != len(header):
+            raise DataError(f"{path}: row {number} has {len(cells)} cells, not {len(header)}")
+    cells_by_column = tuple(dict(zip(header, cells, strict=True)) for cells in rows)
+    return Sheet(path, tuple(header), cells_by_column, tuple(range(2, len(rows) + 2)))
+
+
+def read_headless(path: Path, columns: Sequence[str]) -> Sheet:
+    """Read a CSV file without a header.
+
+    Raises:
+        DataError: the file cannot be read or a row has another number of cells.
+    """
+    rows = list(csv.reader(_lines(path)))
+    for number, cells in enumerate(rows, start=1):
+        if len(cells) != len(columns):
+            raise DataError(
+                f"{path}: row {number} has {len(cells)} cells; expected {', '.join(columns)}"
+            )
+    cells_by_column = tuple(dict(zip(columns, cells, strict=True)) for cells in rows)
+    return Sheet(path, tuple(columns), cells_by_column, tuple(range(1, len(rows) + 1)))
+
+
+def require_columns(sheet: Sheet, *columns: str) -> None:
+    """Check that a table has these columns.
+
+    Raises:
+        DataError: one is missing; those found are listed.
+    """
+    missing = [column for column in columns if column not in sheet.columns]
+    if missing:
+        raise DataError(
+            f"{sheet.path}: lacks the column {', '.join(missing)}; found {', '.join(sheet.columns)}"
+        )
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text") from error
+    return [line for line in text.splitlines() if line.strip()]
