@@ -1,0 +1,117 @@
+"""One encoded picture to pixels, by the decoder that is strict about its format."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image, ImageFile, PngImagePlugin, WebPImagePlugin
+
+from cascade.errors import ImageError
+from cascade.imaging.header import Header, decoding, open_pillow, read_png
+from cascade.imaging.jpeg import decode_jpeg
+from cascade.imaging.limits import ImageLimits
+
+MANY_FRAMES = "holds several frames or pages; only the first is used"
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """Pixels as the file holds them, before orientation and colour.
+
+    Attributes:
+        picture: a loaded Pillow image, or ``(H, W)`` gray, ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA
+            of uint8 or uint16.
+        profile: embedded ICC profile.
+        oriented: the orientation is applied already.
+        warnings: in words.
+    """
+
+    picture: np.ndarray | Image.Image
+    profile: bytes | None = None
+    oriented: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+def decode(
+    data: bytes,
+    header: Header,
+    *,
+    limits: ImageLimits,
+    name: str,
+    short_side: int | None = None,
+) -> Decoded:
+    """Decode a whole file whose header has passed the limits.
+
+    Raises:
+        ImageError: the file is damaged, or not of the size that its header said.
+    """
+    with decoding(name):
+        if header.kind == "jpeg":
+            return _decode_jpeg(data, header, limits=limits, name=name, short_side=short_side)
+        if header.kind == "dicom":
+            from cascade.imaging.dicom import decode_dicom
+
+            return Decoded(decode_dicom(data, name))
+        if header.kind == "png":
+            read_png(io.BytesIO(data), name, verify=True)
+            if header.deep:
+                return _decode_deep_png(data, header, name)
+        return _decode_pillow(data, header, name)
+
+
+def _decode_jpeg(
+    data: bytes, header: Header, *, limits: ImageLimits, name: str, short_side: int | None
+) -> Decoded:
+    profile = open_pillow(io.BytesIO(data), "jpeg").info.get("icc_profile")
+    pixels, warnings = decode_jpeg(
+        data,
+        header.stored_shape,
+        limits=limits,
+        name=name,
+        gray=profile is not None,
+        short_side=short_side,
+    )
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        size = pixels.shape[1], pixels.shape[0]
+        # Adobe stores ink as 255 - ink, and everyone follows
+        image = Image.frombytes("CMYK", size, pixels.tobytes(), "raw", "CMYK;I")
+        return Decoded(image, profile, warnings=warnings)
+    return Decoded(pixels, profile, warnings=warnings)
+
+
+def _decode_deep_png(data: bytes, header: Header, name: str) -> Decoded:
+    # Pillow drops the low byte of 16-bit colours
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16:
+        raise ImageError(f"{name}: is a damaged PNG")
+    if pixels.shape[:2] != header.stored_shape:
+        raise ImageError(f"{name}: is a damaged PNG, its size is not what its header says")
+    if pixels.ndim == 3:
+        code = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
+        pixels = cv2.cvtColor(pixels, code)
+    profile = PngImagePlugin.PngImageFile(io.BytesIO(data)).info.get("icc_profile")
+    return Decoded(pixels, profile)
+
+
+def _decode_pillow(data: bytes, header: Header, name: str) -> Decoded:
+    file = io.BytesIO(data)
+    image: ImageFile.ImageFile
+    if header.kind == "png":
+        image = PngImagePlugin.PngImageFile(file)
+    elif header.kind == "webp":
+        image = WebPImagePlugin.WebPImageFile(file)
+    else:
+        image = open_pillow(file, header.kind)
+    warnings: tuple[str, ...] = ()
+    if header.kind != "png" and getattr(image, "is_animated", False):
+        warnings = (MANY_FRAMES,)
+    image.info.pop("xmp", None)  # Pillow would turn a TIFF by it, see orientation.py
+    image.load()
+    profile = image.info.get("icc_profile")
+    height, width = header.stored_shape
+    if sorted(image.size) != sorted((height, width)):
+        raise ImageError(f"{name}: is damaged, its size is not what its header says")
+    return Decoded(image, profile, oriented=header.kind == "tiff", warnings=warnings)

@@ -1,0 +1,204 @@
+"""DICOM pictures, behind the extra ``dicom``.
+
+Only the tags that describe pixels are read, so nothing about the patient can reach a message or a
+log. One frame, 8 or 16 bits, RGB, YBR, palette or monochrome; the first window of the file is
+applied.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import Any
+
+import numpy as np
+
+from cascade.errors import ImageError, MissingExtraError
+
+_SHAPE_TAGS = ["Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated"]
+_PIXEL_TAGS = [
+    *_SHAPE_TAGS,
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PhotometricInterpretation",
+    "PlanarConfiguration",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "ModalityLUTSequence",
+    "WindowCenter",
+    "WindowWidth",
+    "VOILUTFunction",
+    "VOILUTSequence",
+    "PixelData",
+    "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+    *(
+        f"{colour}PaletteColorLookupTable{part}"
+        for colour in ("Red", "Green", "Blue")
+        for part in ("Descriptor", "Data")
+    ),
+]
+_NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_RLE = "1.2.840.10008.1.2.5"
+_JPEG_FAMILY = "1.2.840.10008.1.2.4."
+_VIDEO = tuple(f"{_JPEG_FAMILY}{number}" for number in range(100, 200))
+_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_GRAYS = ("MONOCHROME1", "MONOCHROME2")
+
+
+def read_dicom_shape(data: bytes, name: str) -> tuple[int, int]:
+    """``(H, W)`` of a DICOM file that holds one frame.
+
+    Raises:
+        ImageError: the file is damaged, holds no picture, or several frames.
+        MissingExtraError: pydicom is not installed.
+    """
+    dataset = _read(data, name, tags=_SHAPE_TAGS, stop_before_pixels=True)
+    rows, columns = dataset.get("Rows"), dataset.get("Columns")
+    if not rows or not columns:
+        raise ImageError(f"{name}: this DICOM file holds no picture")
+    if int(dataset.get("NumberOfFrames") or 1) > 1:
+        raise ImageError(f"{name}: this DICOM file holds several frames; export one of them")
+    return int(rows), int(columns)
+
+
+def decode_dicom(data: bytes, name: str) -> np.ndarray:
+    """Decode a DICOM file whose size has passed the limits.
+
+    Returns:
+        ``(H, W)`` or ``(H, W, 3)`` uint8, gray or RGB.
+
+    Raises:
+        ImageError: pixels are missing, damaged or of a kind that is not supported.
+        MissingExtraError: a library for this file is not installed.
+    """
+    dataset = _read(data, name, tags=_PIXEL_TAGS)
+    if "PixelData" not in dataset:
+        raise ImageError(f"{name}: this DICOM file holds no PixelData")
+    colours = str(dataset.get("PhotometricInterpretation", ""))
+    samples = int(dataset.get("SamplesPerPixel", 1))
+    if colours not in (*_COLOURS, *_GRAYS, "PALETTE COLOR") or samples != (
+        3 if colours in _COLOURS else 1
+    ):
+        raise ImageError(
+            f"{name}: DICOM pictures of kind {colours or 'unknown'} with {samples} samples per "
+            "pixel are not supported"
+        )
+    _check_frame(dataset, name)
+    values = _pixels(dataset, name)
+    if values.shape[:2] != (dataset.Rows, dataset.Columns):
+        raise ImageError(f"{name}: is damaged, its size is not what its header says")
+    if colours in _GRAYS:
+        gray = _windowed(values, dataset)
+        return 255 - gray if colours == "MONOCHROME1" else gray
+    if colours == "PALETTE COLOR":
+        from pydicom.pixels import apply_color_lut
+
+        coloured = apply_color_lut(values, dataset)
+        return _to_bytes(coloured, 0, float(np.iinfo(coloured.dtype).max))
+    return _to_bytes(values, 0, float(2 ** int(dataset.BitsStored) - 1))
+
+
+def _read(data: bytes, name: str, *, tags: list[str], stop_before_pixels: bool = False) -> Any:
+    try:
+        import pydicom
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{name}: reading DICOM needs more packages; run: pip install cascade[dicom]"
+        ) from error
+    if _DEFLATED in data:  # pydicom would inflate all of it, however much that is
+        raise ImageError(f"{name}: deflated DICOM files are not supported; export uncompressed")
+    try:
+        return pydicom.dcmread(
+            io.BytesIO(data), stop_before_pixels=stop_before_pixels, specific_tags=list(tags)
+        )
+    except (pydicom.errors.InvalidDicomError, AttributeError, NotImplementedError) as error:
+        raise ImageError(f"{name}: is a damaged DICOM file") from error
+
+
+def _pixels(dataset: Any, name: str) -> np.ndarray:
+    from pydicom.pixels import pixel_array
+
+    if dataset.file_meta.TransferSyntaxUID not in _NATIVE:
+        from pydicom.pixels import get_decoder
+
+        if not get_decoder(dataset.file_meta.TransferSyntaxUID).is_available:
+            raise MissingExtraError(
+                f"{name}: this compressed DICOM needs more packages; run: "
+                "pip install cascade[dicom]"
+            )
+    try:
+        return np.asarray(pixel_array(dataset))
+    except (AttributeError, NotImplementedError) as error:
+        raise ImageError(f"{name}: is a damaged DICOM file") from error
+
+
+def _check_frame(dataset: Any, name: str) -> None:
+    """Refuse compressed pixels that would unpack to more than the header admits."""
+    syntax = str(dataset.file_meta.get("TransferSyntaxUID", ""))
+    if syntax in _NATIVE:
+        return
+    if syntax in _VIDEO or not (syntax == _RLE or syntax.startswith(_JPEG_FAMILY)):
+        raise ImageError(f"{name}: the DICOM transfer syntax {syntax!r} is not supported")
+    from pydicom.encaps import get_frame
+
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    if syntax == _RLE:
+        size = rows * columns * int(dataset.SamplesPerPixel) * int(dataset.BitsAllocated) // 8
+        fits = len(frame) <= 2 * size + 1024  # each byte may unpack to 64
+    else:
+        fits = _codestream_shape(frame) == (rows, columns)
+    if not fits:
+        raise ImageError(f"{name}: is damaged, its pixels do not fit the size in its header")
+
+
+def _codestream_shape(frame: bytes) -> tuple[int, int] | None:
+    """``(H, W)`` as a JPEG, JPEG-LS or JPEG 2000 stream itself states it."""
+    start = frame.find(b"\xff\x4f\xff\x51", 0, 4096)
+    if start >= 0:
+        right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
+        return bottom - top, right - left
+    position = 2
+    while position + 9 <= len(frame) and frame[position] == 0xFF:
+        marker, length = (
+            frame[position + 1],
+            int.from_bytes(frame[position + 2 : position + 4], "big"),
+        )
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            height, width = struct.unpack_from(">HH", frame, position + 5)
+            return height, width
+        position += 1 if marker == 0xFF else 2 + length
+    return None
+
+
+def _windowed(values: np.ndarray, dataset: Any) -> np.ndarray:
+    """Apply modality and window, then map their full range to 0..255."""
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+
+    scaled = apply_voi_lut(apply_modality_lut(values, dataset), dataset, index=0)
+    for keyword in ("VOILUTSequence", "ModalityLUTSequence"):
+        if dataset.get(keyword):
+            return _to_bytes(scaled, 0, float(2 ** int(dataset[keyword][0].LUTDescriptor[2]) - 1))
+    bits = int(dataset.BitsStored)
+    low, high = (
+        (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        if dataset.PixelRepresentation
+        else (0, 2**bits - 1)
+    )
+    slope, intercept = (
+        float(dataset.get("RescaleSlope", 1)),
+        float(dataset.get("RescaleIntercept", 0)),
+    )
+    ends = low * slope + intercept, high * slope + intercept
+    return _to_bytes(scaled, min(ends), max(ends))
+
+
+def _to_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    if values.dtype == np.uint8 and (low, high) == (0, 255):
+        return values
+    scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / max(high - low, 1e-9))
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)

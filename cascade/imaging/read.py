@@ -1,0 +1,208 @@
+"""Reading pictures: the one entrance for files, bytes, Pillow images, arrays and tensors.
+
+The same picture gives the same pixels in whatever form it comes. Two limits of that promise lie
+with Pillow, not here: a loaded Pillow image of a PNG with 16 bits per colour channel has lost its
+low bytes (a difference of at most 1), and an image that was loaded from a damaged JPEG no longer
+shows it. A Pillow image that was opened but not yet loaded is read from its own file by our
+decoders, strictly.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from cascade.errors import ImageError
+from cascade.imaging.checks import check_image
+from cascade.imaging.colour import to_rgb
+from cascade.imaging.decode import Decoded, decode
+from cascade.imaging.formats import suffix_warning
+from cascade.imaging.header import Header, decoding, read_header
+from cascade.imaging.limits import ImageLimits, LoadedImage
+from cascade.imaging.orientation import apply_orientation, displayed_shape, stored_orientation
+from cascade.imaging.paths import describe_node, printable
+
+ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+"""What :func:`read_image` takes; torch tensors too, without torch being imported."""
+
+FROM_MEMORY = "image"
+_LIMITS = ImageLimits()
+_PILLOW_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP")
+
+
+def read_image(
+    source: ImageSource,
+    *,
+    limits: ImageLimits = _LIMITS,
+    short_side: int | None = None,
+    bgr: bool = False,
+) -> LoadedImage:
+    """Read one picture as the viewer sees it: oriented, RGB, 8 bit.
+
+    Args:
+        source: a path, the bytes of a file, a Pillow image, a uint8 array ``(H, W, 3)``, or a
+            uint8 tensor ``(H, W, 3)`` or ``(3, H, W)``.
+        limits: checked from the header, before decoding.
+        short_side: for training speed: a JPEG may be decoded at a fraction of its size as long
+            as its short side stays at least this many pixels. The pixels then differ slightly
+            from a full decode that is shrunk later; ``stored_shape`` stays the true one.
+        bgr: an array or tensor holds blue first. Files and Pillow images know their own order,
+            so for them this changes nothing.
+
+    Raises:
+        ImageError: the file is missing, no regular file, no picture, damaged or over the limits.
+        ShapeError: an array or tensor is not uint8 RGB.
+        MissingExtraError: the picture is DICOM and pydicom is not installed.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return _read_path(source, limits, short_side)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _read_bytes(bytes(source), FROM_MEMORY, limits, short_side)
+    if isinstance(source, Image.Image):
+        return _read_pillow(source, limits, short_side)
+    if isinstance(source, np.ndarray):
+        return _read_array(source, limits, bgr=bgr)
+    if hasattr(source, "detach") and hasattr(source, "cpu"):
+        return _read_array(_tensor_pixels(source), limits, bgr=bgr)
+    raise ImageError(
+        f"an image cannot be a {type(source).__name__}; give a path, bytes, a Pillow image, or a "
+        "uint8 RGB array or tensor"
+    )
+
+
+def read_shape(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """``(H, W)`` of a picture as displayed, from its header alone.
+
+    Raises:
+        ImageError: the file cannot be read or is no picture.
+    """
+    name = printable(path)
+    with open_regular(path, name) as file, decoding(name):
+        header = read_header(file, name)
+    return displayed_shape(header.stored_shape, header.orientation)
+
+
+def open_regular(path: str | os.PathLike[str], name: str) -> BinaryIO:
+    """Open a regular file; a pipe or a device would block, so it is refused before opening.
+
+    Raises:
+        ImageError: the path is missing, no regular file or not readable.
+    """
+    try:
+        problem = describe_node(Path(path).stat())
+        if problem is None:
+            return Path(path).open("rb")
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror or error})"
+    except ValueError as error:
+        problem = f"is not a path ({error})"
+    raise ImageError(f"{name}: {problem}")
+
+
+def load_encoded(
+    path: str | os.PathLike[str], limits: ImageLimits
+) -> tuple[bytes, Header, tuple[str, ...]]:
+    """Read a whole file, once its size and header have passed the limits."""
+    name = printable(path)
+    with open_regular(path, name) as file:
+        try:
+            limits.check_bytes(os.fstat(file.fileno()).st_size, name)
+            header = read_header(file, name)
+            limits.check_shape(header.stored_shape, name)
+            file.seek(0)
+            data = file.read(limits.max_bytes + 1)
+        except OSError as error:
+            raise ImageError(f"{name}: cannot be read ({error.strerror or error})") from error
+    mismatch = suffix_warning(os.fspath(path), header.kind)
+    return data, header, header.warnings + ((mismatch,) if mismatch else ())
+
+
+def _read_path(
+    path: str | os.PathLike[str], limits: ImageLimits, short_side: int | None
+) -> LoadedImage:
+    data, header, warnings = load_encoded(path, limits)
+    decoded = decode(data, header, limits=limits, name=printable(path), short_side=short_side)
+    return _finish(decoded, header, warnings, name=Path(path).name, label=printable(path))
+
+
+def _read_bytes(data: bytes, name: str, limits: ImageLimits, short_side: int | None) -> LoadedImage:
+    limits.check_bytes(len(data), name)
+    header = read_header(io.BytesIO(data), name)
+    limits.check_shape(header.stored_shape, name)
+    decoded = decode(data, header, limits=limits, name=name, short_side=short_side)
+    return _finish(decoded, header, header.warnings, name=name, label=name)
+
+
+def _finish(
+    decoded: Decoded, header: Header, warnings: tuple[str, ...], *, name: str, label: str
+) -> LoadedImage:
+    with decoding(label):
+        pixels, colour_warnings = to_rgb(decoded.picture, decoded.profile, label)
+    if not decoded.oriented:
+        pixels = apply_orientation(pixels, header.orientation)
+    return LoadedImage(
+        pixels,
+        header.orientation,
+        header.stored_shape,
+        warnings + decoded.warnings + colour_warnings,
+        name,
+    )
+
+
+def _read_pillow(image: Image.Image, limits: ImageLimits, short_side: int | None) -> LoadedImage:
+    path = getattr(image, "filename", "") or ""
+    name = Path(os.fsdecode(path)).name or FROM_MEMORY
+    label = printable(name)
+    limits.check_shape((image.height, image.width), label)
+    data = _unread_bytes(image, limits, label)
+    if data is not None:
+        return _read_bytes(data, name, limits, short_side)
+    with decoding(label):
+        image.load()
+    orientation, warnings = stored_orientation(image.info)
+    decoded = Decoded(image, image.info.get("icc_profile"))
+    header = Header("pillow", (image.height, image.width), orientation)
+    return _finish(decoded, header, warnings, name=name, label=label)
+
+
+def _unread_bytes(image: Image.Image, limits: ImageLimits, name: str) -> bytes | None:
+    """The file behind an opened Pillow image whose pixels are not decoded yet."""
+    if not isinstance(image, ImageFile.ImageFile) or not image.tile:
+        return None
+    if image.format not in _PILLOW_FORMATS:  # Pillow would start other programs for some
+        raise ImageError(f"{name}: Pillow images of format {image.format} are not supported")
+    file: Any = image.fp
+    if file is None or file.closed or image.tell() != 0 or image.format == "DIB":
+        return None
+    with decoding(name):
+        position = file.tell()
+        file.seek(0)
+        data = bytes(file.read(limits.max_bytes + 1))
+        file.seek(position)
+        header = read_header(io.BytesIO(data), name)
+    as_opened = image.height, image.width
+    shapes = (header.stored_shape, displayed_shape(header.stored_shape, header.orientation))
+    # another size means that Image.draft was called: then the caller's choice stands
+    return data if as_opened in shapes else None
+
+
+def _read_array(pixels: np.ndarray, limits: ImageLimits, *, bgr: bool) -> LoadedImage:
+    check_image(pixels)
+    shape = pixels.shape[0], pixels.shape[1]
+    limits.check_shape(shape, FROM_MEMORY)
+    ordered = np.array(pixels[..., ::-1] if bgr else pixels, order="C")
+    return LoadedImage(ordered, 1, shape, (), FROM_MEMORY)
+
+
+def _tensor_pixels(tensor: Any) -> np.ndarray:
+    try:
+        values = np.asarray(tensor.detach().cpu().numpy())
+    except (TypeError, RuntimeError) as error:
+        raise ImageError(f"the tensor cannot become a uint8 image ({error})") from error
+    channels_first = values.ndim == 3 and values.shape[0] == 3 and values.shape[2] != 3
+    return values.transpose(1, 2, 0) if channels_first else values
