@@ -158,6 +158,12 @@ def test_written_mask_and_image_read_back(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", ["🙂" * 60 + ".png", "a" * 251 + ".png", "-f\n.png"])
+def test_odd_names_can_be_written(tmp_path, name):
+    write_mask(tmp_path / name, lesion())
+    assert np.array_equal(read_mask(tmp_path / name), lesion())
+
+
 def test_writing_refuses_wrong_names_and_values(tmp_path):
     with pytest.raises(ImageError, match=r"\.png"):
         write_mask(tmp_path / "mask.jpg", lesion())
