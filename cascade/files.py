@@ -35,7 +35,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.name[:64]}.", suffix=".tmp"
+            dir=target.parent, prefix=f".{target.name[:32]}.", suffix=".tmp"
         )
     except OSError as error:
         raise DataError(f"{target.parent}: cannot write here ({error.strerror})") from error
