@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +40,10 @@ def write_table(folder, name, rows):
     (folder / name).write_text("\n".join(lines) + "\n")
 
 
-@pytest.fixture
-def dataset(tmp_path):
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
     """Ten sound training and four sound test images with masks."""
-    folder = tmp_path / "data"
+    folder = tmp_path_factory.mktemp("sound")
     rows = []
     for number in range(14):
         name = f"i{number:02}.png"
@@ -52,6 +53,12 @@ def dataset(tmp_path):
     write_table(folder, "train_data.csv", rows[:10])
     write_table(folder, "test_data.csv", rows[10:])
     return folder
+
+
+@pytest.fixture
+def dataset(sound, tmp_path):
+    """A copy of the sound data that a test may spoil."""
+    return Path(shutil.copytree(sound, tmp_path / "data"))
 
 
 def codes(report, severity=None):
