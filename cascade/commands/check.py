@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cascade.commands.arguments import OK, PARTIAL, CommandParser, default_folder, run
+from cascade.commands.arguments import OK, PARTIAL, CommandParser, run
 
 if TYPE_CHECKING:
     from cascade.data.check_report import CheckReport, Finding
@@ -31,8 +31,6 @@ def build_parser() -> CommandParser:
     parser.add_argument(
         "dataset",
         type=str,
-        nargs="?",
-        default=str(default_folder("dataset")),
         help="folder with train_data.csv, test_data.csv, images_all and masks_all",
     )
     parser.add_argument(
@@ -88,6 +86,8 @@ def _main(argv: Sequence[str] | None) -> int:
 
 def summary_lines(report: CheckReport) -> Iterator[str]:
     """The report as lines of text."""
+    from cascade.data.check_report import SEVERITIES
+
     yield f"{report.folder}: checked in {report.seconds:.1f} s"
     yield ""
     yield f"{'':20} {'images':>8} {'benign':>8} {'malignant':>10} {'groups':>8} {'masks':>8}"
@@ -111,8 +111,7 @@ def summary_lines(report: CheckReport) -> Iterator[str]:
         if finding.names:
             yield f"  {_printable(_names(finding, _SHOWN))}"
     yield ""
-    counts = [f"{len(report.of(kind))} {kind}s" for kind in ("error", "warning", "note")]  # type: ignore[arg-type]
-    yield ", ".join(counts)
+    yield ", ".join(f"{kind}s: {len(report.of(kind))}" for kind in SEVERITIES)
 
 
 def write_check(report: CheckReport, folder: str) -> None:

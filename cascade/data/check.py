@@ -22,7 +22,12 @@ from cascade.data.check_report import (
     TableCounts,
     measure_shortcuts,
 )
-from cascade.data.duplicates import THRESHOLD, Duplicate, find_duplicates
+from cascade.data.duplicates import (
+    THRESHOLD,
+    Duplicate,
+    check_threshold,
+    find_duplicates,
+)
 from cascade.data.locate import FileFinder, match_stem
 from cascade.data.splits import Splits, read_splits, require_disjoint, require_fitting
 from cascade.data.tables import Record, Table, read_table
@@ -63,7 +68,7 @@ class _Findings:
 
     def add_for(self, severity: Severity, code: str, message: str, names: Sequence[str]) -> None:
         if names:
-            self.add(severity, code, f"{len(names)} {message}", names)
+            self.add(severity, code, f"{message}: {len(names)}", names)
 
     def ordered(self) -> tuple[Finding, ...]:
         return tuple(sorted(self.found, key=lambda item: SEVERITIES.index(item.severity)))
@@ -83,13 +88,14 @@ def check_dataset(
         ConfigError: the threshold is out of range.
     """
     started = time.monotonic()
+    check_threshold(options.threshold)
     folder = Path(folder)
     findings = _Findings()
     tables = _read_tables(folder, options, findings)
     records = {record.name: record for table in tables.values() for record in table}
     present = [record for record in records.values() if record.image_path.is_file()]
     missing = sorted(set(records).difference(record.name for record in present))
-    findings.add_for("error", "image_missing", "images of the tables are missing", missing)
+    findings.add_for("error", "image_missing", "missing images", missing)
     if len(tables) == sum((folder / name).is_file() for name in (TRAIN, TEST)):
         _check_unlisted(folder, options, records.values(), findings)
     if len(tables) == 2:
@@ -100,10 +106,11 @@ def check_dataset(
     _report_masks(records, facts, findings)
     duplicates = _check_duplicates(tables, splits, facts, options, findings)
     shortcuts = _check_shortcuts(tables, facts, findings)
+    counts = _counts(tables, splits, findings)
     return CheckReport(
         folder=str(folder),
         findings=findings.ordered(),
-        tables=tuple(_counts(tables, splits, findings)),
+        tables=tuple(counts),
         shortcuts=tuple(shortcuts),
         duplicates=tuple(duplicates),
         seconds=time.monotonic() - started,
@@ -145,7 +152,7 @@ def _check_unlisted(
         ("mask", Path(options.masks or folder / "masks_all")),
     ):
         extra = [name for name in FileFinder(place).names() if match_stem(name) not in stems]
-        findings.add_for("warning", f"{what}_unlisted", f"{what}s are in no table", extra)
+        findings.add_for("warning", f"{what}_unlisted", f"{what}s that are in no table", extra)
 
 
 def _check_disjoint(tables: Mapping[str, Table], findings: _Findings) -> None:
@@ -178,14 +185,17 @@ def _report_images(facts: Sequence[ImageFacts], findings: _Findings) -> None:
     for item in bad[:20]:
         findings.add("error", "image_unreadable", str(item.problem), [item.name])
     findings.add_for(
-        "error", "image_unreadable", "more images cannot be read", [item.name for item in bad[20:]]
+        "error",
+        "image_unreadable",
+        "more images that cannot be read",
+        [item.name for item in bad[20:]],
     )
     by_warning: dict[str, list[str]] = {}
     for item in facts:
         for warning in item.warnings:
             by_warning.setdefault(warning.replace(item.name, "the file"), []).append(item.name)
     for warning, names in by_warning.items():
-        findings.add("warning", "image_file", f"{warning} ({len(names)} images)", names)
+        findings.add("warning", "image_file", f"{warning} (images: {len(names)})", names)
 
 
 def _report_masks(
@@ -195,20 +205,22 @@ def _report_masks(
     if len(unmasked) == len(records):
         findings.add("note", "mask_missing", "there are no masks")
         return
-    findings.add_for("warning", "mask_missing", "images have no mask", unmasked)
+    findings.add_for("warning", "mask_missing", "images without a mask", unmasked)
     bad = [item for item in facts.values() if item.mask_problem]
     for item in bad[:20]:
         findings.add("error", "mask_unusable", str(item.mask_problem), [item.name])
     findings.add_for(
-        "error", "mask_unusable", "more masks cannot be used", [item.name for item in bad[20:]]
+        "error", "mask_unusable", "more masks that cannot be used", [item.name for item in bad[20:]]
     )
     shares = {item.name: item.mask_share for item in facts.values()}
     empty = [name for name, share in shares.items() if share == 0]
     full = [name for name, share in shares.items() if share == 1]
-    findings.add_for("warning", "mask_empty", "masks are empty: no lesion is marked", empty)
-    findings.add_for("warning", "mask_full", "masks cover the whole image", full)
+    findings.add_for("warning", "mask_empty", "empty masks, where no lesion is marked", empty)
+    findings.add_for("warning", "mask_full", "masks that cover the whole image", full)
     odd = [f"{item.name} ({item.mask_levels})" for item in facts.values() if item.mask_levels]
-    findings.add_for("warning", "mask_values", "masks are not plain 0/255; cut at the middle", odd)
+    findings.add_for(
+        "warning", "mask_values", "masks that are not plain 0/255 and are cut at the middle", odd
+    )
 
 
 def _check_duplicates(
@@ -236,13 +248,15 @@ def _check_duplicates(
         if first.label != second.label:
             conflicts.append(words)
     for severity, code, message in (
-        ("error", "tables", "pairs of copies are in both tables, so the test is not independent"),
-        ("error", "splits", "pairs of copies are in both train and validation"),
-        ("warning", "groups", "pairs of copies are in different groups; give them one group_id"),
-        ("note", "inside", "pairs of copies are in one group, as they should be"),
+        ("error", "tables", "pairs of copies across both tables, so the test is not independent"),
+        ("error", "splits", "pairs of copies across train and validation"),
+        ("warning", "groups", "pairs of copies in different groups, which need one group_id"),
+        ("note", "inside", "pairs of copies in one group, as they should be"),
     ):
         findings.add_for(severity, f"duplicates_{code}", message, kinds[code])  # type: ignore[arg-type]
-    findings.add_for("warning", "duplicates_class", "pairs of copies differ in class", conflicts)
+    findings.add_for(
+        "warning", "duplicates_class", "pairs of copies that differ in class", conflicts
+    )
     return pairs
 
 

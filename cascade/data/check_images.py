@@ -17,7 +17,7 @@ from cascade.errors import CascadeError
 from cascade.imaging import read_image, read_mask, read_shape
 from cascade.progress import progress
 
-_DECODED_SIDE = 64
+_DECODED_SIDE = 128
 _CORNER = 0.1
 _ORDINARY_LEVELS = ({0}, {1}, {255}, {0, 1}, {0, 255})
 
