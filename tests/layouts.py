@@ -49,11 +49,11 @@ def isic2016(root):
 def isic2017(root):
     for part, start in (("Training", 0), ("Validation", 3), ("Test_v2", 6)):
         rows = []
-        for number, (melanoma, keratosis) in enumerate([("1.0", "0.0"), ("0.0", "1.0"), ("0", "0")]):
+        for number, (melanoma, keratosis) in enumerate(
+            [("1.0", "0.0"), ("0.0", "1.0"), ("0", "0")]
+        ):
             stem = f"ISIC_{start + number:07d}"
-            rows.append(
-                {"image_id": stem, "melanoma": melanoma, "seborrheic_keratosis": keratosis}
-            )
+            rows.append({"image_id": stem, "melanoma": melanoma, "seborrheic_keratosis": keratosis})
             picture(root / f"ISIC-2017_{part}_Data" / f"{stem}.jpg")
             picture(root / f"ISIC-2017_{part}_Data" / f"{stem}_superpixels.png")
             outline(root / f"ISIC-2017_{part}_Part1_GroundTruth" / f"{stem}_segmentation.png")

@@ -159,7 +159,9 @@ def test_isic2019_maps_each_column(tmp_path):
 def test_one_hot_row_without_exactly_one_diagnosis_is_named(tmp_path, old, new):
     layouts.isic2019(tmp_path)
     replace_text(tmp_path / "ISIC_2019_Training_GroundTruth.csv", old, new)
-    with pytest.raises(DataError, match=r"ISIC_2019_Training_GroundTruth.csv row 2: expected one 1"):
+    with pytest.raises(
+        DataError, match=r"ISIC_2019_Training_GroundTruth.csv row 2: expected one 1"
+    ):
         read("isic2019", tmp_path)
 
 

@@ -128,7 +128,10 @@ def test_outline_and_colour_tell_the_class_well_but_not_perfectly(lesions):
         area = cv2.contourArea(border) + 1
         lab = cv2.cvtColor(drawn.image, cv2.COLOR_RGB2LAB)[drawn.mask]
         features.append(
-            [area / cv2.contourArea(cv2.convexHull(border)), cv2.arcLength(border, True) ** 2 / area]
+            [
+                area / cv2.contourArea(cv2.convexHull(border)),
+                cv2.arcLength(border, True) ** 2 / area,
+            ]
             + [*lab.std(axis=0)]
         )
         labels.append(drawn.malignant)
