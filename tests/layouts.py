@@ -187,7 +187,7 @@ def isic2020(root):
 
 def ph2(root):
     lines = [
-        "|| Name   ||   Histological Diagnosis   ||   Clinical Diagnosis   ||  Asymmetry  || Colors ||"
+        "|| Name ||  Histological Diagnosis  ||  Clinical Diagnosis  ||  Asymmetry  || Colors ||"
     ]
     for number, code in ((2, 0), (3, 1), (58, 2), (61, 2)):
         stem = f"IMD{number:03d}"

@@ -37,6 +37,13 @@ def run(tmp_path, name, **options):
     return prepare(name, tmp_path / "in", tmp_path / "out", PrepareConfig(**options))
 
 
+def fill(folder, *, append):
+    with staged(folder, append=append) as stage:
+        (stage / "images_all").mkdir()
+        (stage / "images_all" / "new.jpg").write_text("x")
+        (stage / "train_data.csv").write_text("x")
+
+
 def many_patients(root, *, count=120):
     """A download with patients of several images."""
     generator = np.random.default_rng(0)
@@ -229,7 +236,7 @@ def test_licence_and_attribution_stay_with_each_image(tmp_path):
 def test_folder_in_use_is_refused_and_stays_as_it_was(tmp_path):
     run(tmp_path, "ph2", test_fraction=0.5)
     before = snapshot(tmp_path / "out")
-    with pytest.raises(DataError, match="already holds images_all, .*--append.*--overwrite"):
+    with pytest.raises(DataError, match=r"already holds images_all, .*--append.*--overwrite"):
         prepare("ph2", tmp_path / "in", tmp_path / "out")
     assert snapshot(tmp_path / "out") == before
 
@@ -259,7 +266,7 @@ def test_overwrite_spares_a_data_set_of_somebody_else(tmp_path):
 def test_overwrite_spares_images_that_were_added_by_hand(tmp_path):
     run(tmp_path, "ph2", test_fraction=0.5)
     layouts.picture(tmp_path / "out" / "images_all" / "own.jpg")
-    with pytest.raises(DataError, match="no table names: images_all/own.jpg"):
+    with pytest.raises(DataError, match=r"no table names: images_all/own.jpg"):
         run(tmp_path, "ph2", overwrite=True)
 
 
@@ -358,10 +365,8 @@ def test_failure_while_moving_in_is_undone(tmp_path, monkeypatch, append):
         return rename(path, target)
 
     monkeypatch.setattr(type(tmp_path), "rename", failing)
-    with pytest.raises(KeyboardInterrupt), staged(tmp_path / "out", append=append) as stage:
-        (stage / "images_all").mkdir()
-        (stage / "images_all" / "new.jpg").write_text("x")
-        (stage / "train_data.csv").write_text("x")
+    with pytest.raises(KeyboardInterrupt):
+        fill(tmp_path / "out", append=append)
     assert snapshot(tmp_path / "out") == before
 
 

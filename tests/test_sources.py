@@ -74,7 +74,7 @@ def test_isic2017_with_both_flags_set_names_the_row(tmp_path):
     layouts.isic2017(tmp_path)
     path = tmp_path / "ISIC-2017_Test_v2_Part3_GroundTruth.csv"
     replace_text(path, "ISIC_0000007,0.0,1.0", "ISIC_0000007,1.0,1.0")
-    with pytest.raises(DataError, match="Test_v2_Part3_GroundTruth.csv row 3"):
+    with pytest.raises(DataError, match=r"Test_v2_Part3_GroundTruth.csv row 3"):
         read("isic2017", tmp_path)
 
 
@@ -191,7 +191,7 @@ def test_isic2020_duplicates_share_a_group_also_through_others(tmp_path):
 def test_isic2020_row_that_contradicts_itself_is_named(tmp_path):
     layouts.isic2020(tmp_path)
     replace_text(tmp_path / "train.csv", "melanoma,malignant,1", "melanoma,benign,0")
-    with pytest.raises(DataError, match="train.csv row 4: .* contradict"):
+    with pytest.raises(DataError, match=r"train.csv row 4: .* contradict"):
         read("isic2020", tmp_path)
 
 
@@ -289,7 +289,7 @@ def test_missing_folder_is_refused(tmp_path):
 
 def test_missing_columns_are_named_with_those_found(tmp_path):
     layouts.table(tmp_path / "train.csv", [{"image_name": "a", "target": "1"}])
-    with pytest.raises(DataError, match="lacks the column patient_id, .*found image_name, target"):
+    with pytest.raises(DataError, match=r"lacks the column patient_id, .*found image_name, target"):
         read("isic2020", tmp_path)
 
 

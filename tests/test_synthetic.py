@@ -131,8 +131,8 @@ def test_outline_and_colour_tell_the_class_well_but_not_perfectly(lesions):
             [
                 area / cv2.contourArea(cv2.convexHull(border)),
                 cv2.arcLength(border, True) ** 2 / area,
+                *lab.std(axis=0),
             ]
-            + [*lab.std(axis=0)]
         )
         labels.append(drawn.malignant)
     scaled = StandardScaler().fit_transform(np.log(features))

@@ -70,13 +70,14 @@ class CommandParser(jsonargparse.ArgumentParser):
         for item in fields(cls):
             name = (rename or {}).get(item.name, item.name)
             short = [item.metadata["flag"]] if item.metadata.get("flag") else []
+            several = typing.get_origin(hints[item.name]) is tuple
             self.add_argument(
                 f"--{name}",
                 *short,
-                type=hints[item.name],
+                type=typing.get_args(hints[item.name])[0] if several else hints[item.name],
                 default=list(item.default) if isinstance(item.default, tuple) else item.default,
                 help=item.metadata["help"],
-                **({"nargs": "+"} if typing.get_origin(hints[item.name]) is tuple else {}),
+                **({"nargs": "+"} if several else {}),
                 **({"nargs": "?", "const": True} if hints[item.name] is bool else {}),
             )
 
@@ -87,7 +88,11 @@ class CommandParser(jsonargparse.ArgumentParser):
         )
 
     def underscored(self, args: Sequence[str]) -> list[str]:
-        """Replace hyphens by underscores in the long flags that this parser knows."""
+        """Replace hyphens by underscores in the long flags that this parser knows.
+
+        A configuration file that is not found from the current folder is taken from the
+        repository, so that ``--config configs/segmentation.yaml`` works from anywhere.
+        """
         known = set(self._option_string_actions)
         result = []
         for argument in args:
@@ -95,6 +100,10 @@ class CommandParser(jsonargparse.ArgumentParser):
             spelled = "--" + flag[2:].replace("-", "_")
             known_flag = flag.startswith("--") and flag not in known and spelled in known
             result.append(spelled + equals + value if known_flag else argument)
+        for position, argument in enumerate(result):
+            if position and result[position - 1] == "--config" and not Path(argument).exists():
+                shipped = REPOSITORY / argument
+                result[position] = str(shipped) if shipped.is_file() else argument
         return result
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

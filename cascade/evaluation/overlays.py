@@ -39,12 +39,16 @@ def draw_outline(
         ShapeError: image or mask is of another type, or their sizes differ.
     """
     _check(image, mask)
-    thickness = width or max(1, round(min(image.shape[:2]) / 150))
+    thickness = width or _line_px(image)
     drawn = np.ascontiguousarray(image).copy()
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(drawn, contours, -1, _INK, thickness + 2, cv2.LINE_AA)
     cv2.drawContours(drawn, contours, -1, color, thickness, cv2.LINE_AA)
     return drawn
+
+
+def _line_px(image: np.ndarray) -> int:
+    return max(1, round(min(image.shape[:2]) / 150))
 
 
 def _check(image: np.ndarray, mask: np.ndarray) -> None:
@@ -74,7 +78,9 @@ def overlay(
     """
     drawn = image.copy()
     if truth is not None:
-        drawn = draw_outline(drawn, truth, TRUTH_COLOR)
+        # wider, so that it still shows where both outlines run together
+        width = _line_px(image) + (4 if predicted is not None else 0)
+        drawn = draw_outline(drawn, truth, TRUTH_COLOR, width)
     if predicted is not None:
         drawn = draw_outline(drawn, predicted, PREDICTED_COLOR)
     return drawn
@@ -87,8 +93,8 @@ def contact_sheet(
 
     Args:
         tiles: ``(H, W, 3)`` uint8 RGB each, of any size.
-        captions: one a tile; ``\\n`` starts a second line. Long lines are set smaller, then cut;
-            letters outside ASCII show as ``?``.
+        captions: one a tile; a line break starts a second line. Long lines are set smaller, then
+            cut; letters outside ASCII show as ``?``.
         columns: tiles in a row.
         tile_px: side of a square.
 

@@ -300,7 +300,7 @@ def plot_history(history: Mapping[str, Sequence[float | None]], path: PathLike) 
                 marker=marker,
                 lw=1.5,
             )
-        _tidy(axes, title, "epoch", "")
+        _tidy(axes, title if len(names) > 1 else names[0].replace("_", " "), "epoch", "")
         axes.xaxis.get_major_locator().set_params(integer=True)
         if len(names) > 1:
             _legend(axes, loc="best")

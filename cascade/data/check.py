@@ -1,0 +1,303 @@
+"""Checking a data set before anything is trained on it: files, masks, copies, leaks, shortcuts."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cascade.config import CLASSES
+from cascade.data.check_images import ImageFacts, inspect_images
+from cascade.data.check_report import (
+    SEVERITIES,
+    SHORTCUT_LIMIT,
+    CheckReport,
+    Finding,
+    Severity,
+    Shortcut,
+    TableCounts,
+    measure_shortcuts,
+)
+from cascade.data.duplicates import THRESHOLD, Duplicate, find_duplicates
+from cascade.data.locate import FileFinder, match_stem
+from cascade.data.splits import Splits, read_splits, require_disjoint, require_fitting
+from cascade.data.tables import Record, Table, read_table
+from cascade.errors import DataError, LeakageError
+
+TRAIN, TEST = "train_data.csv", "test_data.csv"
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """What to check and where.
+
+    Attributes:
+        images: folder of images; by default ``images_all`` in the data set.
+        masks: folder of masks; by default ``masks_all`` in the data set.
+        splits: splits file; by default ``splits.json`` in the data set, if it is there.
+        label_map: what other words in the class column mean.
+        duplicates: look for copies and near-copies.
+        threshold: see :data:`cascade.data.duplicates.THRESHOLD`.
+    """
+
+    images: str | os.PathLike[str] | None = None
+    masks: str | os.PathLike[str] | None = None
+    splits: str | os.PathLike[str] | None = None
+    label_map: Mapping[str, str] | None = None
+    duplicates: bool = True
+    threshold: int = THRESHOLD
+
+
+@dataclass
+class _Findings:
+    """Collects findings; nothing is added for an empty list of names."""
+
+    found: list[Finding] = field(default_factory=list)
+
+    def add(self, severity: Severity, code: str, message: str, names: Iterable[str] = ()) -> None:
+        self.found.append(Finding(severity, code, message, tuple(names)))
+
+    def add_for(self, severity: Severity, code: str, message: str, names: Sequence[str]) -> None:
+        if names:
+            self.add(severity, code, f"{len(names)} {message}", names)
+
+    def ordered(self) -> tuple[Finding, ...]:
+        return tuple(sorted(self.found, key=lambda item: SEVERITIES.index(item.severity)))
+
+
+def check_dataset(
+    folder: str | os.PathLike[str], options: CheckOptions = CheckOptions()
+) -> CheckReport:
+    """Check the tables, images, masks and splits of a data set.
+
+    Args:
+        folder: with ``train_data.csv`` and ``test_data.csv``, or one of them.
+        options: what to check and where.
+
+    Raises:
+        DataError: the folder has neither table.
+        ConfigError: the threshold is out of range.
+    """
+    started = time.monotonic()
+    folder = Path(folder)
+    findings = _Findings()
+    tables = _read_tables(folder, options, findings)
+    records = {record.name: record for table in tables.values() for record in table}
+    present = [record for record in records.values() if record.image_path.is_file()]
+    missing = sorted(set(records).difference(record.name for record in present))
+    findings.add_for("error", "image_missing", "images of the tables are missing", missing)
+    if len(tables) == sum((folder / name).is_file() for name in (TRAIN, TEST)):
+        _check_unlisted(folder, options, records.values(), findings)
+    if len(tables) == 2:
+        _check_disjoint(tables, findings)
+    splits = _check_splits(folder, options, tables, findings)
+    facts = {item.name: item for item in inspect_images(present, fingerprints=options.duplicates)}
+    _report_images(list(facts.values()), findings)
+    _report_masks(records, facts, findings)
+    duplicates = _check_duplicates(tables, splits, facts, options, findings)
+    shortcuts = _check_shortcuts(tables, facts, findings)
+    return CheckReport(
+        folder=str(folder),
+        findings=findings.ordered(),
+        tables=tuple(_counts(tables, splits, findings)),
+        shortcuts=tuple(shortcuts),
+        duplicates=tuple(duplicates),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _read_tables(folder: Path, options: CheckOptions, findings: _Findings) -> dict[str, Table]:
+    paths = [folder / name for name in (TRAIN, TEST)]
+    if not any(path.is_file() for path in paths):
+        raise DataError(f"{folder}: has neither {TRAIN} nor {TEST}; name the folder that has them")
+    tables = {}
+    for path in paths:
+        if not path.is_file():
+            findings.add("note", "table_absent", f"there is no {path.name}")
+            continue
+        try:
+            table = read_table(
+                path,
+                images=options.images or folder / "images_all",
+                masks=options.masks,
+                label_map=options.label_map,
+                check_files=False,
+            )
+        except DataError as error:
+            findings.add("error", "table", str(error))
+            continue
+        tables[path.name] = table
+        for warning in table.warnings:
+            findings.add("warning", "table", f"{path.name}: {warning}")
+    return tables
+
+
+def _check_unlisted(
+    folder: Path, options: CheckOptions, records: Iterable[Record], findings: _Findings
+) -> None:
+    stems = {record.stem for record in records}
+    for what, place in (
+        ("image", Path(options.images or folder / "images_all")),
+        ("mask", Path(options.masks or folder / "masks_all")),
+    ):
+        extra = [name for name in FileFinder(place).names() if match_stem(name) not in stems]
+        findings.add_for("warning", f"{what}_unlisted", f"{what}s are in no table", extra)
+
+
+def _check_disjoint(tables: Mapping[str, Table], findings: _Findings) -> None:
+    try:
+        require_disjoint(tables[TRAIN], tables[TEST])
+    except LeakageError as error:
+        findings.add("error", "leak_tables", str(error), error.shared)
+
+
+def _check_splits(
+    folder: Path, options: CheckOptions, tables: Mapping[str, Table], findings: _Findings
+) -> Splits | None:
+    path = Path(options.splits or folder / "splits.json")
+    if TRAIN not in tables or not (path.exists() or options.splits):
+        return None
+    try:
+        splits = read_splits(path)
+        require_fitting(splits, tables[TRAIN], source=path)
+    except LeakageError as error:
+        findings.add("error", "leak_splits", str(error), error.shared)
+        return None
+    except DataError as error:
+        findings.add("error", "splits", str(error))
+        return None
+    return splits
+
+
+def _report_images(facts: Sequence[ImageFacts], findings: _Findings) -> None:
+    bad = [item for item in facts if item.problem]
+    for item in bad[:20]:
+        findings.add("error", "image_unreadable", str(item.problem), [item.name])
+    findings.add_for(
+        "error", "image_unreadable", "more images cannot be read", [item.name for item in bad[20:]]
+    )
+    by_warning: dict[str, list[str]] = {}
+    for item in facts:
+        for warning in item.warnings:
+            by_warning.setdefault(warning.replace(item.name, "the file"), []).append(item.name)
+    for warning, names in by_warning.items():
+        findings.add("warning", "image_file", f"{warning} ({len(names)} images)", names)
+
+
+def _report_masks(
+    records: Mapping[str, Record], facts: Mapping[str, ImageFacts], findings: _Findings
+) -> None:
+    unmasked = [name for name, record in records.items() if record.mask_path is None]
+    if len(unmasked) == len(records):
+        findings.add("note", "mask_missing", "there are no masks")
+        return
+    findings.add_for("warning", "mask_missing", "images have no mask", unmasked)
+    bad = [item for item in facts.values() if item.mask_problem]
+    for item in bad[:20]:
+        findings.add("error", "mask_unusable", str(item.mask_problem), [item.name])
+    findings.add_for(
+        "error", "mask_unusable", "more masks cannot be used", [item.name for item in bad[20:]]
+    )
+    shares = {item.name: item.mask_share for item in facts.values()}
+    empty = [name for name, share in shares.items() if share == 0]
+    full = [name for name, share in shares.items() if share == 1]
+    findings.add_for("warning", "mask_empty", "masks are empty: no lesion is marked", empty)
+    findings.add_for("warning", "mask_full", "masks cover the whole image", full)
+    odd = [f"{item.name} ({item.mask_levels})" for item in facts.values() if item.mask_levels]
+    findings.add_for("warning", "mask_values", "masks are not plain 0/255; cut at the middle", odd)
+
+
+def _check_duplicates(
+    tables: Mapping[str, Table],
+    splits: Splits | None,
+    facts: Mapping[str, ImageFacts],
+    options: CheckOptions,
+    findings: _Findings,
+) -> list[Duplicate]:
+    if not options.duplicates:
+        findings.add("note", "duplicates_skipped", "copies of images were not looked for")
+        return []
+    prints = [item.fingerprint for item in facts.values() if item.fingerprint]
+    pairs = find_duplicates(prints, threshold=options.threshold)
+    records = {record.name: record for table in tables.values() for record in table}
+    sides = {record.name: name for name, table in tables.items() for record in table}
+    parts = dict.fromkeys(splits.train, "train") if splits else {}
+    parts.update(dict.fromkeys(splits.validation, "validation") if splits else {})
+    kinds: dict[str, list[str]] = {"tables": [], "splits": [], "groups": [], "inside": []}
+    conflicts = []
+    for pair in pairs:
+        first, second = records[pair.first], records[pair.second]
+        words = f"{pair.first} = {pair.second} ({pair.kind}, {pair.distance} bits)"
+        kinds[_kind_of(first, second, sides, parts)].append(words)
+        if first.label != second.label:
+            conflicts.append(words)
+    for severity, code, message in (
+        ("error", "tables", "pairs of copies are in both tables, so the test is not independent"),
+        ("error", "splits", "pairs of copies are in both train and validation"),
+        ("warning", "groups", "pairs of copies are in different groups; give them one group_id"),
+        ("note", "inside", "pairs of copies are in one group, as they should be"),
+    ):
+        findings.add_for(severity, f"duplicates_{code}", message, kinds[code])  # type: ignore[arg-type]
+    findings.add_for("warning", "duplicates_class", "pairs of copies differ in class", conflicts)
+    return pairs
+
+
+def _kind_of(
+    first: Record, second: Record, sides: Mapping[str, str], parts: Mapping[str, str]
+) -> str:
+    if sides[first.name] != sides[second.name]:
+        return "tables"
+    if parts.get(first.name) != parts.get(second.name):
+        return "splits"
+    return "inside" if first.group == second.group else "groups"
+
+
+def _check_shortcuts(
+    tables: Mapping[str, Table], facts: Mapping[str, ImageFacts], findings: _Findings
+) -> list[Shortcut]:
+    found: list[Shortcut] = []
+    for name, table in tables.items():
+        seen = [record for record in table if (item := facts.get(record.name)) and item.pixels]
+        looked = [facts[record.name] for record in seen]
+        features: dict[str, list[float]] = {
+            "image size (pixels)": [item.pixels for item in looked],
+            "file size (bytes)": [item.file_bytes for item in looked],
+            "corner darkness": [item.corner_darkness for item in looked],
+        }
+        labels = np.array([record.label == CLASSES[1] for record in seen], dtype=np.int64)
+        found += measure_shortcuts(name, labels, features)
+    for shortcut in found:
+        if shortcut.auc is not None and shortcut.auc >= SHORTCUT_LIMIT:
+            findings.add(
+                "warning",
+                "shortcut",
+                f"{shortcut.table}: {shortcut.feature} alone predicts the class with ROC AUC "
+                f"{shortcut.auc:.3f} ({shortcut.direction}, n = "
+                f"{shortcut.benign + shortcut.malignant}); a classifier may learn it instead of "
+                "the lesion",
+            )
+    return found
+
+
+def _counts(
+    tables: Mapping[str, Table], splits: Splits | None, findings: _Findings
+) -> list[TableCounts]:
+    parts = dict(tables)
+    if splits:
+        parts["splits: train"] = tables[TRAIN].subset(splits.train)
+        parts["splits: validation"] = tables[TRAIN].subset(splits.validation)
+    counts = []
+    for name, table in parts.items():
+        malignant = int(table.labels().sum())
+        masks = len(table.with_mask())
+        groups = len(set(table.groups()))
+        counts.append(
+            TableCounts(name, len(table), len(table) - malignant, malignant, groups, masks)
+        )
+        if malignant in (0, len(table)):
+            findings.add("warning", "one_class", f"{name}: all images are of one class")
+    return counts
