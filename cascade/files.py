@@ -35,7 +35,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.name[:64]}.", suffix=".tmp"
+            dir=target.parent, prefix=f".{target.name[:32]}.", suffix=".tmp"
         )
     except OSError as error:
         raise DataError(f"{target.parent}: cannot write here ({error.strerror})") from error
@@ -107,7 +107,7 @@ def csv_cell(value: Any) -> Any:
     if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
         return "'" + value
     if isinstance(value, float):
-        return f"{value:.6g}" if math.isfinite(value) else ""
+        return f"{value:.9g}" if math.isfinite(value) else ""
     return "" if value is None else value
 
 

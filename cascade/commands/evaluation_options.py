@@ -54,36 +54,19 @@ def report(
     predicted_mask: Any = None,
 ) -> None:
     """Print the numbers and write the evaluation's files."""
-    from cascade.evaluation.report import (
-        AVERAGING,
-        CLASSIFICATION,
-        STAGE_HEADERS,
-        metric_rows,
-        stage_rows,
-        write_evaluation,
-    )
+    from cascade.evaluation.report import STAGE_HEADERS, stage_rows, write_evaluation
+    from cascade.evaluation.score_table import classification_lines, segmentation_lines
 
     metrics = evaluation.metrics
-    if "segmentation" in metrics:
-        say(f"segmentation of {metrics['segmentation']['n']} images, at original size")
-        say_table(
-            ("metric (averaging)", "value", "95 % interval"),
-            metric_rows(metrics["segmentation"], AVERAGING),
-        )
-        say()
-    if "classification" in metrics:
-        found = metrics["classification"]
-        say(f"classification of {found['n']} images, {found['positives']} malignant")
-        say_table(("metric", "value", "95 % interval"), metric_rows(found, CLASSIFICATION))
-        (benign_right, benign_wrong), (malignant_wrong, malignant_right) = found["confusion_matrix"]
-        say_table(
-            ("truth \\ predicted", "benign", "malignant"),
-            [
-                ("benign", str(benign_right), str(benign_wrong)),
-                ("malignant", str(malignant_wrong), str(malignant_right)),
-            ],
-        )
-        say()
+    for name, lines in (
+        ("segmentation", segmentation_lines),
+        ("classification", classification_lines),
+    ):
+        if name in metrics:
+            say(f"{name}:")
+            for line in lines(metrics[name]):
+                say(line)
+            say()
     if "stages" in metrics:
         say_table(STAGE_HEADERS, stage_rows(metrics["stages"]))
         say()

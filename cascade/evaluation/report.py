@@ -12,6 +12,7 @@ from cascade.evaluation.cases import CASE_COLUMNS, Case, probabilities, true_lab
 from cascade.evaluation.html import ReportFigure, ReportSection, ReportTable, write_report
 from cascade.evaluation.overlays import contact_sheet, overlay
 from cascade.evaluation.plots import plot_classification, plot_iou_histogram
+from cascade.evaluation.score_table import CLASSIFICATION_ROWS, SEGMENTATION_ROWS
 from cascade.evaluation.stages import Evaluation
 from cascade.files import write_csv, write_json
 from cascade.imaging import read_image, read_mask, write_image
@@ -21,46 +22,21 @@ WORST = 12
 MaskOf = Callable[[np.ndarray], np.ndarray | None]
 """``(H, W, 3)`` uint8 RGB to the predicted mask ``(H, W)`` bool, or ``None`` without one."""
 
-AVERAGING = {
-    "mean_iou": "mean IoU (mean over images)",
-    "mean_thresholded_iou": "mean thresholded IoU (mean over images, 0 below 0.65)",
-    "pooled_iou": "pooled IoU (all pixels together)",
-    "two_class_iou": "two-class IoU (mean of lesion and skin, all pixels together)",
-    "dice": "Dice (mean over images)",
-    "sensitivity": "pixel sensitivity (mean over images)",
-    "specificity": "pixel specificity (mean over images)",
-    "accuracy": "pixel accuracy (mean over images)",
-}
-CLASSIFICATION = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "precision": "precision",
-    "recall": "recall = sensitivity",
-    "specificity": "specificity",
-    "f1": "F1 (malignant)",
-    "macro_f1": "F1 (mean over classes)",
-    "roc_auc": "ROC AUC",
-    "average_precision": "average precision",
-    "auc_at_sensitivity_80": "AUC at sensitivity 0.80 (official challenge scorer)",
-    "partial_auc_above_sensitivity_80": "partial AUC above sensitivity 0.80 (largest 0.20)",
-    "brier": "Brier score",
-    "ece": "expected calibration error (15 bins)",
-}
+METRIC_HEADERS = ("metric", "averaging", "value", "95 % interval")
 STAGES = {"truth_mask": "truth mask", "whole_image": "whole image, no mask"}
 
 
 def metric_rows(
-    metrics: Mapping[str, Any], titles: Mapping[str, str]
-) -> list[tuple[str, str, str]]:
-    """Rows of name, value and 95 % interval for a person to read."""
+    metrics: Mapping[str, Any], titles: Mapping[str, tuple[str, str]]
+) -> list[tuple[str, str, str, str]]:
+    """Rows of name, averaging, value and 95 % interval for a person to read."""
     rows = []
-    for key, title in titles.items():
+    for key, (title, averaging) in titles.items():
         value, interval = metrics[key], metrics["intervals"].get(key)
         reason = metrics.get("undefined", {}).get(key, "undefined")
         shown = f"{value:.4f}" if value is not None else f"– ({reason})"
-        rows.append(
-            (title, shown, "" if not interval else f"{interval[0]:.4f} – {interval[1]:.4f}")
-        )
+        limits = f"{interval[0]:.4f} – {interval[1]:.4f}" if interval else ""
+        rows.append((title, averaging, shown, limits))
     return rows
 
 
@@ -133,8 +109,8 @@ def _segmentation_section(
             "and count as 0.",
             tables=[
                 ReportTable(
-                    ("metric (averaging)", "value", "95 % interval"),
-                    metric_rows(metrics, AVERAGING),
+                    METRIC_HEADERS,
+                    metric_rows(metrics, SEGMENTATION_ROWS),
                 )
             ],
             figures=[
@@ -174,9 +150,7 @@ def _classification_section(
         f"{case.record.stem}\n{case.record.label}, p {case.probability:.3f}" for case in worst
     ]
     _draw_cases(folder / "worst_classification.png", worst, captions, predicted_mask)
-    tables = [
-        ReportTable(("metric", "value", "95 % interval"), metric_rows(metrics, CLASSIFICATION))
-    ]
+    tables = [ReportTable(METRIC_HEADERS, metric_rows(metrics, CLASSIFICATION_ROWS))]
     if stages := evaluation.metrics.get("stages"):
         tables.append(
             ReportTable(

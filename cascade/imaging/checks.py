@@ -51,11 +51,11 @@ def _image_shape_advice(image: np.ndarray) -> str | None:
         return f"it must be one picture, {_IMAGE}; pass the pictures of a batch one by one"
     if image.ndim != 3:
         return f"it must be {_IMAGE}"
-    if image.shape[2] == 4:
-        return f"it must be {_IMAGE}; drop or blend the fourth channel"
     if image.shape[2] != 3:
-        turned = "; move the channels last" if image.shape[0] == 3 else ""
-        return f"it must be {_IMAGE}{turned}"
+        four = "; drop or blend the fourth channel" if image.shape[2] == 4 else ""
+        return f"it must be {_IMAGE}" + (
+            "; move the channels last" if image.shape[0] == 3 else four
+        )
     return "it has no pixels" if 0 in image.shape else None
 
 

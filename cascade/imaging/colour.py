@@ -27,6 +27,7 @@ BACKGROUND = (255, 255, 255)
 
 PROFILE_IGNORED = "the colour profile is damaged or of another kind and was ignored"
 _SAME = 2
+_STRIP = 256
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 _PLAIN = {"1": "L", "La": "LA", "RGBa": "RGBA", "YCbCr": "RGB", "RGBX": "RGB", "PA": "RGBA"}
 _KNOWN = ("L", "LA", "P", "RGB", "RGBA", "CMYK", *_PLAIN, *_DEEP_MODES)
@@ -56,12 +57,36 @@ def to_rgb(
         ImageError: the pixels are floats, 32-bit integers or in an unknown colour space.
     """
     if isinstance(picture, np.ndarray):
-        if picture.dtype == np.uint16:
-            picture = reduce_depth(picture)
-        if picture.ndim == 3 and picture.shape[2] == 3 and not profile:
+        if (
+            picture.dtype == np.uint8
+            and picture.ndim == 3
+            and picture.shape[2] == 3
+            and not profile
+        ):
             return picture, ()
-        picture = Image.fromarray(picture)
-    colour, alpha = _split_alpha(_plain_mode(picture, name))
+        height, width = picture.shape[:2]
+    else:
+        width, height = picture.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    warnings: tuple[str, ...] = ()
+    for top in range(0, height, _STRIP):  # in strips, so that no second whole picture is needed
+        rows = slice(top, min(top + _STRIP, height))
+        colour, warnings = _strip_to_rgb(_cut(picture, rows), profile, name)
+        pixels[rows] = np.asarray(colour)
+    return pixels, warnings
+
+
+def _cut(picture: np.ndarray | Image.Image, rows: slice) -> Image.Image:
+    if isinstance(picture, Image.Image):
+        return picture.crop((0, rows.start, picture.width, rows.stop))
+    values = picture[rows]
+    return Image.fromarray(reduce_depth(values) if values.dtype == np.uint16 else values)
+
+
+def _strip_to_rgb(
+    image: Image.Image, profile: bytes | None, name: str
+) -> tuple[Image.Image, tuple[str, ...]]:
+    colour, alpha = _split_alpha(_plain_mode(image, name))
     warnings: tuple[str, ...] = ()
     if profile:
         colour, warnings = _to_srgb(colour, profile)
@@ -70,7 +95,7 @@ def to_rgb(
         canvas = Image.new("RGB", colour.size, BACKGROUND)
         canvas.paste(colour, mask=alpha)
         colour = canvas
-    return np.array(colour), warnings
+    return colour, warnings
 
 
 def _plain_mode(image: Image.Image, name: str) -> Image.Image:

@@ -90,8 +90,9 @@ def _decode_deep_png(data: bytes, header: Header, name: str) -> Decoded:
     if pixels.shape[:2] != header.stored_shape:
         raise ImageError(f"{name}: is a damaged PNG, its size is not what its header says")
     if pixels.ndim == 3:
-        code = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
-        pixels = cv2.cvtColor(pixels, code)
+        blue = pixels[..., 0].copy()  # swapped in place: these pictures are large
+        pixels[..., 0] = pixels[..., 2]
+        pixels[..., 2] = blue
     profile = PngImagePlugin.PngImageFile(io.BytesIO(data)).info.get("icc_profile")
     return Decoded(pixels, profile)
 

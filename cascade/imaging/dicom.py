@@ -1,19 +1,26 @@
 """DICOM pictures, behind the extra ``dicom``.
 
-Only the tags that describe pixels are read, so nothing about the patient can reach a message or a
-log. One frame, 8 or 16 bits, RGB, YBR, palette or monochrome; the first window of the file is
+Nothing about the patient may reach a message or a log. Only the tags that describe pixels are
+read; and because a damaged length can make one of these swallow its neighbours, pydicom's habit of
+quoting values in warnings is switched off, and the text of its errors is never passed on.
+
+One frame, 8 or 16 bits, RGB, YBR, palette or monochrome; the first window of the file is
 applied.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from cascade.errors import ImageError, MissingExtraError
+from cascade.errors import CascadeError, ImageError, MissingExtraError
+from cascade.imaging.header import DECODER_ERRORS
 
 _SHAPE_TAGS = ["Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated"]
 _PIXEL_TAGS = [
@@ -47,6 +54,32 @@ _JPEG_FAMILY = "1.2.840.10008.1.2.4."
 _VIDEO = tuple(f"{_JPEG_FAMILY}{number}" for number in range(100, 200))
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _GRAYS = ("MONOCHROME1", "MONOCHROME2")
+_LOCK = threading.Lock()  # pydicom's validation is a global setting
+
+
+@contextlib.contextmanager
+def _quietly(name: str) -> Iterator[None]:
+    try:
+        import pydicom
+        from pydicom.config import disable_value_validation
+        from pydicom.errors import BytesLengthException
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{name}: reading DICOM needs more packages; run: pip install cascade[dicom]"
+        ) from error
+    damaged = (
+        *DECODER_ERRORS,
+        AttributeError,
+        BytesLengthException,
+        pydicom.errors.InvalidDicomError,
+    )
+    with _LOCK, disable_value_validation():
+        try:
+            yield
+        except CascadeError:
+            raise
+        except damaged:
+            raise ImageError(f"{name}: is a damaged DICOM file") from None  # it may quote a name
 
 
 def read_dicom_shape(data: bytes, name: str) -> tuple[int, int]:
@@ -56,13 +89,14 @@ def read_dicom_shape(data: bytes, name: str) -> tuple[int, int]:
         ImageError: the file is damaged, holds no picture, or several frames.
         MissingExtraError: pydicom is not installed.
     """
-    dataset = _read(data, name, tags=_SHAPE_TAGS, stop_before_pixels=True)
-    rows, columns = dataset.get("Rows"), dataset.get("Columns")
-    if not rows or not columns:
-        raise ImageError(f"{name}: this DICOM file holds no picture")
-    if int(dataset.get("NumberOfFrames") or 1) > 1:
-        raise ImageError(f"{name}: this DICOM file holds several frames; export one of them")
-    return int(rows), int(columns)
+    with _quietly(name):
+        dataset = _read(data, name, tags=_SHAPE_TAGS, stop_before_pixels=True)
+        rows, columns = dataset.get("Rows"), dataset.get("Columns")
+        if not rows or not columns:
+            raise ImageError(f"{name}: this DICOM file holds no picture")
+        if int(dataset.get("NumberOfFrames") or 1) > 1:
+            raise ImageError(f"{name}: this DICOM file holds several frames; export one of them")
+        return int(rows), int(columns)
 
 
 def decode_dicom(data: bytes, name: str) -> np.ndarray:
@@ -75,22 +109,35 @@ def decode_dicom(data: bytes, name: str) -> np.ndarray:
         ImageError: pixels are missing, damaged or of a kind that is not supported.
         MissingExtraError: a library for this file is not installed.
     """
-    dataset = _read(data, name, tags=_PIXEL_TAGS)
+    with _quietly(name):
+        dataset = _read(data, name, tags=_PIXEL_TAGS)
+        _check_kind(dataset, name)
+        _check_frame(dataset, name)
+        values = _pixels(dataset, name)
+        if values.shape[:2] != (dataset.Rows, dataset.Columns):
+            raise ImageError(f"{name}: is damaged, its size is not what its header says")
+        return _eight_bits(values, dataset)
+
+
+def _check_kind(dataset: Any, name: str) -> None:
     if "PixelData" not in dataset:
         raise ImageError(f"{name}: this DICOM file holds no PixelData")
-    colours = str(dataset.get("PhotometricInterpretation", ""))
-    samples = int(dataset.get("SamplesPerPixel", 1))
-    if colours not in (*_COLOURS, *_GRAYS, "PALETTE COLOR") or samples != (
-        3 if colours in _COLOURS else 1
-    ):
+    colours = dataset.get("PhotometricInterpretation")
+    samples = dataset.get("SamplesPerPixel")
+    if colours in _COLOURS:
+        fits = samples == 3
+    else:
+        fits = samples == 1 and colours in (*_GRAYS, "PALETTE COLOR")
+    if not fits or dataset.get("BitsAllocated") not in (8, 16):
+        known = ", ".join((*_COLOURS, "PALETTE COLOR", *_GRAYS))
         raise ImageError(
-            f"{name}: DICOM pictures of kind {colours or 'unknown'} with {samples} samples per "
-            "pixel are not supported"
+            f"{name}: this kind of DICOM pixels is not supported; export it with 8 or 16 bits as "
+            f"one of {known}"
         )
-    _check_frame(dataset, name)
-    values = _pixels(dataset, name)
-    if values.shape[:2] != (dataset.Rows, dataset.Columns):
-        raise ImageError(f"{name}: is damaged, its size is not what its header says")
+
+
+def _eight_bits(values: np.ndarray, dataset: Any) -> np.ndarray:
+    colours = dataset.PhotometricInterpretation
     if colours in _GRAYS:
         gray = _windowed(values, dataset)
         return 255 - gray if colours == "MONOCHROME1" else gray
@@ -103,20 +150,13 @@ def decode_dicom(data: bytes, name: str) -> np.ndarray:
 
 
 def _read(data: bytes, name: str, *, tags: list[str], stop_before_pixels: bool = False) -> Any:
-    try:
-        import pydicom
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{name}: reading DICOM needs more packages; run: pip install cascade[dicom]"
-        ) from error
+    import pydicom
+
     if _DEFLATED in data:  # pydicom would inflate all of it, however much that is
         raise ImageError(f"{name}: deflated DICOM files are not supported; export uncompressed")
-    try:
-        return pydicom.dcmread(
-            io.BytesIO(data), stop_before_pixels=stop_before_pixels, specific_tags=list(tags)
-        )
-    except (pydicom.errors.InvalidDicomError, AttributeError, NotImplementedError) as error:
-        raise ImageError(f"{name}: is a damaged DICOM file") from error
+    return pydicom.dcmread(
+        io.BytesIO(data), stop_before_pixels=stop_before_pixels, specific_tags=list(tags)
+    )
 
 
 def _pixels(dataset: Any, name: str) -> np.ndarray:
@@ -130,10 +170,7 @@ def _pixels(dataset: Any, name: str) -> np.ndarray:
                 f"{name}: this compressed DICOM needs more packages; run: "
                 "pip install cascade[dicom]"
             )
-    try:
-        return np.asarray(pixel_array(dataset))
-    except (AttributeError, NotImplementedError) as error:
-        raise ImageError(f"{name}: is a damaged DICOM file") from error
+    return np.asarray(pixel_array(dataset))
 
 
 def _check_frame(dataset: Any, name: str) -> None:
@@ -142,7 +179,7 @@ def _check_frame(dataset: Any, name: str) -> None:
     if syntax in _NATIVE:
         return
     if syntax in _VIDEO or not (syntax == _RLE or syntax.startswith(_JPEG_FAMILY)):
-        raise ImageError(f"{name}: the DICOM transfer syntax {syntax!r} is not supported")
+        raise ImageError(f"{name}: the compression of this DICOM file is not supported")
     from pydicom.encaps import get_frame
 
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
@@ -161,7 +198,8 @@ def _codestream_shape(frame: bytes) -> tuple[int, int] | None:
     start = frame.find(b"\xff\x4f\xff\x51", 0, 4096)
     if start >= 0:
         right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
-        return bottom - top, right - left
+        (components,) = struct.unpack_from(">H", frame, start + 40)
+        return (bottom - top, right - left) if components <= 4 else None
     position = 2
     while position + 9 <= len(frame) and frame[position] == 0xFF:
         marker, length = (

@@ -27,7 +27,7 @@ _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "bmp": BmpImagePlugin.BmpImageFile,
     "tiff": TiffImagePlugin.TiffImageFile,
 }
-_DECODER_ERRORS = (
+DECODER_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -71,7 +71,7 @@ def decoding(name: str) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise ImageError(f"{name}: there is not enough memory to decode it") from error
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         raise ImageError(f"{name}: is damaged or not decodable ({detail})") from error
 

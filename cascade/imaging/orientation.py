@@ -11,6 +11,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+import cv2
 import numpy as np
 
 from cascade.errors import ConfigError, ShapeError
@@ -47,6 +48,8 @@ def displayed_shape(stored_shape: tuple[int, int], orientation: int) -> tuple[in
 def apply_orientation(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Turn stored ``(H, W, ...)`` pixels as a viewer displays them; the result is contiguous."""
     transpose, top_bottom, left_right = _steps(orientation)
+    if pixels.dtype in (np.uint8, np.bool_):
+        return _turn_bytes(np.ascontiguousarray(pixels), transpose, top_bottom, left_right)
     if transpose:
         pixels = pixels.swapaxes(0, 1)
     if top_bottom:
@@ -54,6 +57,18 @@ def apply_orientation(pixels: np.ndarray, orientation: int) -> np.ndarray:
     if left_right:
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
+
+
+def _turn_bytes(
+    pixels: np.ndarray, transpose: bool, top_bottom: bool, left_right: bool
+) -> np.ndarray:
+    """The same by OpenCV, which is several times as fast as numpy's strided copies."""
+    turned: np.ndarray = pixels.view(np.uint8)
+    if transpose:
+        turned = cv2.transpose(turned)
+    if top_bottom or left_right:
+        turned = cv2.flip(turned, -1 if top_bottom and left_right else int(left_right))
+    return np.asarray(turned).view(pixels.dtype)
 
 
 def to_stored_mask(mask: np.ndarray, orientation: int) -> np.ndarray:

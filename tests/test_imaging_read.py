@@ -1,0 +1,533 @@
+"""Bad, odd and hostile pictures: what is refused, what is read and with which pixels."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+import sys
+import textwrap
+import time
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from cascade.errors import CascadeError, ConfigError, ImageError, ShapeError
+from cascade.imaging import ImageLimits, read_image, read_mask, read_shape
+from cascade.imaging.jpeg import NO_END
+
+
+def scene(height=96, width=128):
+    """A smooth RGB picture without symmetry."""
+    rows, columns = np.mgrid[:height, :width]
+    red = 255 * columns / width
+    green = 255 * rows / height
+    blue = 127 + 100 * np.sin(columns / 9) * np.cos(rows / 7)
+    return np.rint(np.dstack([red, green, blue])).astype(np.uint8)
+
+
+def encode(pixels, kind, **options):
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def chunk(kind, payload):
+    return (
+        struct.pack(">I", len(payload))
+        + kind
+        + payload
+        + struct.pack(">I", zlib.crc32(kind + payload))
+    )
+
+
+def png(width, height, *, bits=8, data=b""):
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    return b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", header),
+            chunk(b"IDAT", data),
+            chunk(b"IEND", b""),
+        ]
+    )
+
+
+def jpeg(**options):
+    return encode(scene(), "JPEG", **({"quality": 92} | options))
+
+
+# --- files that are no picture ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "empty"),
+        (b"<!DOCTYPE html><html>no such picture</html>", "web page"),
+        (b"\n <HTML><body>moved</body></HTML>", "web page"),
+        (bytes(5000), "not an image"),
+        (b"%PDF-1.7\n%...", "PDF"),
+        (b"8BPS\x00\x01" + bytes(200), "Photoshop"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n", "PostScript"),
+        (b"\xc5\xd0\xd3\xc6" + bytes(30), "PostScript"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+        (b"<?xml version='1.0'?><svg/>", "XML"),
+        (b"\x00\x00\x00\x1cftypheic" + bytes(100), "HEIC"),
+        (b"\x00\x00\x00\x1cftypavif" + bytes(100), "AVIF"),
+        (b"II*\x00\x10\x00\x00\x00CR\x02\x00" + bytes(100), "raw camera"),
+        (b"PK\x03\x04" + bytes(100), "ZIP"),
+        (b"P6 64 64 255\n" + bytes(64 * 64 * 3), "not an image"),
+    ],
+)
+def test_what_is_no_picture_is_refused_by_name(tmp_path, data, words):
+    path = tmp_path / "lesion.png"
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=words) as caught:
+        read_image(path)
+    assert "lesion.png" in str(caught.value)
+    with pytest.raises(ImageError, match=words):
+        read_shape(path)
+    with pytest.raises(ImageError, match=words):
+        read_image(data)
+
+
+def test_pipe_device_folder_and_links_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    started = time.monotonic()
+    for path in ("pipe.jpg", "dangling.jpg", "loop.jpg", "missing.jpg", ""):
+        with pytest.raises(ImageError):
+            read_image(tmp_path / path)
+    for path in ("/dev/zero", "/dev/null", "", "a\0b.jpg"):
+        with pytest.raises(ImageError):
+            read_image(path)
+    assert time.monotonic() - started < 1
+
+
+def test_file_without_permission_is_an_image_error(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(scene(), "PNG"))
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(ImageError, match="Permission denied"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("source", [None, 3, ["a.jpg"], io.BytesIO(b"x")])
+def test_other_types_are_refused(source):
+    with pytest.raises(ImageError, match="give a path"):
+        read_image(source)
+
+
+# --- damaged pictures ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+def test_cut_jpeg_is_refused_unless_allowed(options, share):
+    data = jpeg(**options)
+    cut = data[: int(len(data) * share)]
+    with pytest.raises(ImageError, match="damaged JPEG"):
+        read_image(cut)
+
+
+def test_cut_jpeg_that_is_allowed_carries_a_warning():
+    data = jpeg()
+    loaded = read_image(data[: len(data) // 2], limits=ImageLimits(allow_truncated=True))
+    assert loaded.pixels.shape == (96, 128, 3)
+    assert "damaged JPEG" in loaded.warnings[0]
+    assert np.abs(loaded.pixels[:20].astype(int) - scene()[:20]).mean() < 4
+
+
+def test_corrupted_bytes_in_a_jpeg_are_noticed():
+    data = jpeg()
+    for seed in range(30):
+        generator = np.random.default_rng(seed)
+        damaged = np.frombuffer(data, np.uint8).copy()
+        places = generator.choice(np.arange(len(data) // 3, len(data) - 2), 200, replace=False)
+        damaged[places] ^= generator.integers(1, 256, 200).astype(np.uint8)
+        with pytest.raises(ImageError):
+            read_image(damaged.tobytes())
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_jpeg_without_end_marker_is_whole_and_never_repaired_on_disk(tmp_path, missing, options):
+    data = jpeg(**options)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data[:-missing])
+    loaded = read_image(path)
+    assert loaded.warnings == (NO_END,)
+    assert np.array_equal(loaded.pixels, read_image(data).pixels)
+    assert path.read_bytes() == data[:-missing]
+
+
+def test_bytes_after_a_jpeg_are_harmless():
+    assert read_image(jpeg() + b"motion photo" * 100).warnings == ()
+
+
+def test_jpeg_with_thousands_of_scans_is_refused_quickly():
+    data = encode(scene(), "JPEG", progressive=True)
+    position = data.rindex(b"\xff\xda")
+    started = time.monotonic()
+    with pytest.raises(ImageError, match="scans"):
+        read_image(data[:position] + data[position:-2] * 5000 + b"\xff\xd9")
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "TIFF", "WEBP"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_cut_file_of_another_format_is_refused(kind, share):
+    data = encode(scene(), kind)
+    with pytest.raises(ImageError):
+        read_image(data[: int(len(data) * share)])
+
+
+def test_corrupted_png_pixels_are_noticed_by_their_checksum():
+    data = bytearray(encode(scene(), "PNG", compress_level=0))
+    data[len(data) // 2] ^= 0x55
+    with pytest.raises(ImageError, match="checksum"):
+        read_image(bytes(data))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
+def test_random_damage_never_escapes_as_another_error(kind):
+    data = encode(scene(40, 48), kind)
+    generator = np.random.default_rng(7)
+    for _ in range(60):
+        damaged = np.frombuffer(data, np.uint8).copy()
+        places = generator.integers(0, min(len(data), 400), 6)
+        damaged[places] = generator.integers(0, 256, 6)
+        try:
+            read_image(damaged.tobytes())
+        except ImageError:
+            continue
+
+
+# --- sizes -----------------------------------------------------------------------------------
+
+
+def empty_png(side):
+    """A valid 1-bit PNG of side x side pixels, a few kilobytes long."""
+    line = bytes(1 + (side + 7) // 8)
+    packer = zlib.compressobj(9)
+    data = b"".join(packer.compress(line * 100) for _ in range(side // 100)) + packer.flush()
+    return png(side, side, bits=1, data=data)
+
+
+_MEASURE = """
+    import resource, sys, time
+    from cascade.errors import ImageError
+    from cascade.imaging import read_image
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.perf_counter()
+    try:
+        read_image(sys.argv[1])
+    except ImageError as error:
+        message = str(error)
+    seconds = time.perf_counter() - started
+    growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    sys.stdout.write(f"{growth / 1024:.1f} {seconds * 1000:.1f} {message}")
+"""
+
+
+@pytest.mark.parametrize("side", [30_000, 12_000])
+def test_bomb_is_refused_from_its_header(tmp_path, side):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(empty_png(side))
+    command = [sys.executable, "-c", textwrap.dedent(_MEASURE), str(path)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    megabytes, milliseconds, message = output.split(" ", 2)
+    assert "megapixels" in message
+    assert float(megabytes) < 30
+    assert float(milliseconds) < 50
+
+
+def huge_headers():
+    side = 2**31 - 1
+    yield "png", png(side, side)
+    yield (
+        "gif",
+        b"GIF89a"
+        + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0)
+        + b","
+        + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0)
+        + bytes(20),
+    )
+    yield (
+        "bmp",
+        b"BM"
+        + struct.pack("<IHHIIiiHHIIiiII", 999, 0, 0, 54, 40, side, side, 1, 24, 0, 0, 0, 0, 0, 0),
+    )
+    body = b"VP8X" + struct.pack("<I", 10) + bytes(4) + b"\xff\xff\xff" * 2
+    yield "webp", b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
+    tags = [
+        (256, 4, 60000),
+        (257, 4, 60000),
+        (258, 3, 8),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 8),
+        (279, 4, 9),
+    ]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    yield "tiff", b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    head = jpeg()
+    place = head.index(b"\xff\xc0")
+    yield "jpeg", head[: place + 5] + struct.pack(">HH", 65500, 65500) + head[place + 9 :]
+
+
+@pytest.mark.parametrize(("kind", "data"), list(huge_headers()))
+def test_absurd_size_in_the_header_is_refused(kind, data):
+    with pytest.raises(ImageError, match="megapixels"):
+        read_image(data)
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"), [((1, 1), "small"), ((1, 10_000), "small"), ((40, 4000), "aspect")]
+)
+def test_tiny_and_elongated_pictures_are_refused(shape, words):
+    with pytest.raises(ImageError, match=words):
+        read_image(encode(np.zeros((*shape, 3), np.uint8), "PNG"))
+    with pytest.raises(ImageError, match=words):
+        read_image(np.zeros((*shape, 3), np.uint8))
+
+
+def test_limits_are_the_callers(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(scene(), "PNG"))
+    with pytest.raises(ImageError, match="MB"):
+        read_image(path, limits=ImageLimits(max_bytes=100))
+    with pytest.raises(ImageError, match="megapixels"):
+        read_image(path, limits=ImageLimits(max_pixels=100))
+    assert read_image(np.zeros((8, 8, 3), np.uint8), limits=ImageLimits(min_side=8)).shape == (8, 8)
+    with pytest.raises(ConfigError):
+        ImageLimits(min_side=0)
+
+
+def test_large_jpeg_is_decoded_at_a_fraction_on_request():
+    pixels = cv2.resize(scene(300, 400), (2400, 1800), interpolation=cv2.INTER_CUBIC)
+    data = encode(pixels, "JPEG", quality=95)
+    loaded = read_image(data, short_side=400)
+    assert 400 <= min(loaded.shape) < 800
+    assert loaded.stored_shape == (1800, 2400)
+    expected = cv2.resize(pixels, loaded.shape[::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(loaded.pixels.astype(int) - expected).mean() < 3
+    assert read_image(data, short_side=3000).shape == (1800, 2400)
+
+
+def test_plain_pictures_need_no_warning():
+    for pixels in (np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 255, np.uint8)):
+        loaded = read_image(encode(pixels, "JPEG"))
+        assert np.array_equal(loaded.pixels, pixels)
+        assert loaded.warnings == ()
+
+
+# --- the same picture in every form ----------------------------------------------------------
+
+
+class Tensor:
+    """What read_image knows of a torch tensor."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def detach(self):
+        return self
+
+    cpu = detach
+
+    def numpy(self):
+        return self.values
+
+
+def exif(orientation):
+    block = Image.Exif()
+    block[274] = orientation
+    return block.tobytes()
+
+
+FORMS = {
+    "jpeg": ("JPEG", {"quality": 85, "subsampling": 2}),
+    "jpeg422": ("JPEG", {"quality": 40, "subsampling": 1}),
+    "progressive": ("JPEG", {"progressive": True}),
+    "rotated": ("JPEG", {"exif": exif(6)}),
+    "png": ("PNG", {}),
+    "png_rotated": ("PNG", {"exif": exif(5)}),
+    "tiff": ("TIFF", {"tiffinfo": {274: 8}}),
+    "webp": ("WEBP", {"quality": 70}),
+    "gif": ("GIF", {}),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_path_bytes_pillow_array_and_tensor_give_the_same_pixels(tmp_path, form):
+    kind, options = FORMS[form]
+    data = encode(scene(), kind, **options)
+    path = tmp_path / f"ä {form}"
+    path.write_bytes(data)
+    expected = read_image(path).pixels
+    loaded = Image.open(path)
+    loaded.load()
+    sources = [
+        str(path),
+        data,
+        bytearray(data),
+        Image.open(path),
+        Image.open(io.BytesIO(data)),
+        loaded,
+    ]
+    sources += [
+        expected,
+        np.asfortranarray(expected),
+        Tensor(expected),
+        Tensor(expected.transpose(2, 0, 1)),
+    ]
+    for source in sources:
+        assert np.array_equal(read_image(source).pixels, expected), type(source)
+    assert np.array_equal(read_image(expected[..., ::-1], bgr=True).pixels, expected)
+    assert np.array_equal(read_image(path, bgr=True).pixels, expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "I;16"])
+def test_pillow_images_in_memory_match_their_files(mode):
+    if mode == "I;16":
+        image = Image.fromarray(scene()[..., 0].astype(np.uint16) * 201)
+    elif mode in ("RGBA", "LA"):
+        image = Image.fromarray(scene()).convert(mode)
+        image.putalpha(Image.fromarray(scene()[..., 1]))
+    else:
+        image = Image.fromarray(scene()).convert(mode)
+    kind = "TIFF" if mode == "CMYK" else "PNG"
+    assert np.array_equal(read_image(image).pixels, read_image(encode(image, kind)).pixels)
+
+
+def test_real_tensor_is_accepted():
+    torch = pytest.importorskip("torch")
+    tensor = torch.from_numpy(scene())
+    assert np.array_equal(read_image(tensor).pixels, scene())
+    assert np.array_equal(read_image(tensor.permute(2, 0, 1)).pixels, scene())
+    with pytest.raises(ShapeError, match=r"\[0, 1\]"):
+        read_image(tensor.float() / 255)
+
+
+def test_opened_pillow_image_is_read_strictly_and_left_as_it_was():
+    data = jpeg()
+    with pytest.raises(ImageError, match="damaged"):
+        read_image(Image.open(io.BytesIO(data[: len(data) // 2])))
+    image = Image.open(io.BytesIO(data))
+    read_image(image)
+    image.load()
+    assert image.size == (128, 96)
+
+
+def test_drafted_pillow_image_keeps_its_draft():
+    image = Image.open(io.BytesIO(encode(scene(384, 512), "JPEG")))
+    image.draft("RGB", (128, 96))
+    assert read_image(image).shape == (96, 128)
+
+
+def test_second_frame_of_a_pillow_image_stays_the_second():
+    frames = [Image.fromarray(np.full((64, 64, 3), value, np.uint8)) for value in (40, 200)]
+    image = Image.open(
+        io.BytesIO(encode(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    )
+    image.seek(1)
+    assert abs(int(read_image(image).pixels.mean()) - 200) <= 2
+
+
+def test_array_is_copied():
+    pixels = scene()
+    loaded = read_image(pixels)
+    pixels[:] = 0
+    assert loaded.pixels.any()
+    assert loaded.name == "image"
+
+
+@pytest.mark.parametrize(
+    "pixels", [scene() / 255, scene().astype(np.float32), scene()[..., 0], scene()[None]]
+)
+def test_arrays_that_are_not_uint8_rgb_are_refused(pixels):
+    with pytest.raises(ShapeError, match="uint8"):
+        read_image(pixels)
+
+
+# --- names and state -------------------------------------------------------------------------
+
+
+NAMES = [
+    "ümläut 皮膚.png",
+    "two\nlines.png",
+    "🙂.png",
+    "-rf.png",
+    "a" * 251 + ".png",
+    " .png",
+    "b.PNG",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_odd_names_work(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(encode(scene(), "PNG"))
+    loaded = read_image(path)
+    assert loaded.name == name
+    assert read_shape(path) == (96, 128)
+
+
+def test_message_about_an_odd_name_stays_on_one_line(tmp_path):
+    path = tmp_path / "two\nlines\x1b[31m.png"
+    path.write_bytes(b"nothing")
+    with pytest.raises(ImageError) as caught:
+        read_image(path)
+    assert str(caught.value).isprintable()
+
+
+def test_undecodable_name_works(tmp_path):
+    path = os.fsencode(tmp_path) + b"/\xff\xfe.png"
+    try:
+        with open(path, "wb") as file:  # noqa: PTH123 - pathlib takes no bytes
+            file.write(encode(scene(), "PNG"))
+    except OSError:
+        pytest.skip("this file system wants UTF-8 names")
+    assert read_image(os.fsdecode(path)).shape == (96, 128)
+
+
+def test_global_limits_of_pillow_are_left_alone(recwarn):
+    before = Image.MAX_IMAGE_PIXELS
+    with pytest.raises(CascadeError):
+        read_image(empty_png(12_000))
+    assert before == Image.MAX_IMAGE_PIXELS
+    assert not [warning for warning in recwarn if "Decompression" in str(warning.category)]
+
+
+def test_import_needs_neither_torch_nor_pydicom():
+    heavy = "('torch', 'pydicom', 'scipy')"
+    code = f"import sys, cascade.imaging; sys.exit(any(m in sys.modules for m in {heavy}))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.data
+@pytest.mark.skipif("CASCADE_DATA" not in os.environ, reason="CASCADE_DATA is not set")
+def test_real_pictures_read_alike_in_every_form_and_fit_their_masks():
+    folder = Path(os.environ["CASCADE_DATA"]) / "isic"
+    masks = sorted((folder / "masks_all").iterdir())[::60]
+    for mask in masks:
+        path = folder / "images_all" / f"{mask.stem}.jpg"
+        loaded = read_image(path)
+        with Image.open(path) as image:
+            assert np.array_equal(np.asarray(image.convert("RGB")), loaded.pixels)
+        assert loaded.warnings == ()
+        assert read_shape(path) == loaded.shape
+        assert read_mask(mask, shape=loaded.shape).any()
