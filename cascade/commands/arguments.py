@@ -78,6 +78,7 @@ class CommandParser(jsonargparse.ArgumentParser):
                 default=list(item.default) if isinstance(item.default, tuple) else item.default,
                 help=item.metadata["help"],
                 **({"nargs": "+"} if several else {}),
+                **({"nargs": "?", "const": True} if hints[item.name] is bool else {}),
             )
 
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:

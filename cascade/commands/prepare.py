@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cascade.commands.arguments import OK, CommandParser, default_folder, run, settings
+from cascade.commands.outputs import say
 from cascade.data.sources.options import PrepareConfig
 from cascade.errors import ConfigError
-
-log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
 Turn a public data set, unpacked on disk, into images_all, masks_all, train_data.csv and
@@ -69,8 +67,8 @@ def _main(argv: Sequence[str] | None) -> int:
         raise ConfigError("name a data set with --source, for instance --source synthetic")
     lines = _draw(arguments) if source == "synthetic" else _convert(source, arguments)
     for line in lines:
-        log.info("%s", line)
-    log.info("prepared %s in %s", source, arguments.output)
+        say(line)
+    say(f"prepared {source} in {arguments.output}")
     return OK
 
 

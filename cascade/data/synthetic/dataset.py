@@ -94,7 +94,7 @@ def write_synthetic_dataset(
             write_csv(folder / f"{split}_data.csv", COLUMNS, rows)
             counts[split] = {label: sum(row["class"] == label for row in rows) for label in CLASSES}
         start += count
-    log.info("%s: drew %d synthetic images", folder, start)
+    log.info("drew %d synthetic images", start)
     return counts
 
 
