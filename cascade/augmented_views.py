@@ -32,4 +32,4 @@ def undo(images: np.ndarray, how: View) -> np.ndarray:
 
 def average(values: Sequence[np.ndarray]) -> np.ndarray:
     """Mean over views, as float32."""
-    return values[0] if len(values) == 1 else np.mean(values, axis=0, dtype=np.float32)
+    return values[0] if len(values) == 1 else np.asarray(values, np.float32).mean(axis=0)

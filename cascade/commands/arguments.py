@@ -71,17 +71,20 @@ class CommandParser(jsonargparse.ArgumentParser):
             name = (rename or {}).get(item.name, item.name)
             short = [item.metadata["flag"]] if item.metadata.get("flag") else []
             several = typing.get_origin(hints[item.name]) is tuple
+            options: dict[str, Any] = {"nargs": "+"} if several else {}
             self.add_argument(
                 f"--{name}",
                 *short,
                 type=typing.get_args(hints[item.name])[0] if several else hints[item.name],
                 default=list(item.default) if isinstance(item.default, tuple) else item.default,
                 help=item.metadata["help"],
-                **({"nargs": "+"} if several else {}),
+                **options,
                 **({"nargs": "?", "const": True} if hints[item.name] is bool else {}),
             )
 
-    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, *rest: Any, **options: Any
+    ) -> Any:
         """Parse flags; ``--data-path`` is read as ``--data_path``."""
         return super().parse_args(
             self.underscored(sys.argv[1:] if args is None else args), *rest, **options
@@ -109,7 +112,8 @@ class CommandParser(jsonargparse.ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line that names the flag, and the nearest known one; exit with 2."""
         text = " ".join(str(message).split())
-        text = text.replace('Parser key "', 'option "').replace("typing.Literal", "one of ")
+        text = text.replace('Parser key "', 'option "').replace("a typing.Literal", "one of ")
+        text = re.sub(r"a <class '(\w+)'>", r"\1", text)
         known = [flag for flag in self._option_string_actions if flag.startswith("--")]
         for word in re.findall(r"--[\w-]+|Option '(\w+)'", text) and re.findall(r"[\w-]+", text):
             flag = "--" + word.lstrip("-")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cascade.commands.arguments import OK, CommandParser, run
 from cascade.commands.evaluation_options import add_evaluation, check_unseen, report
-from cascade.commands.options import load_table
+from cascade.commands.options import load_table, with_masks
 
 
 def build_parser() -> CommandParser:
@@ -45,8 +45,10 @@ def _main(argv: Sequence[str] | None) -> int:
 
     classifier = Classifier.load(arguments.path, device=arguments.device)
     truth = classifier.policy.uses_mask and arguments.masks == "truth"
-    table = load_table(arguments, masks=truth)
-    if classifier.policy.uses_mask and not truth:
+    table = load_table(arguments)
+    if truth:
+        table = with_masks(arguments, table)
+    elif classifier.policy.uses_mask:
         table = table.with_masks_from(arguments.masks)
     check_unseen(
         {"classifier": classifier.provenance},

@@ -13,6 +13,7 @@ from cascade.commands.options import (
     load_splits,
     load_table,
     mask_policy,
+    with_masks,
 )
 from cascade.config import ClassificationTrainConfig, ClassifierConfig
 
@@ -49,9 +50,11 @@ def _main(argv: Sequence[str] | None) -> int:
     config = settings(ClassifierConfig, arguments, size=arguments.image_size)
     policy = mask_policy(arguments)
     truth = policy.uses_mask and arguments.masks == "truth"
-    table = load_table(arguments, masks=truth)
+    table = load_table(arguments)
     splits = load_splits(arguments, table)
-    if policy.uses_mask and not truth:
+    if truth:
+        table = with_masks(arguments, table)
+    elif policy.uses_mask:
         table = table.with_masks_from(arguments.masks)
 
     from cascade.commands.outputs import finish_training

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cascade.commands.arguments import OK, CommandParser, run, settings
-from cascade.commands.options import add_data, add_device, add_training, load_table
+from cascade.commands.options import add_data, add_device, add_training, load_table, with_masks
 from cascade.commands.outputs import say
 from cascade.config import SegmentationTrainConfig, SegmenterConfig
 
@@ -31,7 +31,7 @@ def build_parser() -> CommandParser:
 
 def _main(argv: Sequence[str] | None) -> int:
     arguments = build_parser().parse_args(argv)
-    table = load_table(arguments, masks=True, labels=False)
+    table = with_masks(arguments, load_table(arguments, labels=False))
 
     from cascade.training.folds import out_of_fold_masks
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +13,8 @@ from cascade.masking import MaskPolicy
 if TYPE_CHECKING:
     from cascade.data.splits import Splits
     from cascade.data.tables import Table
+
+log = logging.getLogger(__name__)
 
 MaskMode = Literal[
     "whole", "crop", "hard_crop", "feathered_crop", "hard_full", "feathered_full",
@@ -36,13 +39,8 @@ def add_data(parser: CommandParser, *, table: str | None) -> None:
         parser.add_argument(
             "--table", type=str, default=table, help="table in the data folder, or a path"
         )
-        parser.add_argument(
-            "--skip_missing",
-            type=bool,
-            nargs="?",
-            const=True,
-            default=False,
-            help="count rows whose image is missing instead of refusing them",
+        add_switch(
+            parser, "--skip_missing", "leave out and count rows whose image or mask is missing"
         )
 
 
@@ -138,12 +136,11 @@ def mask_policy(arguments: Any) -> MaskPolicy:
     )
 
 
-def load_table(arguments: Any, *, masks: bool, labels: bool = True) -> Table:
+def load_table(arguments: Any, *, labels: bool = True) -> Table:
     """Read the table that the flags name.
 
     Args:
         arguments: parsed flags with ``data_path``, ``table`` and ``skip_missing``.
-        masks: whether each image needs a mask.
         labels: whether each image needs a class.
 
     Raises:
@@ -163,10 +160,27 @@ def load_table(arguments: Any, *, masks: bool, labels: bool = True) -> Table:
         path if path.is_file() else Path(arguments.table),
         images=folder / "images_all",
         masks=mask_folder if mask_folder.is_dir() else None,
-        require_masks=masks,
         require_labels=labels,
         skip_missing=arguments.skip_missing,
     )
+
+
+def with_masks(arguments: Any, table: Table) -> Table:
+    """The records that have a mask; with ``--skip_missing`` the others are counted and left out.
+
+    Raises:
+        DataError: masks are missing and were not to be skipped, or there is none at all.
+    """
+    masked = table.with_mask()
+    missing = sorted(set(table.names()) - set(masked.names()))
+    if missing and not (arguments.skip_missing and len(masked)):
+        raise DataError(
+            f"{table.path}: {len(missing)} of {len(table)} images have no mask in masks_all, e.g. "
+            f"{', '.join(missing[:3])}; add them, or leave these images out with --skip_missing"
+        )
+    if missing:
+        log.warning("warning: %d images without a mask are left out", len(missing))
+    return masked
 
 
 def load_splits(arguments: Any, table: Table) -> Splits:

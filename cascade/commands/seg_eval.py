@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cascade.commands.arguments import OK, CommandParser, run
 from cascade.commands.evaluation_options import add_evaluation, check_unseen, report
-from cascade.commands.options import add_switch, load_table
+from cascade.commands.options import add_switch, load_table, with_masks
 
 
 def build_parser() -> CommandParser:
@@ -32,7 +32,7 @@ def build_parser() -> CommandParser:
 
 def _main(argv: Sequence[str] | None) -> int:
     arguments = build_parser().parse_args(argv)
-    table = load_table(arguments, masks=True, labels=False)
+    table = with_masks(arguments, load_table(arguments, labels=False))
 
     from cascade.evaluation.pictures import write_pictures
     from cascade.evaluation.stages import evaluate_segmenter

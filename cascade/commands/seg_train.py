@@ -12,6 +12,7 @@ from cascade.commands.options import (
     add_training,
     load_splits,
     load_table,
+    with_masks,
 )
 from cascade.config import SegmentationTrainConfig, SegmenterConfig, shrinkage_warning
 
@@ -39,8 +40,9 @@ def _main(argv: Sequence[str] | None) -> int:
     arguments = build_parser().parse_args(argv)
     training = settings(SegmentationTrainConfig, arguments)
     config = settings(SegmenterConfig, arguments, size=arguments.image_size)
-    table = load_table(arguments, masks=True, labels=False)
+    table = load_table(arguments, labels=False)
     splits = load_splits(arguments, table)
+    table = with_masks(arguments, table)
     steps = training.epochs * max(1, len(splits.train) // training.batch_size)
     warning = shrinkage_warning(training, steps=steps)
     if warning:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
@@ -17,7 +18,7 @@ from torch.utils.data import Dataset
 from cascade.config import CLASSES, Augmentation
 from cascade.data.augment import Augmenter
 from cascade.errors import DataError
-from cascade.imaging import read_image, read_mask
+from cascade.imaging import read_image, read_mask, read_shape
 from cascade.imaging.resize import resize_pixels
 from cascade.masking import Lesion, MaskedCrop, MaskPolicy, apply_mask, lesion_from_mask
 
@@ -73,9 +74,10 @@ class SegmentationDataset(_Samples):
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         record = self.records[index]
         loaded = read_image(record.image_path, short_side=self.size)
-        mask = read_mask(record.mask_path).astype(np.float32)
+        mask = read_mask(_mask_path(record), shape=read_shape(record.image_path))
         image = resize_pixels(loaded.pixels, self.size)
-        small = cv2.resize(mask, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        square = (self.size, self.size)
+        small = cv2.resize(mask.astype(np.float32), square, interpolation=cv2.INTER_AREA)
         image, changed = self._augment(
             image, (small >= 0.5).astype(np.uint8), seed=self.sample_seed(index)
         )
@@ -137,11 +139,17 @@ class ClassificationDataset(_Samples):
             empty = np.zeros(image.shape[:2], bool)
             return apply_mask(image, Lesion(empty, None, 0), policy, size=self.size)
         image = read_image(record.image_path).pixels
-        lesion = lesion_from_mask(read_mask(record.mask_path, shape=image.shape[:2]), policy)
+        lesion = lesion_from_mask(read_mask(_mask_path(record), shape=image.shape[:2]), policy)
         if generator is not None:
             lesion = _shifted(lesion, generator)
             policy = replace(policy, margin=policy.margin * generator.uniform(0.5, 1.6))
         return apply_mask(image, lesion, policy, size=self.size)
+
+
+def _mask_path(record: Record) -> Path:
+    if record.mask_path is None:
+        raise DataError(f"{record.name}: has no mask")
+    return record.mask_path
 
 
 def _shifted(lesion: Lesion, generator: np.random.Generator) -> Lesion:

@@ -53,6 +53,18 @@ class Splits:
         sides = json.dumps([sorted(self.train), sorted(self.validation)])
         return hashlib.sha256(sides.encode()).hexdigest()
 
+    def parts(self, table: Table) -> tuple[Table, Table]:
+        """The training and the validation records among those of ``table``.
+
+        A table that lost rows, such as those without a mask, keeps the sides of the others.
+        """
+        names = set(table.names())
+        train, validation = (
+            table.subset(name for name in side if name in names)
+            for side in (self.train, self.validation)
+        )
+        return train, validation
+
 
 def make_splits(table: Table, *, fraction: float = 0.15, seed: int = 0) -> Splits:
     """Cut a validation part from a table by group, with both classes in proportion.

@@ -105,8 +105,8 @@ def _segmentation_section(
     return [
         ReportSection(
             "Segmentation",
-            f"{metrics['n']} images at their original size; {metrics['missed']} lesions were missed "
-            "and count as 0.",
+            f"{metrics['n']} images at their original size; {metrics['missed']} lesions were "
+            "missed and count as 0.",
             tables=[
                 ReportTable(
                     METRIC_HEADERS,
@@ -198,7 +198,9 @@ def _draw_cases(
     tiles = []
     for case in cases:
         image = read_image(case.record.image_path).pixels
-        truth = case.record.mask_path and read_mask(case.record.mask_path, shape=image.shape[:2])
+        truth = None
+        if case.record.mask_path is not None:
+            truth = read_mask(case.record.mask_path, shape=image.shape[:2])
         predicted = predicted_mask(image) if predicted_mask is not None else None
-        tiles.append(overlay(image, truth if truth is not None else None, predicted))
+        tiles.append(overlay(image, truth, predicted))
     write_image(path, contact_sheet(tiles, list(captions)))

@@ -76,17 +76,21 @@ def train_classifier(
     folder = Path(output)
     torch.manual_seed(training.seed)
     network = Classifier.build(config, policy=policy, weights=weights)
+    train, validation = splits.parts(table)
     data = ClassificationDataset(
-        table.subset(splits.train).records,
+        train.records,
         size=network.size,
         policy=policy,
         augmentation=training.augmentation,
         seed=training.seed,
     )
-    held_out = ClassificationDataset(
-        table.subset(splits.validation).records, size=network.size, policy=policy
-    )
+    held_out = ClassificationDataset(validation.records, size=network.size, policy=policy)
     class_weights = rarer_class_weights(data.labels, training.class_weight)
+    if len(set(held_out.labels.tolist())) < len(CLASSES):
+        raise DataError(
+            f"the validation part ({len(held_out)} images) has one class only, so no epoch can be "
+            "judged; use more images, or another --validation_fraction or --splits"
+        )
     open_run(folder, settings, resume=resume, overwrite=overwrite)
     network.provenance.update(provenance(table, splits, settings))
     network.to(chosen)

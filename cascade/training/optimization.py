@@ -19,7 +19,8 @@ def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optim
 
     ``momentum`` is sgd's momentum and the beta1 of adam and adamw.
     """
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for parameter in network.parameters():
         (decayed if parameter.ndim > 1 else plain).append(parameter)
     groups: list[dict[str, Any]] = [

@@ -102,6 +102,6 @@ def require_unseen(provenance: Mapping[str, Any], names: Sequence[str], *, model
     if known:
         raise DataError(
             f"{model}: {len(known)} of {len(names)} images were used to train it, e.g. "
-            f"{', '.join(known[:3])}; evaluate on other images, or pass --allow_seen to get numbers "
-            "that are too good"
+            f"{', '.join(known[:3])}; evaluate on other images, or pass --allow_seen to get "
+            "numbers that are too good"
         )

@@ -66,13 +66,14 @@ def train_segmenter(
     folder = Path(output)
     torch.manual_seed(training.seed)
     network = Segmenter.build(config, weights=weights)
+    train, validation = splits.parts(table)
     data = SegmentationDataset(
-        table.subset(splits.train).records,
+        train.records,
         size=config.size,
         augmentation=training.augmentation,
         seed=training.seed,
     )
-    held_out = SegmentationDataset(table.subset(splits.validation).records, size=config.size)
+    held_out = SegmentationDataset(validation.records, size=config.size)
     open_run(folder, settings, resume=resume, overwrite=overwrite)
     network.provenance.update(provenance(table, splits, settings))
     network.to(chosen)
