@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 OK, BUG, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: fine, a defect of cascade, wrong usage or input, some inputs failed, Ctrl-C."""
 
+_PREPARE = "prepare_dataset.py"
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -45,12 +46,14 @@ class CommandParser(jsonargparse.ArgumentParser):
         """Make a parser.
 
         Args:
-            command: the words a user types, such as ``cascade seg-train``.
+            command: the words a user types, such as ``cascade seg-train``; a script that runs it
+                shows its own name instead.
             description: what the command does.
             example: one or more command lines shown at the end of ``--help``.
         """
+        called = Path(sys.argv[0]).name
         super().__init__(
-            prog=command,
+            prog=called if called.endswith("_pipeline.py") or called == _PREPARE else command,
             description=description,
             epilog=f"example:\n  {example}",
             formatter_class=_HelpFormatter,
@@ -70,16 +73,14 @@ class CommandParser(jsonargparse.ArgumentParser):
         for item in fields(cls):
             name = (rename or {}).get(item.name, item.name)
             short = [item.metadata["flag"]] if item.metadata.get("flag") else []
-            several = typing.get_origin(hints[item.name]) is tuple
-            options: dict[str, Any] = {"nargs": "+"} if several else {}
+            kind, default = hints[item.name], item.default
+            options: dict[str, Any] = {"type": kind}
+            if typing.get_origin(kind) is tuple:
+                options, default = {"type": typing.get_args(kind)[0], "nargs": "+"}, list(default)
+            elif kind is bool:  # nargs="?" would make jsonargparse ignore the YAML file's value
+                options = {"action": "store_true"}
             self.add_argument(
-                f"--{name}",
-                *short,
-                type=typing.get_args(hints[item.name])[0] if several else hints[item.name],
-                default=list(item.default) if isinstance(item.default, tuple) else item.default,
-                help=item.metadata["help"],
-                **options,
-                **({"nargs": "?", "const": True} if hints[item.name] is bool else {}),
+                f"--{name}", *short, default=default, help=item.metadata["help"], **options
             )
 
     def parse_args(  # type: ignore[override]

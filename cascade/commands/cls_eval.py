@@ -12,7 +12,7 @@ from cascade.commands.options import load_table, with_masks
 def build_parser() -> CommandParser:
     """The command's flags."""
     parser = CommandParser(
-        "classification_inference_pipeline.py",
+        "cascade cls-eval",
         "Score a classifier on crops cut by true or given masks: accuracy, precision, recall, F1, "
         "confusion matrix and ROC AUC.",
         example="python classification_inference_pipeline.py "

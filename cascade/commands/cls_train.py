@@ -21,7 +21,7 @@ from cascade.config import ClassificationTrainConfig, ClassifierConfig
 def build_parser() -> CommandParser:
     """The command's flags."""
     parser = CommandParser(
-        "classification_train_pipeline.py",
+        "cascade cls-train",
         "Train the second stage, the classifier that judges masked crops.",
         example="python classification_train_pipeline.py --epochs 20 --architecture inception "
         "--class_weight 3\n"

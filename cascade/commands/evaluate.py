@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def build_parser() -> CommandParser:
     """The command's flags."""
     parser = CommandParser(
-        "cascade_pipeline.py",
+        "cascade evaluate",
         "Run the whole pipeline on the test table: segmentation where there are masks, "
         "classification where there are classes, and what the first stage costs the second.",
         example="python cascade_pipeline.py --segmenter models/segmenter/best.safetensors "

@@ -13,7 +13,7 @@ from cascade.commands.options import add_switch, load_table, with_masks
 def build_parser() -> CommandParser:
     """The command's flags."""
     parser = CommandParser(
-        "seg_inference_pipeline.py",
+        "cascade seg-eval",
         "Score a segmenter: mean IoU and the other segmentation numbers on the test table.",
         example="python seg_inference_pipeline.py --path models/segmenter/best.safetensors "
         "--data_path dataset --save_masks --save_overlays",

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 def build_parser() -> CommandParser:
     """The command's flags."""
     parser = CommandParser(
-        "seg_train_pipeline.py",
+        "cascade seg-train",
         "Train the first stage, the segmenter that finds the lesion.",
         example="python seg_train_pipeline.py --epochs 20 --encoder mobilenet --optimizer adam "
         "--learning_rate 0.001 --momentum 0.9 --weight_decay 0.5\n"
