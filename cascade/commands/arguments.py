@@ -75,7 +75,7 @@ class CommandParser(jsonargparse.ArgumentParser):
             short = [item.metadata["flag"]] if item.metadata.get("flag") else []
             kind, default = hints[item.name], item.default
             options: dict[str, Any] = {"type": kind}
-            if typing.get_origin(kind) is tuple:
+            if isinstance(default, tuple):
                 options, default = {"type": typing.get_args(kind)[0], "nargs": "+"}, list(default)
             elif kind is bool:  # nargs="?" would make jsonargparse ignore the YAML file's value
                 options = {"action": "store_true"}

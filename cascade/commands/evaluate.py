@@ -66,7 +66,7 @@ def load_cascade(arguments: Any) -> Cascade:
 def _main(argv: Sequence[str] | None) -> int:
     arguments = build_parser().parse_args(argv)
     cascade = load_cascade(arguments)
-    table = load_table(arguments)
+    table = load_table(arguments, labels=False)
     model = arguments.path or Path(arguments.segmenter).name
     check_unseen(cascade.provenance, table, model=model, allowed=arguments.allow_seen)
 
