@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cascade.commands.arguments import OK, CommandParser, run
-from cascade.commands.evaluation_options import add_evaluation, check_unseen, report
+from cascade.commands.evaluation_options import add_evaluation, check_size, check_unseen, report
 from cascade.commands.options import load_table, with_masks
 
 
@@ -44,6 +44,7 @@ def _main(argv: Sequence[str] | None) -> int:
     from cascade.models.classifier import Classifier
 
     classifier = Classifier.load(arguments.path, device=arguments.device)
+    check_size(arguments, {"classifier": classifier.size})
     truth = classifier.policy.uses_mask and arguments.masks == "truth"
     table = load_table(arguments)
     if truth:
@@ -62,6 +63,7 @@ def _main(argv: Sequence[str] | None) -> int:
         cutoff=arguments.cutoff,
         tta=arguments.tta,
         batch_size=arguments.batch_size,
+        num_workers=arguments.num_workers,
         seed=arguments.seed,
     )
     report(arguments, evaluation, title="Classification of masked crops", model=arguments.path)

@@ -39,7 +39,7 @@ def build_parser() -> CommandParser:
         help="masks that cut the training crops: truth (masks_all), or a folder of predicted masks "
         "such as out-of-fold masks from cascade oof-masks",
     )
-    add_training(parser, weights_flag="--weights", output="classifier")
+    add_training(parser, output="classifier")
     add_data(parser, table="train_data.csv")
     return parser
 
@@ -66,7 +66,7 @@ def _main(argv: Sequence[str] | None) -> int:
         config=config,
         training=training,
         policy=policy,
-        weights=arguments.weights,
+        weights=arguments.encoder_weights,
         output=arguments.output,
         device=arguments.device,
         resume=arguments.resume,

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cascade.commands.arguments import OK, CommandParser, run
-from cascade.commands.evaluation_options import add_evaluation, check_unseen, report
-from cascade.commands.options import load_table
+from cascade.commands.evaluation_options import add_evaluation, check_size, check_unseen, report
+from cascade.commands.options import add_switch, load_table
 from cascade.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ def build_parser() -> CommandParser:
         default=None,
         help="probability from which a case is malignant; by default the one in the file",
     )
+    add_switch(parser, "--save_masks", "write each predicted mask to masks/STEM.png")
+    add_switch(parser, "--save_overlays", "write each image with both outlines to overlays/")
     return parser
 
 
@@ -66,10 +70,14 @@ def load_cascade(arguments: Any) -> Cascade:
 def _main(argv: Sequence[str] | None) -> int:
     arguments = build_parser().parse_args(argv)
     cascade = load_cascade(arguments)
+    check_size(
+        arguments, {"segmenter": cascade.segmenter.size, "classifier": cascade.classifier.size}
+    )
     table = load_table(arguments, labels=False)
     model = arguments.path or Path(arguments.segmenter).name
     check_unseen(cascade.provenance, table, model=model, allowed=arguments.allow_seen)
 
+    from cascade.evaluation.pictures import write_pictures
     from cascade.evaluation.stages import evaluate_cascade
 
     evaluation = evaluate_cascade(
@@ -77,14 +85,27 @@ def _main(argv: Sequence[str] | None) -> int:
         table,
         tta=arguments.tta,
         batch_size=arguments.batch_size,
+        num_workers=arguments.num_workers,
         seed=arguments.seed,
     )
+
+    def sketch(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        prediction = cascade([image], tta=arguments.tta)[0]
+        return prediction.mask, prediction.crop
+
     report(
         arguments,
         evaluation,
         title="The cascade, end to end",
         model=model,
-        predicted_mask=lambda image: cascade([image], tta=arguments.tta)[0].mask,
+        sketch=sketch,
+    )
+    write_pictures(
+        Path(arguments.output),
+        table,
+        sketch,
+        masks=arguments.save_masks,
+        overlays=arguments.save_overlays,
     )
     if arguments.save:
         cascade.save(arguments.save)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from cascade.commands.arguments import CommandParser
 from cascade.commands.options import add_data, add_device, add_switch
 from cascade.commands.outputs import say, say_table
+from cascade.errors import ConfigError
 
 if TYPE_CHECKING:
     from cascade.data.tables import Table
+    from cascade.evaluation.report import Sketch
     from cascade.evaluation.stages import Evaluation
 
 
@@ -25,6 +27,15 @@ def add_evaluation(parser: CommandParser, *, output: str) -> None:
     )
     parser.add_argument(
         "--batch_size", type=int, default=1, help="images at a time; try 32 on CUDA"
+    )
+    parser.add_argument(
+        "--num_workers", type=int, default=2, help="threads that read images ahead; 0 reads in turn"
+    )
+    parser.add_argument(
+        "--image_size",
+        type=int,
+        default=None,
+        help="checked against the model's own side in pixels, which never changes after training",
     )
     parser.add_argument(
         "--tta",
@@ -45,13 +56,28 @@ def check_unseen(provenance: Mapping[str, Any], table: Table, *, model: str, all
             require_unseen(stage, table.names(), model=model)
 
 
+def check_size(arguments: Any, sizes: Mapping[str, int]) -> None:
+    """Refuse an ``--image_size`` that is not the model's.
+
+    Raises:
+        ConfigError: a network would see something else than in training.
+    """
+    wanted = arguments.image_size
+    if wanted is not None and wanted not in sizes.values():
+        own = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise ConfigError(
+            f"--image_size {wanted}: the model was trained at {own} pixels and keeps that; leave "
+            "the flag out, or train another model"
+        )
+
+
 def report(
     arguments: Any,
     evaluation: Evaluation,
     *,
     title: str,
     model: str,
-    predicted_mask: Any = None,
+    sketch: Sketch | None = None,
 ) -> None:
     """Print the numbers and write the evaluation's files."""
     from cascade.evaluation.report import STAGE_HEADERS, stage_rows, write_evaluation
@@ -78,5 +104,5 @@ def report(
         "test-time augmentation": arguments.tta,
         "date": datetime.date.today().isoformat(),
     }
-    write_evaluation(folder, evaluation, title=title, about=about, predicted_mask=predicted_mask)
+    write_evaluation(folder, evaluation, title=title, about=about, sketch=sketch)
     say(f"written: {folder / 'report.html'}, metrics.json, predictions.csv and plots")

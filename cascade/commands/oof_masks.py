@@ -24,7 +24,7 @@ def build_parser() -> CommandParser:
     add_device(parser)
     parser.add_settings(SegmentationTrainConfig)
     parser.add_settings(SegmenterConfig, rename={"size": "image_size"})
-    add_training(parser, weights_flag="--encoder_weights", output="oof")
+    add_training(parser, output="oof")
     add_data(parser, table="train_data.csv")
     return parser
 

@@ -55,10 +55,11 @@ def add_device(parser: CommandParser) -> None:
     )
 
 
-def add_training(parser: CommandParser, *, weights_flag: str, output: str) -> None:
+def add_training(parser: CommandParser, *, output: str) -> None:
     """Add what both training commands have beside their settings."""
     parser.add_argument(
-        weights_flag,
+        "--encoder_weights",
+        "--weights",
         type=str,
         default="imagenet",
         help="weights to start from: imagenet (downloaded), none, or a local .pth or .safetensors",

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from cascade.commands.arguments import OK, CommandParser, run
-from cascade.commands.evaluation_options import add_evaluation, check_unseen, report
+from cascade.commands.evaluation_options import add_evaluation, check_size, check_unseen, report
 from cascade.commands.options import add_switch, load_table, with_masks
 
 
@@ -41,6 +43,7 @@ def _main(argv: Sequence[str] | None) -> int:
     from cascade.pipeline import segment
 
     segmenter = Segmenter.load(arguments.path, device=arguments.device)
+    check_size(arguments, {"segmenter": segmenter.size})
     check_unseen(
         {"segmenter": segmenter.provenance},
         table,
@@ -54,24 +57,25 @@ def _main(argv: Sequence[str] | None) -> int:
         policy=policy,
         tta=arguments.tta,
         batch_size=arguments.batch_size,
+        num_workers=arguments.num_workers,
         seed=arguments.seed,
     )
 
-    def predicted_mask(image):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def sketch(image: np.ndarray) -> tuple[np.ndarray, None]:
         probability = segment(segmenter, [image], tta=arguments.tta)[0]
-        return find_lesion(probability, policy, shape=image.shape[:2]).mask
+        return find_lesion(probability, policy, shape=image.shape[:2]).mask, None
 
     report(
         arguments,
         evaluation,
         title="Segmentation",
         model=arguments.path,
-        predicted_mask=predicted_mask,
+        sketch=sketch,
     )
     write_pictures(
         Path(arguments.output),
         table,
-        predicted_mask,
+        sketch,
         masks=arguments.save_masks,
         overlays=arguments.save_overlays,
     )

@@ -31,7 +31,7 @@ def build_parser() -> CommandParser:
     add_device(parser)
     parser.add_settings(SegmentationTrainConfig)
     parser.add_settings(SegmenterConfig, rename={"size": "image_size"})
-    add_training(parser, weights_flag="--encoder_weights", output="segmenter")
+    add_training(parser, output="segmenter")
     add_data(parser, table="train_data.csv")
     return parser
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def write_pictures(
     folder: Path,
     table: Table,
-    predicted_mask: Callable[[np.ndarray], np.ndarray],
+    sketch: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]],
     *,
     masks: bool,
     overlays: bool,
@@ -29,7 +29,7 @@ def write_pictures(
     Args:
         folder: where the two folders go.
         table: the images.
-        predicted_mask: ``(H, W, 3)`` uint8 RGB to ``(H, W)`` bool.
+        sketch: ``(H, W, 3)`` uint8 RGB to the mask ``(H, W)`` bool, and a crop that is not used.
         masks: write masks.
         overlays: write overlays, with the human outline where there is one.
     """
@@ -37,7 +37,7 @@ def write_pictures(
         return
     for record in progress(table, description="drawing"):
         image = read_image(record.image_path).pixels
-        mask = predicted_mask(image)
+        mask, _ = sketch(image)
         if masks:
             write_mask(folder / "masks" / f"{record.stem}.png", mask)
         if overlays:

@@ -19,8 +19,10 @@ from cascade.imaging import read_image, read_mask, write_image
 from cascade.metrics.segmentation import iou
 
 WORST = 12
-MaskOf = Callable[[np.ndarray], np.ndarray | None]
-"""``(H, W, 3)`` uint8 RGB to the predicted mask ``(H, W)`` bool, or ``None`` without one."""
+EXAMPLES = 6
+Sketch = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
+"""``(H, W, 3)`` uint8 RGB to the predicted mask ``(H, W)`` bool and, from a cascade, the crop that
+the classifier saw."""
 
 METRIC_HEADERS = ("metric", "averaging", "value", "95 % interval")
 STAGES = {"truth_mask": "truth mask", "whole_image": "whole image, no mask"}
@@ -50,7 +52,8 @@ def stage_rows(stages: Mapping[str, Any]) -> list[tuple[str, ...]]:
         for name, metrics in (("predicted mask", other["predicted_mask"]), (title, other)):
             values = [metrics[metric] for metric in ("roc_auc", "balanced_accuracy", "f1")]
             shown = ["–" if value is None else f"{value:.4f}" for value in values]
-            rows.append((name, str(metrics["n"]), *shown, ""))
+            row = (name, str(metrics["n"]), *shown, "")
+            rows += [] if row in rows else [row]  # the same images were compared before
         if (change := other.get("predicted_minus_this_roc_auc")) is not None:
             low, high = change["interval"]
             text = f"{change['difference']:+.4f} ({low:+.4f} – {high:+.4f})"
@@ -68,7 +71,7 @@ def write_evaluation(
     *,
     title: str,
     about: Mapping[str, Any],
-    predicted_mask: MaskOf | None = None,
+    sketch: Sketch | None = None,
 ) -> None:
     """Write ``metrics.json``, ``predictions.csv``, plots, worst cases and ``report.html``.
 
@@ -77,21 +80,43 @@ def write_evaluation(
         evaluation: the run.
         title: heading of the page.
         about: model, data, date and other facts, shown on the page and stored with the numbers.
-        predicted_mask: draws the predicted outline on the worst cases again; ``None`` for a
+        sketch: predicts an image again, to draw examples and the worst cases; ``None`` for a
             classifier alone.
     """
     write_json(folder / "metrics.json", {**evaluation.metrics, "about": dict(about)})
     write_csv(folder / "predictions.csv", CASE_COLUMNS, (case.row() for case in evaluation.cases))
     sections = [
-        *_segmentation_section(folder, evaluation, predicted_mask),
-        *_classification_section(folder, evaluation, predicted_mask),
+        *_examples_section(folder, evaluation.cases, sketch),
+        *_segmentation_section(folder, evaluation, sketch),
+        *_classification_section(folder, evaluation, sketch),
         *_warnings_section(evaluation.cases),
     ]
     write_report(folder / "report.html", title=title, summary=about, sections=sections)
 
 
+def _examples_section(
+    folder: Path, cases: Sequence[Case], sketch: Sketch | None
+) -> list[ReportSection]:
+    """The first images of the table, neither the best nor the worst."""
+    if sketch is None:
+        return []
+    first = cases[:EXAMPLES]
+    with_crops = all(case.probability is not None for case in first)
+    captions: list[str] = []
+    for case in first:
+        captions.append(f"{case.record.stem}\n{case.record.label or 'class unknown'}")
+        if with_crops:
+            captions.append(f"as the classifier sees it\np {case.probability:.3f}")
+    _draw_cases(folder / "examples.png", first, captions, sketch, with_crops=with_crops)
+    caption = "Yellow: human outline, cyan: predicted"
+    if with_crops:
+        caption += ". p is the predicted probability of malignant"
+    figure = ReportFigure(folder / "examples.png", caption, "Images with outlines")
+    return [ReportSection("The first images of the table", figures=[figure])]
+
+
 def _segmentation_section(
-    folder: Path, evaluation: Evaluation, predicted_mask: MaskOf | None
+    folder: Path, evaluation: Evaluation, sketch: Sketch | None
 ) -> list[ReportSection]:
     metrics = evaluation.metrics.get("segmentation")
     if metrics is None:
@@ -101,7 +126,7 @@ def _segmentation_section(
     plot_iou_histogram(list(values.values()), metrics, folder / "iou_histogram.png")
     worst = sorted(scored, key=lambda case: (values[case.record.name], case.record.name))[:WORST]
     captions = [f"{case.record.stem}\nIoU {values[case.record.name]:.3f}" for case in worst]
-    _draw_cases(folder / "worst_segmentation.png", worst, captions, predicted_mask)
+    _draw_cases(folder / "worst_segmentation.png", worst, captions, sketch)
     return [
         ReportSection(
             "Segmentation",
@@ -130,7 +155,7 @@ def _segmentation_section(
 
 
 def _classification_section(
-    folder: Path, evaluation: Evaluation, predicted_mask: MaskOf | None
+    folder: Path, evaluation: Evaluation, sketch: Sketch | None
 ) -> list[ReportSection]:
     metrics = evaluation.metrics.get("classification")
     if metrics is None:
@@ -149,7 +174,7 @@ def _classification_section(
     captions = [
         f"{case.record.stem}\n{case.record.label}, p {case.probability:.3f}" for case in worst
     ]
-    _draw_cases(folder / "worst_classification.png", worst, captions, predicted_mask)
+    _draw_cases(folder / "worst_classification.png", worst, captions, sketch)
     tables = [ReportTable(METRIC_HEADERS, metric_rows(metrics, CLASSIFICATION_ROWS))]
     if stages := evaluation.metrics.get("stages"):
         tables.append(
@@ -192,15 +217,22 @@ def _title(path: Path) -> str:
 
 
 def _draw_cases(
-    path: Path, cases: Sequence[Case], captions: Sequence[str], predicted_mask: MaskOf | None
+    path: Path,
+    cases: Sequence[Case],
+    captions: Sequence[str],
+    sketch: Sketch | None,
+    *,
+    with_crops: bool = False,
 ) -> None:
-    """A contact sheet of images with true and predicted outlines."""
-    tiles = []
+    """A contact sheet of images with true and predicted outlines, and the crops if asked for."""
+    tiles: list[np.ndarray] = []
     for case in cases:
         image = read_image(case.record.image_path).pixels
         truth = None
         if case.record.mask_path is not None:
             truth = read_mask(case.record.mask_path, shape=image.shape[:2])
-        predicted = predicted_mask(image) if predicted_mask is not None else None
+        predicted, crop = sketch(image) if sketch is not None else (None, None)
         tiles.append(overlay(image, truth, predicted))
+        if crop is not None and with_crops:
+            tiles.append(crop)
     write_image(path, contact_sheet(tiles, list(captions)))

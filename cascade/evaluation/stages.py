@@ -6,7 +6,9 @@ Segmentation is scored at the original image size, on the mask that the cascade 
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +63,7 @@ def evaluate_segmenter(
     policy: MaskPolicy | None = None,
     tta: TestTimeAugmentation = "none",
     batch_size: int = 1,
+    num_workers: int = 0,
     seed: int = 0,
 ) -> Evaluation:
     """Score a segmenter on the records that have a true mask.
@@ -71,6 +74,7 @@ def evaluate_segmenter(
         policy: threshold and component rules of the mask.
         tta: test-time augmentation.
         batch_size: images that pass the network together.
+        num_workers: threads that read images ahead.
         seed: seed of the bootstrap intervals.
 
     Raises:
@@ -78,7 +82,7 @@ def evaluate_segmenter(
     """
     policy = policy or MaskPolicy()
     cases: list[Case] = []
-    for loaded in _batches(table.with_mask(), batch_size):
+    for loaded in _batches(table.with_mask(), batch_size, num_workers):
         maps = segment(segmenter, [image.pixels for _, image in loaded], tta=tta)
         for (record, image), probability in zip(loaded, maps, strict=True):
             lesion = find_lesion(probability, policy, shape=image.shape)
@@ -102,6 +106,7 @@ def evaluate_classifier(
     cutoff: float | None = None,
     tta: TestTimeAugmentation = "none",
     batch_size: int = 1,
+    num_workers: int = 0,
     seed: int = 0,
 ) -> Evaluation:
     """Score a classifier on crops cut by the masks that the table names.
@@ -112,12 +117,13 @@ def evaluate_classifier(
         cutoff: probability of malignant from which a case counts as malignant.
         tta: test-time augmentation.
         batch_size: crops that pass the network together.
+        num_workers: threads that read images ahead.
         seed: seed of the bootstrap intervals.
     """
     cutoff = classifier.cutoff if cutoff is None else cutoff
     policy = classifier.policy
     cases: list[Case] = []
-    for loaded in _batches(table, batch_size):
+    for loaded in _batches(table, batch_size, num_workers):
         lesions = [_true_lesion(record, image, policy) for record, image in loaded]
         crops = [
             apply_mask(image.pixels, lesion, policy, size=classifier.size)
@@ -143,6 +149,7 @@ def evaluate_cascade(
     *,
     tta: TestTimeAugmentation = "none",
     batch_size: int = 1,
+    num_workers: int = 0,
     seed: int = 0,
 ) -> Evaluation:
     """Score both stages end to end, and what the first stage costs the second.
@@ -155,6 +162,7 @@ def evaluate_cascade(
         table: records with labels, masks or both.
         tta: test-time augmentation of both stages.
         batch_size: images that pass the networks together.
+        num_workers: threads that read images ahead.
         seed: seed of the bootstrap intervals.
 
     Raises:
@@ -162,7 +170,7 @@ def evaluate_cascade(
     """
     cases: list[Case] = []
     others: dict[str, list[float | None]] = {TRUTH_MASK: [], WHOLE_IMAGE: []}
-    for loaded in _batches(table, batch_size):
+    for loaded in _batches(table, batch_size, num_workers):
         cases += _predicted_cases(cascade, loaded, tta, batch_size)
         for name, values in others.items():
             values += _with_other_mask(cascade, loaded, name, tta)
@@ -176,16 +184,35 @@ def evaluate_cascade(
     return Evaluation(tuple(cases), metrics, cascade.cutoff)
 
 
-def _batches(table: Table, batch_size: int) -> Iterator[Loaded]:
-    records = iter(progress(table, description="evaluating"))
-    while chunk := list(itertools.islice(records, max(1, batch_size))):
-        try:
-            yield [(record, read_image(record.image_path)) for record in chunk]
-        except CascadeError as error:
-            raise DataError(
-                f"cannot be evaluated: {error}. A missing prediction is an error; mend the image "
-                "or take its row out of the table"
-            ) from error
+def _batches(table: Table, batch_size: int, num_workers: int) -> Iterator[Loaded]:
+    """The table's images in batches, read ahead by threads while the networks compute."""
+    size = max(1, batch_size)
+    records = list(table)
+    bar = progress(records, description="evaluating")
+    with ThreadPoolExecutor(max(1, num_workers)) as readers:
+        waiting: deque[tuple[Record, Future[LoadedImage]]] = deque()
+        remaining = iter(records)
+        while True:
+            for record in itertools.islice(
+                remaining, size * (1 + (num_workers > 0)) - len(waiting)
+            ):
+                waiting.append((record, readers.submit(read_image, record.image_path)))
+            if not waiting:
+                break
+            chunk = [waiting.popleft() for _ in range(min(size, len(waiting)))]
+            yield [(record, _read(future)) for record, future in chunk]
+            bar.update(len(chunk))
+    bar.close()
+
+
+def _read(future: Future[LoadedImage]) -> LoadedImage:
+    try:
+        return future.result()
+    except CascadeError as error:
+        raise DataError(
+            f"cannot be evaluated: {error}. A missing prediction is an error; mend the image or "
+            "take its row out of the table"
+        ) from error
 
 
 def _counts(record: Record, mask: np.ndarray) -> PixelCounts | None:

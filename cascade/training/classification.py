@@ -71,7 +71,7 @@ def train_classifier(
     chosen = resolve_device(device)
     settings: dict[str, Any] = {
         **to_dict(config), **to_dict(training), "mask_policy": policy.to_dict(),
-        "weights": weights, "splits_digest": splits.digest,
+        "encoder_weights": weights, "splits_digest": splits.digest,
     }  # fmt: skip
     folder = Path(output)
     torch.manual_seed(training.seed)
