@@ -18,7 +18,13 @@ import numpy as np
 from cascade.augmented_views import VIEWS, TestTimeAugmentation, average, undo, view
 from cascade.config import CLASSES
 from cascade.errors import CascadeError, ConfigError
-from cascade.imaging import ImageLimits, ImageSource, LoadedImage, read_image
+from cascade.imaging import (
+    ImageLimits,
+    ImageSource,
+    LoadedImage,
+    plausibility_warnings,
+    read_image,
+)
 from cascade.imaging.orientation import to_stored_box, to_stored_mask
 from cascade.imaging.resize import resize_pixels
 from cascade.masking import (
@@ -195,12 +201,14 @@ class Cascade:
         sources: ImageSource | Sequence[ImageSource],
         *,
         tta: TestTimeAugmentation = "none",
+        bgr: bool = False,
     ) -> list[Prediction]:
         """Predict one or several images; the first broken one raises.
 
         Args:
             sources: a path, bytes, PIL image or ``(H, W, 3)`` uint8 RGB array, or a list of these.
             tta: test-time augmentation of both stages.
+            bgr: arrays hold blue first, as OpenCV reads them.
 
         Returns:
             One prediction for each source, in order; always a list.
@@ -210,7 +218,7 @@ class Cascade:
         """
         several = isinstance(sources, Sequence) and not isinstance(sources, (str, bytes))
         results = []
-        for result in self.predict_iter(sources if several else [sources], tta=tta):  # type: ignore[list-item, arg-type]
+        for result in self.predict_iter(sources if several else [sources], tta=tta, bgr=bgr):  # type: ignore[list-item, arg-type]
             if isinstance(result, Failure):
                 raise result.error
             results.append(result)
@@ -222,6 +230,7 @@ class Cascade:
         *,
         tta: TestTimeAugmentation = "none",
         batch_size: int = 1,
+        bgr: bool = False,
     ) -> Iterator[Prediction | Failure]:
         """Predict a stream of images in constant memory, one result for each, in order.
 
@@ -229,16 +238,16 @@ class Cascade:
             sources: any iterable of paths, bytes, PIL images or arrays.
             tta: ``none``; ``flips`` averages 4 views; ``dihedral`` averages 8.
             batch_size: images that pass the networks together; larger pays on CUDA only.
+            bgr: arrays hold blue first, as OpenCV reads them; files know their own order.
         """
         _check_tta(tta)
         iterator = iter(sources)
         while chunk := list(itertools.islice(iterator, max(1, batch_size))):
-            yield from self._predict_chunk(chunk, tta)
+            yield from self._predict_chunk([self._read(item, bgr=bgr) for item in chunk], tta)
 
     def _predict_chunk(
-        self, sources: Sequence[ImageSource | LoadedImage], tta: TestTimeAugmentation
+        self, read: Sequence[LoadedImage | Failure], tta: TestTimeAugmentation
     ) -> Iterator[Prediction | Failure]:
-        read = [self._read(source) for source in sources]
         loaded = [item for item in read if isinstance(item, LoadedImage)]
         maps = segment(self.segmenter, [item.pixels for item in loaded], tta=tta)
         joined = [
@@ -257,11 +266,11 @@ class Cascade:
             else:
                 yield self._prediction(image, probability, *cut, next(judged))
 
-    def _read(self, source: ImageSource | LoadedImage) -> LoadedImage | Failure:
+    def _read(self, source: ImageSource | LoadedImage, *, bgr: bool) -> LoadedImage | Failure:
         if isinstance(source, LoadedImage):
             return source
         try:
-            return read_image(source, limits=self.limits)
+            return read_image(source, limits=self.limits, bgr=bgr)
         except CascadeError as error:
             return Failure(source_name(source), error)
 
@@ -282,7 +291,8 @@ class Cascade:
         crop: MaskedCrop,
         judged: np.ndarray,
     ) -> Prediction:
-        warnings = [*image.warnings, *lesion.warnings]
+        doubts = plausibility_warnings(image.pixels)
+        warnings = [*image.warnings, *doubts, *lesion.warnings]
         abstains = not lesion.found and self.policy.uses_mask and self.policy.on_empty == "abstain"
         if not lesion.found and self.policy.uses_mask:
             outcome = "no label is given" if abstains else "the whole image was classified"

@@ -19,6 +19,7 @@ from cascade.imaging.paths import (
     printable,
     safe_stem,
 )
+from cascade.imaging.plausibility import plausibility_warnings
 from cascade.imaging.read import ImageSource, read_image, read_shape
 from cascade.imaging.resize import resize_pixels, resize_probability
 from cascade.imaging.write import write_image, write_mask
@@ -34,6 +35,7 @@ __all__ = [
     "displayed_shape",
     "expand_sources",
     "iter_image_paths",
+    "plausibility_warnings",
     "printable",
     "read_image",
     "read_mask",
