@@ -175,13 +175,24 @@ def test_names_cannot_leave_the_image_folder(tmp_path, name):
         rows(tmp_path, f"name,class\nok,benign\n{name},benign\n")
 
 
-def test_link_out_of_the_image_folder_is_refused(tmp_path):
-    secret = tmp_path / "secret.jpg"
+def test_folder_in_a_name_that_links_out_of_the_image_folder_is_refused(tmp_path):
+    secret = tmp_path / "elsewhere" / "a.jpg"
+    secret.parent.mkdir()
     secret.write_bytes(b"x")
-    path = make_table(tmp_path, "name,class\na.jpg,benign\n")
-    (tmp_path / "images_all" / "a.jpg").symlink_to(secret)
+    path = make_table(tmp_path, "name,class\nsub/a.jpg,benign\n")
+    (tmp_path / "images_all").mkdir(exist_ok=True)
+    (tmp_path / "images_all" / "sub").symlink_to(secret.parent)
     with pytest.raises(DataError, match="link"):
         read_table(path)
+
+
+def test_image_that_its_owner_linked_into_the_folder_is_found(tmp_path):
+    original = tmp_path / "original.jpg"
+    original.write_bytes(b"x")
+    path = make_table(tmp_path, "name,class\na.jpg,benign\n")
+    (tmp_path / "images_all").mkdir(exist_ok=True)
+    (tmp_path / "images_all" / "a.jpg").symlink_to(original)
+    assert read_table(path)[0].image_path.resolve() == original
 
 
 def test_images_may_lie_in_subfolders(tmp_path):

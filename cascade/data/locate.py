@@ -127,8 +127,9 @@ class FileFinder:
 
     def _inside(self, parent: str, last: str) -> Path:
         path = self.root / parent / last
-        linked = parent != "." or path.is_symlink()
-        if linked and not path.resolve().is_relative_to(self.root.resolve()):
+        # a link right in the folder was put there by its owner, for instance by prepare --link;
+        # a folder in a name comes from the table, and must not lead anywhere else
+        if parent != "." and not path.resolve().is_relative_to(self.root.resolve()):
             raise DataError(
                 f"{path}: is a link that leads out of {self.root}; "
                 "copy the file, or name the folder that the files are in"
