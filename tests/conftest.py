@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from cascade.data.synthetic import (
     SyntheticConfig,
@@ -13,6 +14,16 @@ from cascade.data.synthetic import (
 )
 from cascade.masking import MaskPolicy
 from cascade.pipeline import Cascade
+
+# the same examples on every run, and no failure because a machine is busy
+settings.register_profile(
+    "steady",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("steady")
 
 
 class FakeSegmenter:
