@@ -12,6 +12,7 @@ from typing import Any
 from cascade.version import __version__
 
 _PUBLIC = {
+    "Cascade": "cascade.pipeline",
     "CascadeError": "cascade.errors",
     "CascadeWarning": "cascade.errors",
     "ClassifierConfig": "cascade.config",
