@@ -20,7 +20,7 @@ from cascade.models.classifier import Classifier
 from cascade.models.device import describe_device, resolve_device
 from cascade.models.network import inference_mode
 from cascade.training.loop import Row, Task, Trainer, deterministic, log, quiet_worker
-from cascade.training.run import open_run, provenance
+from cascade.training.run import open_run, provenance, say_start
 
 if TYPE_CHECKING:
     from cascade.data.splits import Splits
@@ -36,7 +36,7 @@ def train_classifier(
     config: ClassifierConfig | None = None,
     training: ClassificationTrainConfig | None = None,
     policy: MaskPolicy | None = None,
-    weights: str = "imagenet",
+    weights: str = "none",
     output: str | Path = "models/classifier",
     device: str = "auto",
     resume: bool = False,
@@ -94,6 +94,7 @@ def train_classifier(
     open_run(folder, settings, resume=resume, overwrite=overwrite)
     network.provenance.update(provenance(table, splits, settings))
     network.to(chosen)
+    say_start(weights)
     log.info(
         "training %s on %s: %d crops (%d malignant), %d to validate",
         network.config.architecture, describe_device(chosen), len(data), data.labels.sum(),

@@ -17,7 +17,7 @@ from cascade.models.device import describe_device, resolve_device
 from cascade.models.network import inference_mode
 from cascade.models.segmenter import Segmenter
 from cascade.training.loop import Row, Task, Trainer, deterministic, log, quiet_worker
-from cascade.training.run import open_run, provenance
+from cascade.training.run import open_run, provenance, say_start
 
 if TYPE_CHECKING:
     from cascade.data.splits import Splits
@@ -30,7 +30,7 @@ def train_segmenter(
     *,
     config: SegmenterConfig | None = None,
     training: TrainConfig | None = None,
-    weights: str = "imagenet",
+    weights: str = "none",
     output: str | Path = "models/segmenter",
     device: str = "auto",
     resume: bool = False,
@@ -77,6 +77,7 @@ def train_segmenter(
     open_run(folder, settings, resume=resume, overwrite=overwrite)
     network.provenance.update(provenance(table, splits, settings))
     network.to(chosen)
+    say_start(weights)
     log.info(
         "training %s %s on %s: %d images, %d to validate",
         network.config.encoder, config.decoder, describe_device(chosen), len(data), len(held_out),
