@@ -12,6 +12,22 @@ from typing import Any
 from cascade.version import __version__
 
 _PUBLIC = {
+    "Cascade": "cascade.pipeline",
+    "Failure": "cascade.pipeline",
+    "Prediction": "cascade.pipeline",
+    "Segmenter": "cascade.models.segmenter",
+    "Classifier": "cascade.models.classifier",
+    "read_table": "cascade.data.tables",
+    "make_splits": "cascade.data.splits",
+    "SegmentationDataset": "cascade.data.datasets",
+    "ClassificationDataset": "cascade.data.datasets",
+    "train_segmenter": "cascade.training.segmentation",
+    "train_classifier": "cascade.training.classification",
+    "evaluate_segmenter": "cascade.evaluation.stages",
+    "evaluate_classifier": "cascade.evaluation.stages",
+    "evaluate_cascade": "cascade.evaluation.stages",
+    "SegmentationTrainConfig": "cascade.config",
+    "ClassificationTrainConfig": "cascade.config",
     "CascadeError": "cascade.errors",
     "CascadeWarning": "cascade.errors",
     "ClassifierConfig": "cascade.config",
