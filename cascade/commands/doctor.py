@@ -66,7 +66,8 @@ def _main(argv: Sequence[str] | None) -> int:
         say(f"{finding.state:<6} {finding.subject:<28} {finding.message}")
     errors = sum(finding.state == "error" for finding in findings)
     say()
-    say(f"{errors} errors" if errors else "everything that is needed is there")
+    found = f"{errors} error{'s' * (errors > 1)} found"
+    say(found if errors else "everything that is needed is there")
     return PARTIAL if errors else OK
 
 
