@@ -84,7 +84,7 @@ def provenance(table: Table, splits: Splits, settings: Mapping[str, Any]) -> dic
         "table": {"name": table.path.name, "images": len(table), "digest": table.digest},
         "splits": {"seed": splits.seed, "fraction": splits.fraction, "digest": splits.digest},
         "trained_on": image_marks([*splits.train, *splits.validation]),
-        "settings": dict(settings),
+        "settings": {**settings, "encoder_weights": Path(settings["encoder_weights"]).name},
     }
 
 
