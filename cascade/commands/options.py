@@ -61,8 +61,9 @@ def add_training(parser: CommandParser, *, output: str) -> None:
         "--encoder_weights",
         "--weights",
         type=str,
-        default="imagenet",
-        help="weights to start from: imagenet (downloaded), none, or a local .pth or .safetensors",
+        default="none",
+        help="weights to start from: none (random), imagenet (downloaded; trains much better), or "
+        "a local .pth or .safetensors file",
     )
     parser.add_argument(
         "--output",
