@@ -205,7 +205,7 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, weights, suffix):
 
 
 def test_a_missing_file_is_named_with_advice():
-    with pytest.raises(PretrainedWeightsError, match="absent.pth.*no such file.*none.*imagenet"):
+    with pytest.raises(PretrainedWeightsError, match=r"absent\.pth.*no such file.*none.*imagenet"):
         Classifier.build(CLASSIFIER, weights="absent.pth")
 
 
