@@ -12,6 +12,23 @@ from typing import Any
 from cascade.version import __version__
 
 _PUBLIC = {
+    "Cascade": "cascade.pipeline",
+    "Failure": "cascade.pipeline",
+    "Prediction": "cascade.pipeline",
+    "Segmenter": "cascade.models.segmenter",
+    "Classifier": "cascade.models.classifier",
+    "read_table": "cascade.data.tables",
+    "make_splits": "cascade.data.splits",
+    "SegmentationDataset": "cascade.data.datasets",
+    "ClassificationDataset": "cascade.data.datasets",
+    "train_segmenter": "cascade.training.segmentation",
+    "train_classifier": "cascade.training.classification",
+    "evaluate": "cascade.evaluation.stages:evaluate_cascade",
+    "evaluate_classifier": "cascade.evaluation.stages",
+    "evaluate_segmenter": "cascade.evaluation.stages",
+    "read_image": "cascade.imaging",
+    "SegmentationTrainConfig": "cascade.config",
+    "ClassificationTrainConfig": "cascade.config",
     "CascadeError": "cascade.errors",
     "CascadeWarning": "cascade.errors",
     "ClassifierConfig": "cascade.config",
@@ -26,7 +43,8 @@ __all__ = ["__version__", *sorted(_PUBLIC)]
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'cascade' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    module, _, renamed = _PUBLIC[name].partition(":")
+    value = getattr(importlib.import_module(module), renamed or name)
     globals()[name] = value
     return value
 

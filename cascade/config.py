@@ -7,6 +7,8 @@ same checks. A field's help text, limits and short flag stand beside its default
 from __future__ import annotations
 
 import difflib
+import math
+import numbers
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -51,17 +53,20 @@ def setting(
 
 
 def check_settings(config: Any) -> None:
-    """Check each field against its choices and limits.
+    """Check each field against its type, choices and limits.
 
     Raises:
-        ConfigError: a value is not one of the choices or is outside its limits.
+        ConfigError: a value has another type, is not one of the choices or is outside its limits.
     """
     hints = typing.get_type_hints(type(config))
     for item in fields(config):
-        value = getattr(config, item.name)
-        choices = typing.get_args(hints[item.name])
-        if typing.get_origin(hints[item.name]) is Literal and value not in choices:
-            raise ConfigError(f"{item.name} is {value!r}; choose from {', '.join(choices)}")
+        value, hint = getattr(config, item.name), hints[item.name]
+        if typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
+            choices = ", ".join(typing.get_args(hint))
+            raise ConfigError(f"{item.name} is {value!r}; choose from {choices}")
+        if not _fits(value, hint):
+            kind = hint.__name__ if isinstance(hint, type) else hint
+            raise ConfigError(f"{item.name} is {value!r}; it must be of type {kind}")
         low, high = item.metadata.get("minimum"), item.metadata.get("maximum")
         if value is None or isinstance(value, (str, bool)) or (low is None and high is None):
             continue
@@ -71,6 +76,22 @@ def check_settings(config: Any) -> None:
             if too_low or too_high:
                 limits = f"at least {low}" if high is None else f"within [{low}, {high}]"
                 raise ConfigError(f"{item.name} is {number}; it must be {limits}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value has the annotated type; an integer is a number too, a switch is not."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return value in parts
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        kinds = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return len(value) == len(kinds) and all(map(_fits, value, kinds))
+    if parts:  # a union
+        return any(_fits(value, part) for part in parts)
+    kind = {int: numbers.Integral, float: numbers.Real}.get(hint, hint)
+    return isinstance(value, kind) and (hint is bool or not isinstance(value, bool))
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -91,9 +112,11 @@ def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:
     for key in values:
         if key not in known:
             raise ConfigError(f"{cls.__name__}: unknown setting {key!r}{did_you_mean(key, known)}")
-    return cls(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    )
+    return cls(**{key: _tuples(value) for key, value in values.items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def did_you_mean(name: str, known: typing.Iterable[str]) -> str:
@@ -223,28 +246,29 @@ class ClassificationTrainConfig(TrainConfig):
     balanced_sampling: bool = setting(
         False, "draw both classes equally often instead of each image once"
     )
-    average: float = setting(
-        0.0,
-        "decay of the exponential moving average of the weights; 0 switches it off",
-        minimum=0.0,
-        maximum=0.99999,
-    )
 
 
 def weight_shrinkage(config: TrainConfig) -> float:
     """By how much weight decay alone shrinks the weights, per step, once momentum has built up.
 
-    For sgd with coupled decay each step subtracts ``learning_rate * weight_decay * w`` and
-    momentum accumulates it to ``/(1 - momentum)`` (Loshchilov & Hutter 2019, eq. 1-2). For adamw
-    it is ``learning_rate * weight_decay``. For adam the decay enters the normalised gradient: from
-    about the size of the gradient on it replaces it, so ``weight_decay`` above 0.01 counts as 1.
+    For adamw it is ``learning_rate * weight_decay``. For sgd with coupled decay and momentum the
+    weights follow ``w[t+1] = (1 + momentum - pull) * w[t] - momentum * w[t-1]`` with ``pull =
+    learning_rate * weight_decay``; their size falls by the larger root of that recurrence, about
+    ``pull / (1 - momentum)`` while that is small. With a strong pull the weights swing through
+    zero and their size falls by ``1 - sqrt(momentum)``. Adam normalises the decay together with
+    the gradient, so no such number holds for it; see :func:`shrinkage_warning`.
 
     Returns:
-        A fraction; 0.001 halves every weight in about 700 steps.
+        A fraction; 0.001 halves every weight in about 700 steps. Negative where they grow.
     """
-    if config.optimizer == "sgd":
-        return config.learning_rate * config.weight_decay / (1 - config.momentum)
-    return config.learning_rate * config.weight_decay
+    pull = config.learning_rate * config.weight_decay
+    if config.optimizer != "sgd":
+        return pull
+    middle = (1 + config.momentum - pull) / 2
+    beneath = middle**2 - config.momentum
+    if beneath < 0:
+        return 1 - math.sqrt(config.momentum)
+    return 1 - (abs(middle) + math.sqrt(beneath))
 
 
 def shrinkage_warning(config: TrainConfig, *, steps: int) -> str | None:
@@ -256,9 +280,9 @@ def shrinkage_warning(config: TrainConfig, *, steps: int) -> str | None:
     """
     shrinkage = weight_shrinkage(config)
     coupled_adam = config.optimizer == "adam" and config.weight_decay >= 0.01
-    if not coupled_adam and shrinkage * steps <= 1.0:
+    if not coupled_adam and abs(shrinkage) * steps <= 1.0:
         return None
-    kept = max(0.0, 1.0 - shrinkage) ** steps
+    kept = math.exp(min(700.0, steps * math.log(max(1e-300, 1.0 - shrinkage))))
     detail = (
         "adam divides coupled decay by its own size, so it competes with the gradient itself"
         if coupled_adam

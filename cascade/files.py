@@ -65,9 +65,9 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write UTF-8 text atomically."""
+    """Write UTF-8 text atomically; broken bytes of a file name are escaped."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path: str | os.PathLike[str], document: Any) -> None:
@@ -103,8 +103,13 @@ def _finite(value: Any) -> Any:
 
 
 def csv_cell(value: Any) -> Any:
-    """Make one cell safe to open in a spreadsheet: text that looks like a formula gets a quote."""
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+    """Make one cell safe to open in a spreadsheet: text that looks like a formula gets a quote.
+
+    Text that has such quotes already gets one more, so that taking one off gives it back.
+    """
+    if hasattr(value, "item"):  # numpy scalars
+        value = value.item()
+    if isinstance(value, str) and value.lstrip("'").startswith(_FORMULA_STARTS):
         return "'" + value
     if isinstance(value, float):
         return f"{value:.9g}" if math.isfinite(value) else ""
@@ -114,15 +119,19 @@ def csv_cell(value: Any) -> Any:
 def csv_line(values: Iterable[Any]) -> str:
     """One CSV line with safe cells, ending in a newline."""
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow([csv_cell(value) for value in values])
-    return buffer.getvalue()
+    # with "\n" alone csv would leave a carriage return unquoted, and a reader see two rows
+    csv.writer(buffer, lineterminator="\r\n").writerow([csv_cell(value) for value in values])
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
 def write_csv(
     path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
 ) -> None:
     """Write rows under the given columns atomically; a missing key is an empty cell."""
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         file.write(csv_line(columns))
         for row in rows:
             file.write(csv_line(row.get(column) for column in columns))

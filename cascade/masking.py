@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 import cv2
 import numpy as np
 
+from cascade.config import did_you_mean
 from cascade.errors import ConfigError, EmptyMaskError, ShapeError
 from cascade.imaging.resize import resize_pixels, resize_probability
 
@@ -87,10 +88,9 @@ class MaskPolicy:
             value = getattr(self, name)
             if not (isinstance(value, (int, float)) and 0 <= value <= limit):
                 raise ConfigError(f"mask policy: {name} is {value!r}, not within [0, {limit}]")
-        fill = tuple(self.fill)
-        if len(fill) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in fill):
-            raise ConfigError(f"mask policy: fill is {self.fill!r}, not three integers in 0..255")
-        object.__setattr__(self, "fill", fill)
+        if not isinstance(self.fill_holes, bool):
+            raise ConfigError(f"mask policy: fill_holes is {self.fill_holes!r}, not true or false")
+        object.__setattr__(self, "fill", _checked_fill(self.fill))
 
     @property
     def uses_mask(self) -> bool:
@@ -104,10 +104,12 @@ class MaskPolicy:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> MaskPolicy:
         """Read a policy back; unknown keys are an error."""
-        unknown = set(values) - {item.name for item in fields(cls)}
-        if unknown:
-            raise ConfigError(f"mask policy: unknown settings {sorted(unknown)}")
-        return cls(**{**values, "fill": tuple(values.get("fill", cls.fill))})
+        known = [item.name for item in fields(cls)]
+        for key in values:
+            if key not in known:
+                hint = did_you_mean(key, known)
+                raise ConfigError(f"mask policy: unknown setting {key!r}{hint}")
+        return cls(**values)
 
     @classmethod
     def from_mode(cls, mode: str, **changes: Any) -> MaskPolicy:
@@ -123,6 +125,13 @@ class MaskPolicy:
         return next(
             name for name, pair in MASK_MODES.items() if pair == (self.frame, self.background)
         )
+
+
+def _checked_fill(fill: Any) -> tuple[int, int, int]:
+    values = tuple(fill) if isinstance(fill, (tuple, list)) else ()
+    if len(values) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in values):
+        raise ConfigError(f"mask policy: fill is {fill!r}, not three integers in 0..255")
+    return values
 
 
 MASK_MODES: dict[str, tuple[Frame, Background]] = {
@@ -193,7 +202,7 @@ def find_lesion(
     Raises:
         ShapeError: the map is not two-dimensional, or has values outside [0, 1] or NaN.
     """
-    if probability.ndim != 2 or probability.dtype.kind != "f":
+    if probability.ndim != 2 or probability.dtype.kind != "f" or not probability.size:
         raise ShapeError(
             f"a probability map is (H, W) float, got {probability.shape} {probability.dtype}",
             expected="(H, W) float",
@@ -245,7 +254,7 @@ def lesion_from_mask(
 
 
 def _check_mask(mask: np.ndarray) -> None:
-    if mask.ndim != 2 or mask.dtype != np.bool_:
+    if mask.ndim != 2 or mask.dtype != np.bool_ or not mask.size:  # OpenCV crashes without pixels
         raise ShapeError(
             f"a mask is (H, W) bool, got {mask.shape} {mask.dtype}; compare it with a threshold",
             expected="(H, W) bool",
@@ -311,10 +320,11 @@ def apply_mask(image: np.ndarray, lesion: Lesion, policy: MaskPolicy, *, size: i
         ShapeError: image and mask differ in ``H, W``.
         EmptyMaskError: there is no lesion and ``policy.on_empty`` is ``raise``.
     """
-    if image.shape[:2] != lesion.mask.shape or image.ndim != 3 or image.dtype != np.uint8:
+    if image.shape != (*lesion.mask.shape, 3) or image.dtype != np.uint8:
         raise ShapeError(
-            f"image {image.shape} {image.dtype} does not fit mask {lesion.mask.shape}",
-            expected=lesion.mask.shape,
+            f"image {image.shape} {image.dtype} does not fit mask {lesion.mask.shape}; it must be "
+            "(H, W, 3) uint8 RGB with the mask's height and width",
+            expected=(*lesion.mask.shape, 3),
             actual=image.shape,
         )
     whole = (0, 0, *image.shape[:2])
@@ -330,8 +340,8 @@ def apply_mask(image: np.ndarray, lesion: Lesion, policy: MaskPolicy, *, size: i
     pixels = resize_pixels(_window(image, box, policy.fill), size)
     if policy.background == "keep":
         return MaskedCrop(pixels, box)
-    visible = resize_probability(_window(lesion.mask.astype(np.float32), box, 0.0), (size, size))
-    opacity = _opacity(visible, policy, unit=_box_side(lesion.box, box) * size)
+    inside = _inside(_window(lesion.mask.astype(np.float32), box, 0.0), size)
+    opacity = _opacity(inside, policy, unit=_box_side(lesion.box, box) * size)
     return MaskedCrop(_blend(pixels, opacity, policy.fill), box)
 
 
@@ -343,9 +353,17 @@ def _box_side(lesion_box: Box, box: Box) -> float:
     )
 
 
-def _opacity(coverage: np.ndarray, policy: MaskPolicy, *, unit: float) -> np.ndarray:
+def _inside(mask: np.ndarray, size: int) -> np.ndarray:
+    """The mask ``(h, w)`` float32 at the crop's size; a tiny lesion still marks one pixel."""
+    inside: np.ndarray = resize_probability(mask, (size, size)) >= 0.5
+    if inside.any() or not mask.any():
+        return inside
+    covered = cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA)
+    return np.asarray(covered == covered.max())
+
+
+def _opacity(inside: np.ndarray, policy: MaskPolicy, *, unit: float) -> np.ndarray:
     """How much of each pixel stays, in [0, 1]; ``unit`` is the lesion's longer side in pixels."""
-    inside = coverage >= 0.5
     if policy.background == "hard":
         return inside.astype(np.float32)
     distance = cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)

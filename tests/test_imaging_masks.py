@@ -222,3 +222,13 @@ def test_mask_and_image_must_agree():
     with pytest.raises(ShapeError, match="agree") as caught:
         check_mask(np.zeros((6, 4), bool), like=image)
     assert (caught.value.expected, caught.value.actual) == ((4, 6), (6, 4))
+
+
+def test_predicted_mask_is_cut_at_128_whatever_it_looks_like(tmp_path):
+    gray = np.tile(np.arange(256, dtype=np.uint8), (64, 1))
+    gray[0, :] = gray[-1, :] = 255
+    path = tmp_path / "predicted.png"
+    Image.fromarray(gray).save(path)
+    with pytest.raises(ImageError):
+        read_mask(path)
+    assert np.array_equal(read_mask(path, predicted=True), gray > 128)

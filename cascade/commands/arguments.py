@@ -95,34 +95,54 @@ class CommandParser(jsonargparse.ArgumentParser):
         """Replace hyphens by underscores in the long flags that this parser knows.
 
         A configuration file that is not found from the current folder is taken from the
-        repository, so that ``--config configs/segmentation.yaml`` works from anywhere.
+        repository, so that ``--config configs/segmentation.yaml`` works from anywhere. It is put
+        first, so that flags win over it wherever they stand.
         """
         known = set(self._option_string_actions)
-        result = []
+        files: list[str] = []
+        result: list[str] = []
         for argument in args:
             flag, equals, value = argument.partition("=")
             spelled = "--" + flag[2:].replace("-", "_")
-            known_flag = flag.startswith("--") and flag not in known and spelled in known
-            result.append(spelled + equals + value if known_flag else argument)
-        for position, argument in enumerate(result):
-            if position and result[position - 1] == "--config" and not Path(argument).exists():
-                shipped = REPOSITORY / argument
-                result[position] = str(shipped) if shipped.is_file() else argument
-        return result
+            if flag.startswith("--") and flag not in known and spelled in known:
+                argument = spelled + equals + value
+            if files and files[-1] == "--config":
+                files.append(_shipped(argument))
+            elif flag == "--config":
+                files += ["--config", _shipped(value)] if equals else ["--config"]
+            else:
+                result.append(argument)
+        return files + result
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line that names the flag, and the nearest known one; exit with 2."""
         text = " ".join(str(message).split())
         text = text.replace('Parser key "', 'option "').replace("a typing.Literal", "one of ")
         text = re.sub(r"a <class '(\w+)'>", r"\1", text)
-        known = [flag for flag in self._option_string_actions if flag.startswith("--")]
-        for word in re.findall(r"--[\w-]+|Option '(\w+)'", text) and re.findall(r"[\w-]+", text):
-            flag = "--" + word.lstrip("-")
-            if word.startswith("--") or f"Option '{word}'" in text:
-                text += did_you_mean(flag, known)
-                break
-        sys.stderr.write(f"{self.prog}: error: {text}\n")
+        text = re.sub(
+            r"^Unexpected config:.*", "the file of --config holds no lines of NAME: VALUE", text
+        )
+        sys.stderr.write(f"{self.prog}: error: {text}{self._hint(text)}\n")
         raise SystemExit(USAGE)
+
+    def _hint(self, text: str) -> str:
+        """The nearest known word to the first unknown flag, setting or choice in a message."""
+        flags = list(self._option_string_actions)
+        setting = re.search(r"Option '([\w.-]+)' is not accepted", text)
+        if setting:
+            known = [flag[2:] for flag in flags if flag.startswith("--")]
+            return did_you_mean(setting[1].replace("-", "_"), known)
+        choice = re.search(r"one of \[(.*?)\]\. Got value: (\S+)", text)
+        if choice:
+            return did_you_mean(choice[2], re.findall(r"'([^']+)'", choice[1]))
+        words = re.findall(r"(?<!\S)--?[a-zA-Z][\w-]*", text)
+        return next((did_you_mean(word, flags) for word in words if word not in flags), "")
+
+
+def _shipped(path: str) -> str:
+    """A configuration file of the repository, where the current folder has none of that name."""
+    inside = REPOSITORY / path
+    return str(inside) if not Path(path).exists() and inside.is_file() else path
 
 
 class _HelpFormatter(jsonargparse.DefaultHelpFormatter):

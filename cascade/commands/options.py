@@ -55,14 +55,25 @@ def add_device(parser: CommandParser) -> None:
     )
 
 
+def add_cutoff(parser: CommandParser) -> None:
+    """Add ``--cutoff``."""
+    parser.add_argument(
+        "--cutoff",
+        type=float,
+        default=None,
+        help="probability from which a case is malignant; by default the one in the file",
+    )
+
+
 def add_training(parser: CommandParser, *, output: str) -> None:
     """Add what both training commands have beside their settings."""
     parser.add_argument(
         "--encoder_weights",
         "--weights",
         type=str,
-        default="imagenet",
-        help="weights to start from: imagenet (downloaded), none, or a local .pth or .safetensors",
+        default="none",
+        help="weights to start from: none (random), imagenet (downloaded; trains much better), or "
+        "a local .pth or .safetensors file",
     )
     parser.add_argument(
         "--output",

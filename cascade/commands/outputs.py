@@ -29,7 +29,9 @@ def finish_training(output: str, metrics: Mapping[str, Any]) -> None:
     from cascade.evaluation.plots import plot_history, read_history
 
     folder = Path(output)
-    plot_history(read_history(folder / "history.csv"), folder / "curves.png")
+    history = read_history(folder / "history.csv")
+    history.pop("seconds", None)
+    plot_history(history, folder / "curves.png")
     best = metrics["validation"]
     say(f"best epoch {best['epoch']:.0f}: {metrics['monitor']} {best[metrics['monitor']]:.4f}")
     say(f"written: {folder / 'best.safetensors'}, history.csv, curves.png, config.yaml")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from cascade.commands.arguments import OK, PARTIAL, CommandParser, default_folder, run
-from cascade.commands.options import add_device, add_switch
+from cascade.commands.options import add_cutoff, add_device, add_switch
 from cascade.commands.outputs import say
 from cascade.errors import ConfigError, DataError, ImageError
 from cascade.files import csv_line
@@ -61,12 +61,7 @@ def build_parser() -> CommandParser:
         default="none",
         help="test-time augmentation: average 1, 4 or 8 views",
     )
-    parser.add_argument(
-        "--cutoff",
-        type=float,
-        default=None,
-        help="probability from which the label is malignant; by default the one in the file",
-    )
+    add_cutoff(parser)
     parser.add_argument("--batch_size", type=int, default=1, help="images at a time; 32 on CUDA")
     parser.add_argument(
         "--max_megapixels", type=float, default=50.0, help="larger images get an error row"

@@ -170,7 +170,7 @@ def _compare(truth_path: Path, predicted_path: Path, *, resize: bool) -> tuple[P
     """Count pixels at the truth's size; say whether the prediction was scaled to it."""
     from cascade.imaging import read_mask
 
-    truth, mask = read_mask(truth_path), read_mask(predicted_path)
+    truth, mask = read_mask(truth_path), read_mask(predicted_path, predicted=True)
     if mask.shape == truth.shape:
         return count_pixels(truth, mask), False
     if not resize:
@@ -179,7 +179,9 @@ def _compare(truth_path: Path, predicted_path: Path, *, resize: bool) -> tuple[P
             f"{truth.shape[1]}x{truth.shape[0]}; scale it to the original size, or give "
             "--resize-masks"
         )
-    return count_pixels(truth, read_mask(predicted_path, shape=truth.shape, resize=True)), True
+    return count_pixels(
+        truth, read_mask(predicted_path, shape=truth.shape, resize=True, predicted=True)
+    ), True
 
 
 def _groups_of(stems: Sequence[str], table: str | None) -> list[str] | None:

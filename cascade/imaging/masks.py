@@ -29,6 +29,7 @@ def read_mask(
     *,
     shape: tuple[int, int] | None = None,
     resize: bool = False,
+    predicted: bool = False,
 ) -> np.ndarray:
     """Read a mask whose lesion is 1 of 0/1 or white of black/white.
 
@@ -41,6 +42,8 @@ def read_mask(
         path: the mask's file.
         shape: ``(H, W)`` of the displayed image that the mask belongs to.
         resize: scale a mask of another size to ``shape``, by nearest neighbour.
+        predicted: a network made the mask, so gray areas are cut at 128 and any form is taken as
+            it is. A human mask like that is a mistake and refused.
 
     Returns:
         ``(H, W)`` bool.
@@ -54,10 +57,11 @@ def read_mask(
     decoded = decode(data, header, limits=_LIMITS, name=name)
     with decoding(name):
         values = _gray_values(decoded.picture, name)
-    mask = _binarise(values, name)
+    mask = _binarise(values, name, check_levels=not predicted)
     if not decoded.oriented:
         mask = apply_orientation(mask, header.orientation)
-    _refuse_inverted(mask, name)
+    if not predicted:
+        _refuse_inverted(mask, name)
     return mask if shape is None else _fit(mask, shape, resize=resize, name=name)
 
 
@@ -92,7 +96,7 @@ def _plain_array(image: Image.Image, name: str) -> np.ndarray:
     return np.asarray(image)
 
 
-def _binarise(values: np.ndarray, name: str) -> np.ndarray:
+def _binarise(values: np.ndarray, name: str, *, check_levels: bool) -> np.ndarray:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise ImageError(f"{name}: the mask has values from {low} to {high}; save it as 0/255")
@@ -100,6 +104,8 @@ def _binarise(values: np.ndarray, name: str) -> np.ndarray:
         return values.astype(bool)
     levels = reduce_depth(values) if high > 255 else values.astype(np.uint8)
     mask = np.asarray(levels > 128)
+    if not check_levels:
+        return mask
     if int(levels.max()) <= _MIDDLE[1]:
         raise ImageError(
             f"{name}: the brightest value of the mask is {high}, neither 1 nor white, so what "

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from cascade.config import CLASSES, ClassificationTrainConfig, ClassifierConfig, to_dict
@@ -19,8 +19,8 @@ from cascade.metrics.classification import cutoff_at_sensitivity
 from cascade.models.classifier import Classifier
 from cascade.models.device import describe_device, resolve_device
 from cascade.models.network import inference_mode
-from cascade.training.loop import Row, Task, Trainer, deterministic, log, quiet_worker
-from cascade.training.run import open_run, provenance
+from cascade.training.loop import Row, Task, Trainer, deterministic, log, quiet_worker, seeded
+from cascade.training.run import open_run, provenance, say_start
 
 if TYPE_CHECKING:
     from cascade.data.splits import Splits
@@ -36,7 +36,7 @@ def train_classifier(
     config: ClassifierConfig | None = None,
     training: ClassificationTrainConfig | None = None,
     policy: MaskPolicy | None = None,
-    weights: str = "imagenet",
+    weights: str = "none",
     output: str | Path = "models/classifier",
     device: str = "auto",
     resume: bool = False,
@@ -74,8 +74,8 @@ def train_classifier(
         "encoder_weights": weights, "splits_digest": splits.digest,
     }  # fmt: skip
     folder = Path(output)
-    torch.manual_seed(training.seed)
-    network = Classifier.build(config, policy=policy, weights=weights)
+    with seeded(training.seed):
+        network = Classifier.build(config, policy=policy, weights=weights)
     train, validation = splits.parts(table)
     data = ClassificationDataset(
         train.records,
@@ -94,29 +94,32 @@ def train_classifier(
     open_run(folder, settings, resume=resume, overwrite=overwrite)
     network.provenance.update(provenance(table, splits, settings))
     network.to(chosen)
+    say_start(weights)
     log.info(
         "training %s on %s: %d crops (%d malignant), %d to validate",
         network.config.architecture, describe_device(chosen), len(data), data.labels.sum(),
         len(held_out),
     )  # fmt: skip
     counts = np.bincount(data.labels, minlength=len(CLASSES))
+    criterion = torch.nn.CrossEntropyLoss(
+        weight=class_weights.to(chosen), label_smoothing=training.label_smoothing
+    )
     task = Task(
         data=data,
-        loss=cross_entropy(class_weights.to(chosen), training.label_smoothing),
-        validate=lambda classifier: validate_classifier(classifier, held_out, training),
+        loss=lambda classifier, batch: classification_loss(classifier, batch, criterion),
+        validate=lambda classifier: validate_classifier(classifier, held_out, training, criterion),
         monitor="validation_roc_auc",
         weights=1.0 / counts[data.labels] if training.balanced_sampling else None,
     )
     with deterministic(training.deterministic):
         Trainer(network, task, training, folder).run(resume=resume)
     best = Classifier.load(folder / "best.safetensors", device=str(chosen))
-    labels, probabilities = predict_crops(best, held_out, training)
-    if 0 < labels.sum() < labels.size:
-        best.operating_points = {
-            f"{target:.2f}": cutoff_at_sensitivity(labels, probabilities, target)
-            for target in SENSITIVITIES
-        }
-        best.save(folder / "best.safetensors")
+    probabilities = malignant_probabilities(predict_logits(best, held_out, training))
+    best.operating_points = {
+        f"{target:.2f}": cutoff_at_sensitivity(held_out.labels, probabilities, target)
+        for target in SENSITIVITIES
+    }
+    best.save(folder / "best.safetensors")
     return best
 
 
@@ -139,58 +142,55 @@ def rarer_class_weights(labels: np.ndarray, weight: float) -> torch.Tensor:
     return weights
 
 
-def cross_entropy(weights: torch.Tensor, smoothing: float) -> Any:
-    """Weighted cross entropy, with the auxiliary heads' share where a network has such heads."""
-
-    def loss(classifier: Classifier, batch: list[torch.Tensor]) -> torch.Tensor:
-        crops, labels = batch
-        logits, auxiliary = classifier.forward_with_auxiliary(crops)
-        terms = [(1.0, logits)] + [(classifier.auxiliary_weight, other) for other in auxiliary]
-        return torch.stack(
-            [
-                share
-                * functional.cross_entropy(
-                    values.float(), labels, weight=weights, label_smoothing=smoothing
-                )
-                for share, values in terms
-            ]
-        ).sum()
-
+def classification_loss(
+    classifier: Classifier, batch: Sequence[torch.Tensor], criterion: torch.nn.Module
+) -> torch.Tensor:
+    """The criterion, with the auxiliary heads' share where a network has such heads."""
+    crops, labels = batch
+    logits, auxiliary = classifier.forward_with_auxiliary(crops)
+    loss: torch.Tensor = criterion(logits.float(), labels)
+    for other in auxiliary:
+        loss = loss + classifier.auxiliary_weight * criterion(other.float(), labels)
     return loss
 
 
-def predict_crops(
+def predict_logits(
     classifier: Classifier, data: ClassificationDataset, training: ClassificationTrainConfig
-) -> tuple[np.ndarray, np.ndarray]:
-    """Labels ``(N,)`` int64 and probabilities of malignant ``(N,)`` float64 over a data set."""
+) -> torch.Tensor:
+    """Logits ``(N, 2)`` float32 over a data set, divided by the temperature."""
     loader: DataLoader[Any] = DataLoader(
         data,
         batch_size=training.batch_size,
         num_workers=training.num_workers,
         worker_init_fn=quiet_worker,
     )
-    probabilities = []
     with inference_mode(classifier):
-        for crops, _ in loader:
-            logits = classifier(crops.to(classifier.device)).float() / classifier.temperature
-            probabilities.append(logits.softmax(dim=1)[:, 1].cpu().numpy().astype(np.float64))
-    return data.labels, np.concatenate(probabilities)
+        logits = [classifier(crops.to(classifier.device)).float() for crops, _ in loader]
+        return torch.cat(logits) / classifier.temperature
+
+
+def malignant_probabilities(logits: torch.Tensor) -> np.ndarray:
+    """``(N,)`` float64 probabilities of malignant."""
+    return logits.softmax(dim=1)[:, 1].cpu().numpy().astype(np.float64)
 
 
 def validate_classifier(
-    classifier: Classifier, data: ClassificationDataset, training: ClassificationTrainConfig
+    classifier: Classifier,
+    data: ClassificationDataset,
+    training: ClassificationTrainConfig,
+    criterion: torch.nn.Module,
 ) -> Row:
-    """Loss, accuracy and ROC AUC over the validation crops; the AUC is NaN for one class."""
-    from sklearn.metrics import log_loss, roc_auc_score
+    """The training loss, accuracy and ROC AUC over crops; the AUC of broken logits is NaN."""
+    from sklearn.metrics import roc_auc_score
 
-    labels, probabilities = predict_crops(classifier, data, training)
-    both = 0 < labels.sum() < labels.size
-    if not np.isfinite(probabilities).all():
-        return dict.fromkeys(
-            ("validation_loss", "validation_accuracy", "validation_roc_auc"), math.nan
-        )
+    logits = predict_logits(classifier, data, training)
+    loss = float(criterion(logits, torch.from_numpy(data.labels).to(logits.device)))
+    probabilities = malignant_probabilities(logits)
+    usable = bool(np.isfinite(probabilities).all())
     return {
-        "validation_loss": float(log_loss(labels, probabilities, labels=[0, 1])),
-        "validation_accuracy": float(((probabilities >= 0.5) == labels).mean()),
-        "validation_roc_auc": float(roc_auc_score(labels, probabilities)) if both else math.nan,
+        "validation_loss": loss,
+        "validation_accuracy": float(((probabilities >= 0.5) == data.labels).mean()),
+        "validation_roc_auc": (
+            float(roc_auc_score(data.labels, probabilities)) if usable else math.nan
+        ),
     }

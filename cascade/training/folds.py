@@ -32,7 +32,7 @@ def out_of_fold_masks(
     folds: int = 5,
     config: SegmenterConfig | None = None,
     training: TrainConfig | None = None,
-    weights: str = "imagenet",
+    weights: str = "none",
     output: str | Path = "models/oof",
     device: str = "auto",
     policy: MaskPolicy | None = None,

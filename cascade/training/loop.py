@@ -178,9 +178,7 @@ class Trainer:
         self.network.train()
         self.sampler.epoch = self.task.data.epoch = epoch
         losses: list[float] = []
-        devices = [self.network.device] if self.network.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.config.seed * 100_003 + epoch)
+        with seeded(self.config.seed * 100_003 + epoch, self.network.device):
             for batch in progress(self.loader, description=f"epoch {epoch + 1}", unit="batch"):
                 losses.append(self._step([item.to(self.network.device) for item in batch]))
                 if not math.isfinite(losses[-1]):
@@ -253,6 +251,15 @@ class Trainer:
 def quiet_worker(_: int) -> None:
     """One thread for each loader process; OpenCV's own threads would fight over the cores."""
     cv2.setNumThreads(0)
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Draw torch's random numbers from a seed, and give the caller's generator back after."""
+    devices = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import logging
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from cascade.version import __version__
 if TYPE_CHECKING:
     from cascade.data.splits import Splits
     from cascade.data.tables import Table
+
+log = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.yaml"
 
@@ -81,8 +84,17 @@ def provenance(table: Table, splits: Splits, settings: Mapping[str, Any]) -> dic
         "table": {"name": table.path.name, "images": len(table), "digest": table.digest},
         "splits": {"seed": splits.seed, "fraction": splits.fraction, "digest": splits.digest},
         "trained_on": image_marks([*splits.train, *splits.validation]),
-        "settings": dict(settings),
+        "settings": {**settings, "encoder_weights": Path(settings["encoder_weights"]).name},
     }
+
+
+def say_start(weights: str) -> None:
+    """Say what the weights start from, because random ones train much worse."""
+    if weights == "none":
+        log.info(
+            "starting from random weights; --encoder_weights imagenet downloads pretrained ones, "
+            "which train faster and better"
+        )
 
 
 def image_marks(names: Sequence[str]) -> list[str]:

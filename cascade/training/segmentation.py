@@ -16,8 +16,8 @@ from cascade.data.datasets import SegmentationDataset
 from cascade.models.device import describe_device, resolve_device
 from cascade.models.network import inference_mode
 from cascade.models.segmenter import Segmenter
-from cascade.training.loop import Row, Task, Trainer, deterministic, log, quiet_worker
-from cascade.training.run import open_run, provenance
+from cascade.training.loop import Row, Task, Trainer, deterministic, log, quiet_worker, seeded
+from cascade.training.run import open_run, provenance, say_start
 
 if TYPE_CHECKING:
     from cascade.data.splits import Splits
@@ -30,7 +30,7 @@ def train_segmenter(
     *,
     config: SegmenterConfig | None = None,
     training: TrainConfig | None = None,
-    weights: str = "imagenet",
+    weights: str = "none",
     output: str | Path = "models/segmenter",
     device: str = "auto",
     resume: bool = False,
@@ -64,8 +64,8 @@ def train_segmenter(
         "splits_digest": splits.digest,
     }  # fmt: skip
     folder = Path(output)
-    torch.manual_seed(training.seed)
-    network = Segmenter.build(config, weights=weights)
+    with seeded(training.seed):
+        network = Segmenter.build(config, weights=weights)
     train, validation = splits.parts(table)
     data = SegmentationDataset(
         train.records,
@@ -77,20 +77,14 @@ def train_segmenter(
     open_run(folder, settings, resume=resume, overwrite=overwrite)
     network.provenance.update(provenance(table, splits, settings))
     network.to(chosen)
+    say_start(weights)
     log.info(
         "training %s %s on %s: %d images, %d to validate",
         network.config.encoder, config.decoder, describe_device(chosen), len(data), len(held_out),
     )  # fmt: skip
-    dice = smp.losses.DiceLoss(mode="binary", from_logits=True)
-
-    def loss(segmenter: Segmenter, batch: list[torch.Tensor]) -> torch.Tensor:
-        images, masks = batch
-        logits, truth = segmenter(images).float()[:, None], masks.float()[:, None]
-        return dice(logits, truth) + functional.binary_cross_entropy_with_logits(logits, truth)
-
     task = Task(
         data=data,
-        loss=loss,
+        loss=lambda segmenter, batch: segmentation_loss(segmenter(batch[0]), batch[1]),
         validate=lambda segmenter: validate_segmenter(segmenter, held_out, training),
         monitor="validation_iou",
     )
@@ -99,10 +93,22 @@ def train_segmenter(
     return Segmenter.load(folder / "best.safetensors", device=str(chosen))
 
 
+def segmentation_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Dice loss over the batch plus binary cross entropy.
+
+    Args:
+        logits: ``(N, S, S)`` float.
+        masks: ``(N, S, S)`` integer, 0 or 1.
+    """
+    values, truth = logits.float()[:, None], masks.float()[:, None]
+    dice = smp.losses.DiceLoss(mode="binary", from_logits=True)(values, truth)
+    return dice + functional.binary_cross_entropy_with_logits(values, truth)
+
+
 def validate_segmenter(
     segmenter: Segmenter, data: SegmentationDataset, training: TrainConfig
 ) -> Row:
-    """Mean loss and mean IoU over images, at the network's size and threshold 0.5."""
+    """The training loss and the mean IoU over images, at the network's size, threshold 0.5."""
     loader: DataLoader[Any] = DataLoader(
         data,
         batch_size=training.batch_size,
@@ -114,11 +120,7 @@ def validate_segmenter(
         for images, masks in loader:
             truth = masks.to(segmenter.device).bool()
             logits = segmenter(images.to(segmenter.device)).float()
-            losses += (
-                functional.binary_cross_entropy_with_logits(logits, truth.float(), reduction="none")
-                .mean(dim=(1, 2))
-                .tolist()
-            )
+            losses += [segmentation_loss(logits, truth).item()] * len(images)
             predicted = logits >= 0
             union = (predicted | truth).sum(dim=(1, 2))
             overlap = (predicted & truth).sum(dim=(1, 2))

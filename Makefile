@@ -1,0 +1,89 @@
+# The whole project in a few words: `make demo` to see it work, `make test` to check it.
+# Everything is installed into .venv; remove that folder (make clean) to start over.
+
+PYTHON = python3
+WORKERS = 2
+ENVIRONMENT = .venv
+BIN = $(ENVIRONMENT)/bin
+RUN = $(BIN)/python -m cascade
+
+.PHONY: help demo test check fix install notebooks train-seg train-cls cascade clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "Training takes EPOCHS= MODEL= BATCH= SEED= SIZE= CONFIG= DATA= FLAGS=, for instance"
+	@echo "  make train-seg MODEL=resnet34 EPOCHS=30 DATA=dataset FLAGS=--resume"
+	@echo "Another Python: make demo PYTHON=python3.12"
+
+demo: $(ENVIRONMENT)/installed ## draw lesions, train both stages, score them, write a page (minutes)
+	rm -rf demo
+	$(RUN) prepare --source synthetic --count 240 --output demo/dataset
+	$(RUN) seg-train --config configs/demo_segmentation.yaml \
+		--data_path demo/dataset --output demo/segmenter
+	$(RUN) cls-train --config configs/demo_classification.yaml \
+		--data_path demo/dataset --output demo/classifier
+	$(RUN) evaluate --data_path demo/dataset \
+		--segmenter demo/segmenter/best.safetensors \
+		--classifier demo/classifier/best.safetensors \
+		--save demo/cascade.safetensors --output demo/results --save_overlays
+	@echo
+	@echo "Open demo/results/report.html. The lesions are invented: the numbers say nothing about patients."
+
+test: $(ENVIRONMENT)/installed-test ## check style and types, then run the tests
+	@failed=0; \
+	$(BIN)/ruff check . || failed=1; \
+	$(BIN)/ruff format --check . || failed=1; \
+	$(BIN)/mypy || failed=1; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal || failed=1; \
+	exit $$failed
+
+check: $(ENVIRONMENT)/installed-test ## check style and types only
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fix: $(ENVIRONMENT)/installed-test ## repair style where a program can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+install: $(ENVIRONMENT)/installed ## make .venv with the library in it
+
+notebooks: $(ENVIRONMENT)/installed-test ## run the notebooks
+	$(BIN)/python -m pytest --nbmake notebooks
+
+# A variable given to make is in the environment of the commands, so the shell can look at it.
+
+train-seg: $(ENVIRONMENT)/installed ## train the segmenter; MODEL is its encoder
+	$(BIN)/python scripts/seg_train_pipeline.py --config "$${CONFIG:-configs/segmentation.yaml}" \
+		$${MODEL:+--encoder "$$MODEL"} $${EPOCHS:+--epochs "$$EPOCHS"} \
+		$${BATCH:+--batch_size "$$BATCH"} $${SEED:+--seed "$$SEED"} \
+		$${SIZE:+--image_size "$$SIZE"} $${DATA:+--data_path "$$DATA"} $$FLAGS
+
+train-cls: $(ENVIRONMENT)/installed ## train the classifier; MODEL is its architecture
+	$(BIN)/python scripts/classification_train_pipeline.py \
+		--config "$${CONFIG:-configs/classification.yaml}" \
+		$${MODEL:+--architecture "$$MODEL"} $${EPOCHS:+--epochs "$$EPOCHS"} \
+		$${BATCH:+--batch_size "$$BATCH"} $${SEED:+--seed "$$SEED"} \
+		$${SIZE:+--image_size "$$SIZE"} $${DATA:+--data_path "$$DATA"} $$FLAGS
+
+cascade: $(ENVIRONMENT)/installed ## join both stages into models/cascade.safetensors and score them
+	$(BIN)/python scripts/cascade_pipeline.py \
+		--segmenter models/segmenter/best.safetensors \
+		--classifier models/classifier/best.safetensors \
+		--save models/cascade.safetensors \
+		$${BATCH:+--batch_size "$$BATCH"} $${SEED:+--seed "$$SEED"} \
+		$${DATA:+--data_path "$$DATA"} $$FLAGS
+
+clean: ## remove .venv, the demo and caches; never data, models or results
+	rm -rf $(ENVIRONMENT) demo build cascade.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find cascade scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(ENVIRONMENT)/installed: setup.cfg pyproject.toml constraints.txt scripts/install.sh
+	PYTHON="$(PYTHON)" sh scripts/install.sh $(ENVIRONMENT) .
+	@touch $@
+
+$(ENVIRONMENT)/installed-test: setup.cfg pyproject.toml constraints.txt scripts/install.sh
+	PYTHON="$(PYTHON)" sh scripts/install.sh $(ENVIRONMENT) '.[test,dicom]'
+	@touch $(ENVIRONMENT)/installed $@

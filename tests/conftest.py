@@ -1,0 +1,112 @@
+"""What several test files share: invented lesions and networks made of a few lines of numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+from cascade.data.synthetic import (
+    SyntheticConfig,
+    SyntheticLesion,
+    draw_lesion,
+    write_synthetic_dataset,
+)
+from cascade.masking import MaskPolicy
+from cascade.pipeline import Cascade
+
+# the same examples on every run, and no failure because a machine is busy
+settings.register_profile(
+    "steady",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("steady")
+
+
+class FakeSegmenter:
+    """A pixel is lesion where it is dark; equivariant under turns and mirrors.
+
+    Attributes:
+        batches: number of images in each call, in order.
+    """
+
+    def __init__(self, *, size: int = 64, middle: float = 155.0) -> None:
+        self.size = size
+        self.middle = middle
+        self.batches: list[int] = []
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """``(N, S, S, 3)`` uint8 to ``(N, S, S)`` float32."""
+        assert images.dtype == np.uint8
+        assert images.shape[1:] == (self.size, self.size, 3)
+        self.batches.append(len(images))
+        brightness = images.astype(np.float64).mean(axis=3)
+        return (1 / (1 + np.exp((brightness - self.middle) / 4))).astype(np.float32)
+
+    def describe(self) -> dict:
+        """The stage's settings."""
+        return {"encoder": "fake", "size": self.size}
+
+
+class FakeClassifier:
+    """The probability of malignant is the mean red of the crop.
+
+    Attributes:
+        batches: number of crops in each call, in order.
+    """
+
+    def __init__(
+        self, *, size: int = 48, policy: MaskPolicy | None = None, cutoff: float = 0.5
+    ) -> None:
+        self.size = size
+        self.policy = policy or MaskPolicy()
+        self.cutoff = cutoff
+        self.batches: list[int] = []
+
+    def predict_proba(self, images: np.ndarray) -> np.ndarray:
+        """``(N, S, S, 3)`` uint8 to ``(N, 2)`` float32."""
+        assert images.dtype == np.uint8
+        assert images.shape[1:] == (self.size, self.size, 3)
+        self.batches.append(len(images))
+        malignant = images[..., 0].astype(np.float64).mean(axis=(1, 2)) / 255
+        return np.stack([1 - malignant, malignant], axis=1).astype(np.float32)
+
+    def describe(self) -> dict:
+        """The stage's settings."""
+        return {"architecture": "fake", "size": self.size}
+
+
+@pytest.fixture
+def lesion() -> SyntheticLesion:
+    """One synthetic malignant lesion, 96 x 128: ``image``, ``mask``, ``malignant``, ``traits``."""
+    return draw_lesion(np.random.default_rng(7), malignant=True, shape=(96, 128), tone=0.1)
+
+
+@pytest.fixture(scope="session")
+def dataset_folder(tmp_path_factory):
+    """12 training and 4 test images with masks and tables, 64 to 96 pixels; do not change it."""
+    folder = tmp_path_factory.mktemp("data") / "dataset"
+    sizes = ((64, 80), (80, 96), (64, 64))
+    write_synthetic_dataset(folder, SyntheticConfig(count_train=12, count_test=4, sizes=sizes))
+    return folder
+
+
+@pytest.fixture
+def fake_segmenter() -> FakeSegmenter:
+    """A first stage without torch."""
+    return FakeSegmenter()
+
+
+@pytest.fixture
+def fake_classifier() -> FakeClassifier:
+    """A second stage without torch."""
+    return FakeClassifier()
+
+
+@pytest.fixture
+def fake_cascade(fake_segmenter, fake_classifier) -> Cascade:
+    """Both fake stages in a row."""
+    return Cascade(fake_segmenter, fake_classifier)

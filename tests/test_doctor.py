@@ -1,0 +1,106 @@
+"""``cascade doctor`` recognises what breaks installations, and says how to repair it."""
+
+import re
+
+import pytest
+
+from cascade.commands import doctor
+from cascade.commands.arguments import OK, PARTIAL
+
+
+def versions(**installed: str):
+    """Pretend that exactly these distributions are installed; ``_`` stands for ``-``."""
+    known = {name.replace("_", "-"): version for name, version in installed.items()}
+    return known.get
+
+
+def test_one_opencv_wheel_is_fine():
+    (finding,) = doctor.check_opencv(versions(opencv_python_headless="4.13.0"))
+    assert finding.state == "ok"
+
+
+def test_two_opencv_wheels_come_with_the_repair():
+    both = versions(opencv_python="4.13.0", opencv_python_headless="4.13.0")
+    (finding,) = doctor.check_opencv(both)
+    assert finding.state == "error"
+    assert "pip uninstall -y opencv-python-headless opencv-python && pip install" in finding.message
+
+
+def test_opencv_without_contents_is_found(monkeypatch):
+    monkeypatch.setattr(doctor, "_works", lambda *_: False)
+    (finding,) = doctor.check_opencv(versions(opencv_python_headless="4.13.0"))
+    assert finding.state == "error"
+    assert "no contents" in finding.message
+
+
+def test_missing_opencv_is_an_error():
+    (finding,) = doctor.check_opencv(versions())
+    assert finding.state == "error"
+
+
+@pytest.mark.parametrize(
+    ("version", "state"),
+    [("2.9.1", "error"), ("1.13.0+cu117", "error"), ("2.10.0", "ok"), ("3.0.0a1+cpu", "ok")],
+)
+def test_torch_that_could_run_code_from_weights_is_refused(version, state):
+    assert doctor.check_torch(version).state == state
+
+
+def test_old_torch_is_reported_once_with_its_reason():
+    (finding,) = doctor.check_requirements(["torch>=2.10"], versions(torch="2.6.0"))
+    assert finding.state == "error"
+    assert "could run code" in finding.message
+
+
+def test_missing_and_unfitting_requirements_name_the_command():
+    needed = ["numpy>=2.0,<2.6", "timm>=1.0"]
+    wrong, missing = doctor.check_requirements(needed, versions(numpy="1.26.4"))
+    assert (wrong.state, missing.state) == ("error", "error")
+    assert "1.26.4" in wrong.message
+    assert "pip install 'timm>=1.0'" in missing.message
+
+
+@pytest.mark.parametrize(
+    ("version", "state"), [((3, 10), "error"), ((3, 11), "ok"), ((4, 0), "ok")]
+)
+def test_old_python_is_an_error(version, state):
+    assert doctor.check_python(version).state == state
+
+
+def test_absent_extra_is_a_note_with_its_command():
+    dicom, tests = doctor.check_extras(versions())
+    assert dicom.state == tests.state == "note"
+    assert "'.[dicom]'" in dicom.message
+    assert "pydicom" in dicom.message
+
+
+def test_requirements_are_those_of_setup_cfg_and_of_the_installed_package(monkeypatch, tmp_path):
+    here = doctor.requirements()
+    assert "torch>=2.10" in here
+    metadata = [*here, 'pydicom>=3.0.2; extra == "dicom"', 'pytest>=8; extra == "test"']
+    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda _: metadata)
+    monkeypatch.setattr(doctor, "REPOSITORY", tmp_path)
+    assert doctor.requirements() == here
+    assert doctor.requirements("dicom") == ["pydicom>=3.0.2"]
+
+
+def test_this_installation_is_reported_line_by_line(capsys):
+    code = doctor.main([])
+    shown = capsys.readouterr().out
+    assert code == (PARTIAL if re.search(r"^error ", shown, re.MULTILINE) else OK)
+    for subject in ("cascade", "python", "torch", "numpy", "device", "extra dicom"):
+        assert re.search(rf"^(ok|note|error) +{subject} ", shown, re.MULTILINE), subject
+
+
+def test_errors_end_with_a_code_of_their_own(monkeypatch, capsys):
+    bad = doctor.Finding("error", "torch", "is 2.6.0")
+    monkeypatch.setattr(doctor, "examine", lambda: [bad])
+    assert doctor.main([]) == PARTIAL
+    assert "1 error found" in capsys.readouterr().out
+
+
+def test_damaged_default_model_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "default_folder", lambda name: tmp_path)
+    assert doctor._default_model().state == "note"
+    (tmp_path / "default.safetensors").write_bytes(b"damaged")
+    assert doctor._default_model().state == "error"

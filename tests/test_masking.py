@@ -1,0 +1,602 @@
+"""The joint between the stages: from probabilities to the one crop that the classifier sees."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from cascade.errors import ConfigError, EmptyMaskError, ShapeError
+from cascade.imaging import resize_pixels
+from cascade.masking import (
+    MASK_MODES,
+    NO_LESION,
+    Lesion,
+    MaskPolicy,
+    apply_mask,
+    bounding_box,
+    crop_box,
+    find_lesion,
+    lesion_from_mask,
+)
+
+ANY_SIZE = MaskPolicy(minimum_area=0.0, fill_holes=False)
+small_masks = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
+fractions = st.floats(0.0, 1.0)
+
+
+@st.composite
+def boxes_in_images(draw):
+    """A box inside an image, both of any shape."""
+    height, width = draw(st.integers(1, 400)), draw(st.integers(1, 400))
+    top, left = draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))
+    bottom, right = draw(st.integers(top + 1, height)), draw(st.integers(left + 1, width))
+    return (top, left, bottom, right), (height, width)
+
+
+def disc(shape=(90, 120), centre=(40, 60), radius=14):
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    return (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= radius**2
+
+
+def noise(shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (*shape, 3)).astype(np.uint8)
+
+
+def components(mask):
+    """8-connected components as sets of pixels, by flood fill: the witness for OpenCV's."""
+    left = {(int(r), int(c)) for r, c in np.argwhere(mask)}
+    found = []
+    while left:
+        front = [left.pop()]
+        component = set(front)
+        while front:
+            row, column = front.pop()
+            near = {(row + dr, column + dc) for dr in (-1, 0, 1) for dc in (-1, 0, 1)} & left
+            left -= near
+            component |= near
+            front += near
+        found.append(component)
+    return found
+
+
+def without_holes(mask):
+    """Everything that a 4-connected flood from outside the image does not reach."""
+    outside = np.pad(mask, 1)
+    front = [(0, 0)]
+    while front:
+        row, column = front.pop()
+        inside = 0 <= row < outside.shape[0] and 0 <= column < outside.shape[1]
+        if inside and not outside[row, column]:
+            outside[row, column] = True
+            front += [(row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)]
+    return mask | ~outside[1:-1, 1:-1]
+
+
+def opacity_of(mask, policy, *, size=None):
+    """How much of each pixel stays, read off a black image with a white fill."""
+    image = np.zeros((*mask.shape, 3), np.uint8)
+    policy = replace(policy, fill=(255, 255, 255))
+    crop = apply_mask(image, lesion_from_mask(mask, policy), policy, size=size or mask.shape[0])
+    return 1 - crop.pixels[..., 0].astype(float) / 255
+
+
+# --- from probabilities to a mask -----------------------------------------------------------------
+
+
+def test_a_pixel_at_the_threshold_belongs_to_the_lesion():
+    probability = np.array([[0.3, 0.5, 0.7]], np.float32)
+    found = find_lesion(probability, replace(ANY_SIZE, threshold=0.5))
+    assert found.mask.tolist() == [[False, True, True]]
+
+
+@given(arrays(np.float32, (6, 7), elements=st.floats(0, 1, width=32)), fractions, fractions)
+def test_a_higher_threshold_never_adds_pixels(probability, one, other):
+    low, high = sorted((one, other))
+    keep_all = replace(ANY_SIZE, keep="all")
+    wide = find_lesion(probability, replace(keep_all, threshold=low)).mask
+    narrow = find_lesion(probability, replace(keep_all, threshold=high)).mask
+    assert not (narrow & ~wide).any()
+
+
+def test_the_map_is_scaled_up_to_the_original_frame():
+    probability = np.zeros((8, 8), np.float32)
+    probability[2:6, 2:6] = 1.0
+    found = find_lesion(probability, ANY_SIZE, shape=(80, 160))
+    assert found.mask.shape == (80, 160)
+    assert np.allclose(found.box, (20, 40, 60, 120), atol=2)
+
+
+@pytest.mark.parametrize(
+    "probability",
+    [
+        np.full((4, 4), np.nan, np.float32),
+        np.full((4, 4), 1.5, np.float32),
+        np.full((4, 4), -0.1, np.float32),
+        np.full((4, 4), np.inf, np.float32),
+        np.zeros((4, 4, 1), np.float32),
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4), bool),
+        np.zeros((0, 4), np.float32),
+    ],
+    ids=["nan", "logits", "negative", "infinite", "three axes", "uint8", "bool", "no pixels"],
+)
+def test_what_is_no_probability_map_is_refused(probability):
+    with pytest.raises(ShapeError, match="probability map"):
+        find_lesion(probability, MaskPolicy())
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), bool), np.zeros((0, 4), bool)],
+    ids=["uint8", "three axes", "no pixels"],
+)
+def test_what_is_no_mask_is_refused(mask):
+    with pytest.raises(ShapeError, match="mask is"):
+        lesion_from_mask(mask, MaskPolicy())
+
+
+# --- choosing the lesion --------------------------------------------------------------------------
+
+
+@given(small_masks)
+def test_all_components_are_counted_and_kept_on_request(mask):
+    found = lesion_from_mask(mask, replace(ANY_SIZE, keep="all"))
+    assert np.array_equal(found.mask, mask)
+    assert found.component_count == len(components(mask))
+    assert found.found == mask.any()
+
+
+@given(small_masks)
+def test_the_largest_component_is_kept_whole(mask):
+    found = lesion_from_mask(mask, ANY_SIZE)
+    expected = components(mask)
+    assume(expected)
+    kept = {(int(r), int(c)) for r, c in np.argwhere(found.mask)}
+    assert kept in expected
+    assert len(kept) == max(map(len, expected))
+
+
+def test_a_confident_region_outweighs_a_larger_doubtful_one():
+    probability = np.zeros((40, 40), np.float32)
+    probability[2:12, 2:12] = 0.99  # 100 pixels
+    probability[20:32, 20:32] = 0.51  # 144 pixels
+    found = find_lesion(probability, ANY_SIZE)
+    assert found.box == (2, 2, 12, 12)
+    assert "2 separate regions in the mask, the largest was used" in found.warnings
+
+
+@given(small_masks)
+def test_holes_are_filled_and_nothing_else(mask):
+    policy = replace(ANY_SIZE, keep="all", fill_holes=True)
+    assert np.array_equal(lesion_from_mask(mask, policy).mask, without_holes(mask))
+
+
+def test_holes_stay_if_the_policy_says_so():
+    ring = disc(radius=14) & ~disc(radius=6)
+    assert np.array_equal(lesion_from_mask(ring, MaskPolicy(fill_holes=False)).mask, ring)
+    assert np.array_equal(lesion_from_mask(ring, MaskPolicy()).mask, disc(radius=14))
+
+
+@given(small_masks, st.floats(0.0, 0.5))
+def test_components_below_the_minimum_area_are_dropped(mask, minimum):
+    policy = replace(ANY_SIZE, keep="all", minimum_area=minimum)
+    large = [part for part in components(mask) if len(part) >= minimum * mask.size]
+    kept = {(int(r), int(c)) for r, c in np.argwhere(lesion_from_mask(mask, policy).mask)}
+    assert kept == set().union(*large)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "touches"),
+    [
+        (slice(0, 5), slice(5, 9), True),
+        (slice(15, 20), slice(5, 9), True),
+        (slice(5, 9), slice(0, 5), True),
+        (slice(5, 9), slice(25, 30), True),
+        (slice(1, 19), slice(1, 29), False),
+    ],
+    ids=["top", "bottom", "left", "right", "one pixel away"],
+)
+def test_a_lesion_at_the_border_is_announced(rows, columns, touches):
+    mask = np.zeros((20, 30), bool)
+    mask[rows, columns] = True
+    assert ("the lesion touches the image border" in lesion_from_mask(mask, ANY_SIZE).warnings) is (
+        touches
+    )
+
+
+def test_a_dropped_component_at_the_border_is_not_announced():
+    mask = disc((60, 60), (30, 30), 12)
+    mask[0, 0] = True
+    assert lesion_from_mask(mask, MaskPolicy()).warnings == ()
+
+
+def test_an_empty_mask_is_no_lesion():
+    found = lesion_from_mask(np.zeros((20, 30), bool), MaskPolicy())
+    assert (found.found, found.box, found.component_count) == (False, None, 0)
+    assert found.warnings == (NO_LESION,)
+    assert found.area_fraction == 0.0
+
+
+def test_one_pixel_is_a_speck_unless_the_policy_allows_it():
+    mask = np.zeros((100, 100), bool)
+    mask[40, 50] = True
+    found = lesion_from_mask(mask, MaskPolicy())
+    assert not found.found
+    assert not found.mask.any()
+    assert found.warnings == (f"{NO_LESION}: only specks in the mask",)
+    assert lesion_from_mask(mask, ANY_SIZE).box == (40, 50, 41, 51)
+
+
+def test_a_full_mask_is_a_lesion_as_large_as_the_image():
+    found = lesion_from_mask(np.ones((20, 30), bool), MaskPolicy())
+    assert found.box == (0, 0, 20, 30)
+    assert found.area_fraction == 1.0
+    assert found.warnings == ("the lesion touches the image border",)
+
+
+def test_many_blobs_leave_one_lesion():
+    mask = np.zeros((100, 100), bool)
+    mask[5:95:10, 5:95:10] = True
+    mask[40:52, 40:52] = True
+    found = lesion_from_mask(mask, MaskPolicy())
+    assert found.box == (40, 40, 52, 52)
+    assert found.component_count > 70
+
+
+def test_the_mask_given_is_not_changed():
+    mask = disc() & ~disc(radius=3)
+    before = mask.copy()
+    lesion_from_mask(mask, MaskPolicy())
+    assert np.array_equal(mask, before)
+
+
+# --- boxes ----------------------------------------------------------------------------------------
+
+
+@given(small_masks)
+def test_the_bounding_box_is_the_smallest_around_all_pixels(mask):
+    pixels = [(int(r), int(c)) for r, c in np.argwhere(mask)]
+    if not pixels:
+        assert bounding_box(mask) is None
+        return
+    rows, columns = zip(*pixels, strict=True)
+    assert bounding_box(mask) == (min(rows), min(columns), max(rows) + 1, max(columns) + 1)
+
+
+@given(boxes_in_images(), st.floats(0.0, 2.0))
+def test_the_crop_is_square_holds_the_lesion_and_its_margin(example, margin):
+    box, shape = example
+    top, left, bottom, right = crop_box(box, shape, margin)
+    longer = max(box[2] - box[0], box[3] - box[1])
+    assert bottom - top == right - left == longer + 2 * math.ceil(longer * margin)
+    assert top <= box[0] < box[2] <= bottom
+    assert left <= box[1] < box[3] <= right
+
+
+@given(boxes_in_images(), st.floats(0.0, 2.0))
+def test_the_crop_stays_inside_the_image_along_each_axis_where_it_fits(example, margin):
+    box, shape = example
+    crop = crop_box(box, shape, margin)
+    for low, high, length in ((crop[0], crop[2], shape[0]), (crop[1], crop[3], shape[1])):
+        if high - low <= length:
+            assert 0 <= low < high <= length
+        else:  # centred: it reaches over both borders by the same, give or take a pixel
+            assert abs((0 - low) - (high - length)) <= 1
+            assert low <= 0 < length <= high
+
+
+@given(boxes_in_images(), st.floats(0.0, 2.0))
+def test_the_crop_is_centred_on_the_lesion_where_the_border_is_far(example, margin):
+    (top, left, bottom, right), shape = example
+    far = 3000
+    moved = (top + far, left + far, bottom + far, right + far)
+    crop = crop_box(moved, (shape[0] + 2 * far, shape[1] + 2 * far), margin)
+    assert abs((moved[0] - crop[0]) - (crop[2] - moved[2])) <= 1
+    assert abs((moved[1] - crop[1]) - (crop[3] - moved[3])) <= 1
+
+
+# --- masking an image -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MASK_MODES)
+@pytest.mark.parametrize("shape", [(90, 120), (120, 90), (64, 64)])
+def test_every_mode_gives_a_square_of_the_size_asked_for(mode, shape):
+    lesion = lesion_from_mask(disc(shape, (30, 40)), MaskPolicy())
+    crop = apply_mask(noise(shape), lesion, MaskPolicy.from_mode(mode), size=48)
+    assert crop.pixels.shape == (48, 48, 3)
+    assert crop.pixels.dtype == np.uint8
+    assert crop.lesion_found
+
+
+@pytest.mark.parametrize("mode", MASK_MODES)
+def test_neither_image_nor_mask_is_changed(mode):
+    image, mask = noise((90, 120)), disc()
+    image_before, mask_before = image.copy(), mask.copy()
+    policy = MaskPolicy.from_mode(mode)
+    crop = apply_mask(image, lesion_from_mask(mask, policy), policy, size=90)
+    crop.pixels[:] = 0
+    assert np.array_equal(image, image_before)
+    assert np.array_equal(mask, mask_before)
+
+
+def test_mode_whole_ignores_the_mask():
+    image = noise((90, 120))
+    policy = MaskPolicy.from_mode("whole", on_empty="raise")
+    with_lesion = apply_mask(image, lesion_from_mask(disc(), policy), policy, size=48)
+    empty = Lesion(np.zeros((90, 120), bool), None, 0)
+    without = apply_mask(image, empty, policy, size=48)
+    assert np.array_equal(with_lesion.pixels, without.pixels)
+    assert np.array_equal(with_lesion.pixels, resize_pixels(image, 48))
+    assert with_lesion.box == (0, 0, 90, 120)
+    assert not policy.uses_mask
+
+
+@st.composite
+def images_with_lesions(draw):
+    height, width = draw(st.integers(8, 40)), draw(st.integers(8, 40))
+    mask = np.zeros((height, width), bool)
+    for _ in range(draw(st.integers(1, 3))):
+        top, left = draw(st.integers(0, height - 2)), draw(st.integers(0, width - 2))
+        mask[top : top + draw(st.integers(2, 20)), left : left + draw(st.integers(2, 20))] = True
+    return noise((height, width), draw(st.integers(0, 9))), mask
+
+
+@given(images_with_lesions(), st.sampled_from(["keep", "hard", "feathered"]), fractions)
+def test_pasting_the_crop_back_restores_the_lesion(example, background, margin):
+    image, mask = example
+    policy = replace(ANY_SIZE, background=background, margin=margin)
+    lesion = lesion_from_mask(mask, policy)
+    top, left, bottom, right = crop_box(lesion.box, mask.shape, margin)
+    crop = apply_mask(image, lesion, policy, size=bottom - top)
+    assert crop.box == (top, left, bottom, right)
+    pasted = np.zeros_like(image)
+    rows = slice(max(top, 0), min(bottom, image.shape[0]))
+    columns = slice(max(left, 0), min(right, image.shape[1]))
+    pasted[rows, columns] = crop.pixels[
+        rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+    ]
+    assert np.array_equal(pasted[lesion.mask], image[lesion.mask])
+    if background == "keep":
+        assert np.array_equal(pasted[rows, columns], image[rows, columns])
+
+
+@given(images_with_lesions(), fractions)
+def test_hard_replaces_every_pixel_outside_the_mask_and_no_other(example, margin):
+    image, mask = example
+    policy = replace(ANY_SIZE, background="hard", margin=margin)
+    lesion = lesion_from_mask(mask, policy)
+    top, left, bottom, right = crop_box(lesion.box, mask.shape, margin)
+    crop = apply_mask(image, lesion, policy, size=bottom - top).pixels
+    for row in range(bottom - top):
+        for column in range(right - left):
+            y, x = top + row, left + column
+            inside = 0 <= y < mask.shape[0] and 0 <= x < mask.shape[1] and lesion.mask[y, x]
+            assert tuple(crop[row, column]) == (tuple(image[y, x]) if inside else policy.fill)
+
+
+def test_padding_beyond_the_image_has_the_fill_colour():
+    image = np.zeros((40, 90, 3), np.uint8)
+    mask = np.zeros((40, 90), bool)
+    mask[5:35, 30:60] = True
+    policy = MaskPolicy.from_mode("crop", margin=0.5, fill=(1, 2, 3))
+    crop = apply_mask(image, lesion_from_mask(mask, policy), policy, size=60)
+    assert crop.box == (-10, 15, 50, 75)
+    assert (crop.pixels[:10] == (1, 2, 3)).all()
+    assert (crop.pixels[-10:] == (1, 2, 3)).all()
+    assert (crop.pixels[10:-10] == 0).all()
+
+
+@pytest.mark.parametrize("frame", ["crop", "full"])
+def test_feathered_keeps_the_lesion_and_fades_with_distance(frame):
+    mask = disc((120, 120), (60, 60), 20)
+    policy = MaskPolicy(frame=frame, margin=1.0, dilation=0.1, feather=0.2)
+    opacity = opacity_of(mask, policy, size=120)
+    hard = opacity_of(mask, replace(policy, background="hard"), size=120)
+    assert (opacity >= hard).all()
+    rows, columns = np.indices(mask.shape)
+    pixels = np.argwhere(hard == 1)
+    distance = np.sqrt(
+        ((rows[..., None] - pixels[:, 0]) ** 2 + (columns[..., None] - pixels[:, 1]) ** 2).min(-1)
+    )
+    order = np.argsort(distance, axis=None)
+    assert (np.diff(opacity.ravel()[order]) <= 1e-9).all()
+    longer = 41  # box of the disc; the crop of 41 + 2 * 41 pixels is shown at 120
+    unit = longer * (120 / (3 * longer) if frame == "crop" else 1.0)
+    assert (opacity[distance <= 0.1 * unit] == 1).all()
+    assert (opacity[distance >= 0.3 * unit] == 0).all()
+    assert ((opacity > 0) & (opacity < 1)).any()
+
+
+def test_feathered_without_dilation_and_feather_is_hard():
+    policy = MaskPolicy(dilation=0.0, feather=0.0)
+    soft = opacity_of(disc(), policy, size=64)
+    assert np.array_equal(soft, opacity_of(disc(), replace(policy, background="hard"), size=64))
+
+
+@pytest.mark.parametrize("frame", ["crop", "full"])
+def test_background_shows_what_feathered_hides(frame):
+    policy = MaskPolicy(frame=frame, margin=0.5)
+    shown = opacity_of(disc(), policy, size=64)
+    hidden = opacity_of(disc(), replace(policy, background="only"), size=64)
+    assert np.allclose(shown + hidden, 1, atol=1.01 / 255)
+    assert hidden[32, 32] == 0 or frame == "full"
+
+
+@pytest.mark.parametrize(("background", "lesion_kept"), [("hard", True), ("only", False)])
+def test_the_full_frame_shows_the_whole_image(background, lesion_kept):
+    image, mask = noise((64, 64)), disc((64, 64), (32, 32), 10)
+    policy = MaskPolicy(frame="full", background=background)
+    crop = apply_mask(image, lesion_from_mask(mask, policy), policy, size=64)
+    assert crop.box == (0, 0, 64, 64)
+    kept = (crop.pixels == image).all(axis=2)
+    filled = (crop.pixels == policy.fill).all(axis=2)
+    if lesion_kept:
+        assert kept[mask].all()
+        assert filled[~mask].all()
+    else:
+        assert filled[mask].all()
+        assert kept[0].all()
+
+
+@pytest.mark.parametrize("mode", ["hard_full", "feathered_full", "hard_crop", "feathered_crop"])
+@pytest.mark.parametrize("place", [(0, 0), (3, 3), (500, 731), (999, 999)])
+def test_a_lesion_smaller_than_a_pixel_of_the_crop_is_not_lost(mode, place):
+    mask = np.zeros((1000, 1000), bool)
+    mask[place] = True
+    policy = MaskPolicy.from_mode(mode, minimum_area=0.0)
+    crop = apply_mask(
+        np.zeros((1000, 1000, 3), np.uint8), lesion_from_mask(mask, policy), policy, size=32
+    )
+    assert crop.lesion_found
+    assert (crop.pixels != policy.fill).any()
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MASK_MODES if mode != "whole"])
+@pytest.mark.parametrize("on_empty", ["whole", "abstain"])
+def test_without_a_lesion_the_whole_image_stands_in_and_says_so(mode, on_empty):
+    image = noise((90, 120))
+    policy = MaskPolicy.from_mode(mode, on_empty=on_empty)
+    crop = apply_mask(image, Lesion(np.zeros((90, 120), bool), None, 0), policy, size=48)
+    assert not crop.lesion_found
+    assert crop.box == (0, 0, 90, 120)
+    assert np.array_equal(crop.pixels, resize_pixels(image, 48))
+
+
+def test_without_a_lesion_the_policy_raise_raises():
+    empty = Lesion(np.zeros((90, 120), bool), None, 0)
+    with pytest.raises(EmptyMaskError, match="on_empty"):
+        apply_mask(noise((90, 120)), empty, MaskPolicy(on_empty="raise"), size=48)
+
+
+@pytest.mark.parametrize("mode", MASK_MODES)
+def test_a_full_mask_works_in_every_mode(mode):
+    image = noise((50, 80))
+    policy = MaskPolicy.from_mode(mode)
+    crop = apply_mask(image, lesion_from_mask(np.ones((50, 80), bool), policy), policy, size=40)
+    assert crop.pixels.shape == (40, 40, 3)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((90, 121, 3), np.uint8),
+        np.zeros((120, 90, 3), np.uint8),
+        np.zeros((90, 120, 3), np.float32),
+        np.zeros((90, 120), np.uint8),
+        np.zeros((90, 120, 4), np.uint8),
+        np.zeros((90, 120, 1), np.uint8),
+        np.zeros((1, 90, 120, 3), np.uint8),
+    ],
+    ids=["wider", "turned", "float", "grey", "with alpha", "one channel", "batch"],
+)
+@pytest.mark.parametrize("mode", ["whole", "feathered_crop"])
+def test_an_image_that_does_not_fit_the_mask_is_refused(image, mode):
+    policy = MaskPolicy.from_mode(mode)
+    with pytest.raises(ShapeError, match="does not fit mask"):
+        apply_mask(image, lesion_from_mask(disc(), policy), policy, size=48)
+
+
+@pytest.mark.parametrize("mode", MASK_MODES)
+def test_views_with_any_strides_give_the_same_crop(mode):
+    image, mask = noise((90, 120)), disc(radius=30)
+    policy = MaskPolicy.from_mode(mode, margin=0.9)
+    expected = apply_mask(image, lesion_from_mask(mask, policy), policy, size=48)
+    turned = np.ascontiguousarray(image[::-1, ::-1, ::-1])[::-1, ::-1, ::-1]
+    fortran = np.asfortranarray(mask)
+    got = apply_mask(turned, lesion_from_mask(fortran, policy), policy, size=48)
+    assert np.array_equal(got.pixels, expected.pixels)
+
+
+def test_a_synthetic_lesion_keeps_most_of_its_own_pixels(lesion):
+    policy = MaskPolicy.from_mode("hard_crop")
+    found = lesion_from_mask(lesion.mask, policy)
+    assert np.array_equal(found.mask, lesion.mask)
+    crop = apply_mask(lesion.image, found, policy, size=96)
+    filled = (crop.pixels == policy.fill).all(axis=2).mean()
+    box = crop.box
+    expected = 1 - lesion.mask.sum() / ((box[2] - box[0]) * (box[3] - box[1]))
+    assert filled == pytest.approx(expected, abs=0.02)
+
+
+# --- the policy -----------------------------------------------------------------------------------
+
+policies = st.builds(
+    MaskPolicy,
+    frame=st.sampled_from(["crop", "full"]),
+    background=st.sampled_from(["keep", "hard", "feathered", "only"]),
+    margin=st.floats(0, 2),
+    dilation=fractions,
+    feather=fractions,
+    fill=st.tuples(*[st.integers(0, 255)] * 3),
+    threshold=fractions,
+    keep=st.sampled_from(["largest", "all"]),
+    fill_holes=st.booleans(),
+    minimum_area=fractions,
+    on_empty=st.sampled_from(["whole", "abstain", "raise"]),
+)
+
+
+@given(policies)
+def test_a_policy_survives_the_round_trip_through_json(policy):
+    import json
+
+    restored = MaskPolicy.from_dict(json.loads(json.dumps(policy.to_dict())))
+    assert restored == policy
+    assert hash(restored) == hash(policy)
+
+
+@given(policies)
+def test_a_mode_names_frame_and_background(policy):
+    again = MaskPolicy.from_mode(policy.mode)
+    assert (again.frame, again.background) == (policy.frame, policy.background)
+
+
+def test_unknown_settings_and_modes_are_refused():
+    with pytest.raises(ConfigError, match=r"unknown setting.*'marginn'.*did you mean margin"):
+        MaskPolicy.from_dict({"marginn": 0.1})
+    with pytest.raises(ConfigError, match="mask mode 'soft' is unknown; choose from whole, crop"):
+        MaskPolicy.from_mode("soft")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("frame", "square"),
+        ("background", "black"),
+        ("keep", "first"),
+        ("on_empty", "ignore"),
+        ("margin", -0.1),
+        ("margin", 2.1),
+        ("margin", math.nan),
+        ("margin", "0.1"),
+        ("margin", None),
+        ("dilation", 1.1),
+        ("feather", -1),
+        ("threshold", 1.01),
+        ("minimum_area", 2),
+        ("fill", (0, 0)),
+        ("fill", (0, 0, 256)),
+        ("fill", (0, 0, -1)),
+        ("fill", (0.5, 0, 0)),
+        ("fill", 7),
+        ("fill", "red"),
+        ("fill", None),
+        ("fill_holes", "no"),
+    ],
+)
+def test_a_value_outside_its_limits_is_refused_by_name(name, value):
+    with pytest.raises(ConfigError, match=f"mask policy: {name} is"):
+        MaskPolicy(**{name: value})
+    with pytest.raises(ConfigError, match=f"mask policy: {name} is"):
+        MaskPolicy.from_dict({name: value})
+
+
+def test_a_policy_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        MaskPolicy().margin = 0.3
