@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import Any
 
 import torch
@@ -39,11 +40,14 @@ def make_schedule(
     """The schedule that is stepped after every optimiser step; ``plateau`` has none."""
     schedules = torch.optim.lr_scheduler
     if config.schedule == "onecycle":
+        total, warmup = steps + 1, config.warmup
+        if math.isclose(warmup * total, 1.0):
+            warmup *= 1.001  # torch divides by the warm-up's length, warmup * total - 1
         return schedules.OneCycleLR(
             optimizer,
             max_lr=config.learning_rate,
-            total_steps=steps + 1,
-            pct_start=config.warmup,
+            total_steps=total,
+            pct_start=warmup,
             cycle_momentum=False,
         )
     if config.schedule == "cosine":
