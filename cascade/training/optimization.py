@@ -39,11 +39,13 @@ def make_schedule(
     """The schedule that is stepped after every optimiser step; ``plateau`` has none."""
     schedules = torch.optim.lr_scheduler
     if config.schedule == "onecycle":
+        total = steps + 1
         return schedules.OneCycleLR(
             optimizer,
             max_lr=config.learning_rate,
-            total_steps=steps + 1,
-            pct_start=config.warmup,
+            total_steps=total,
+            # torch divides by zero where the rise would last exactly one step
+            pct_start=config.warmup if config.warmup * total > 1 else 0.0,
             cycle_momentum=False,
         )
     if config.schedule == "cosine":
