@@ -246,12 +246,6 @@ class ClassificationTrainConfig(TrainConfig):
     balanced_sampling: bool = setting(
         False, "draw both classes equally often instead of each image once"
     )
-    average: float = setting(
-        0.0,
-        "decay of the exponential moving average of the weights; 0 switches it off",
-        minimum=0.0,
-        maximum=0.99999,
-    )
 
 
 def weight_shrinkage(config: TrainConfig) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 
 from cascade.augmented_views import VIEWS, TestTimeAugmentation, average, undo, view
 from cascade.config import CLASSES
-from cascade.errors import CascadeError, ConfigError
+from cascade.errors import CascadeError, ConfigError, ModelFileError
 from cascade.imaging import (
     ImageLimits,
     ImageSource,
@@ -198,7 +198,7 @@ class Cascade:
 
     def __call__(
         self,
-        sources: ImageSource | Sequence[ImageSource],
+        sources: ImageSource | Iterable[ImageSource],
         *,
         tta: TestTimeAugmentation = "none",
         bgr: bool = False,
@@ -206,7 +206,8 @@ class Cascade:
         """Predict one or several images; the first broken one raises.
 
         Args:
-            sources: a path, bytes, PIL image or ``(H, W, 3)`` uint8 RGB array, or a list of these.
+            sources: a path, bytes, PIL image or ``(H, W, 3)`` uint8 RGB array, or several of these
+                in a list, another iterable, or an array ``(N, H, W, 3)``.
             tta: test-time augmentation of both stages.
             bgr: arrays hold blue first, as OpenCV reads them.
 
@@ -216,9 +217,8 @@ class Cascade:
         Raises:
             ImageError: an image cannot be used; the message names it.
         """
-        several = isinstance(sources, Sequence) and not isinstance(sources, (str, bytes))
         results = []
-        for result in self.predict_iter(sources if several else [sources], tta=tta, bgr=bgr):  # type: ignore[list-item, arg-type]
+        for result in self.predict_iter(sources, tta=tta, bgr=bgr):
             if isinstance(result, Failure):
                 raise result.error
             results.append(result)
@@ -226,7 +226,7 @@ class Cascade:
 
     def predict_iter(
         self,
-        sources: Iterable[ImageSource | LoadedImage],
+        sources: ImageSource | Iterable[ImageSource | LoadedImage],
         *,
         tta: TestTimeAugmentation = "none",
         batch_size: int = 1,
@@ -235,13 +235,14 @@ class Cascade:
         """Predict a stream of images in constant memory, one result for each, in order.
 
         Args:
-            sources: any iterable of paths, bytes, PIL images or arrays.
+            sources: any iterable of paths, bytes, PIL images or arrays, or one of these.
             tta: ``none``; ``flips`` averages 4 views; ``dihedral`` averages 8.
             batch_size: images that pass the networks together; larger pays on CUDA only.
             bgr: arrays hold blue first, as OpenCV reads them; files know their own order.
         """
         _check_tta(tta)
-        iterator = iter(sources)
+        several: Iterable[Any] = [sources] if _is_one(sources) else sources  # type: ignore[assignment]
+        iterator = iter(several)
         while chunk := list(itertools.islice(iterator, max(1, batch_size))):
             yield from self._predict_chunk([self._read(item, bgr=bgr) for item in chunk], tta)
 
@@ -263,8 +264,13 @@ class Cascade:
             image, probability, cut = next(results)
             if isinstance(cut, CascadeError):
                 yield Failure(image.name, cut)
+                continue
+            probabilities = next(judged)
+            if np.isfinite(probabilities).all():
+                yield self._prediction(image, probability, *cut, probabilities)
             else:
-                yield self._prediction(image, probability, *cut, next(judged))
+                message = f"{image.name}: the classifier gave {probabilities}, no probabilities"
+                yield Failure(image.name, ModelFileError(message))
 
     def _read(self, source: ImageSource | LoadedImage, *, bgr: bool) -> LoadedImage | Failure:
         if isinstance(source, LoadedImage):
@@ -348,6 +354,15 @@ def classify(
         return np.zeros((0, len(CLASSES)), np.float32)
     batch = np.stack([crop.pixels for crop in crops])
     return average([classifier.predict_proba(view(batch, how)) for how in VIEWS[tta]])
+
+
+def _is_one(sources: Any) -> bool:
+    """Whether this is one image; an array with four axes holds several."""
+    if isinstance(sources, (str, bytes, bytearray, memoryview)):
+        return True
+    if hasattr(sources, "ndim"):
+        return bool(sources.ndim != 4)
+    return not isinstance(sources, Iterable)
 
 
 def source_name(source: ImageSource) -> str:

@@ -96,7 +96,6 @@ def add_what_a_user_has(clone: Path) -> None:
         (clone / "photos").mkdir()
         for path in others[:3]:
             shutil.copy(path, clone / "photos")
-        (clone / "photos" / "broken.jpg").write_bytes(b"not a picture")
         shutil.copytree(clone / "dataset" / "masks_all", clone / "my_masks")
     scores = clone / "results" / "cascade" / "predictions.csv"
     if scores.is_file():
@@ -111,6 +110,7 @@ def test_code_blocks_run_as_written(clone, monkeypatch, capsys):
         if block.language == "bash":
             run_bash(block, clone, monkeypatch)
     monkeypatch.chdir(clone)
+    (clone / "photos" / "broken.jpg").write_bytes(b"not a picture")
     for block in blocks:
         if block.language == "python":
             exec(compile(block.code, "README.md", "exec"), {"__name__": "readme"})

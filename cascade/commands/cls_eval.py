@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cascade.commands.arguments import OK, CommandParser, run
 from cascade.commands.evaluation_options import add_evaluation, check_size, check_unseen, report
-from cascade.commands.options import load_table, with_masks
+from cascade.commands.options import add_cutoff, load_table, with_masks
 
 
 def build_parser() -> CommandParser:
@@ -28,12 +28,7 @@ def build_parser() -> CommandParser:
         default="truth",
         help="masks that cut the crops: truth (masks_all), or a folder of predicted masks",
     )
-    parser.add_argument(
-        "--cutoff",
-        type=float,
-        default=None,
-        help="probability from which a case is malignant; by default the one in the file",
-    )
+    add_cutoff(parser)
     return parser
 
 

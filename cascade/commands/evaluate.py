@@ -10,7 +10,7 @@ import numpy as np
 
 from cascade.commands.arguments import OK, CommandParser, run
 from cascade.commands.evaluation_options import add_evaluation, check_size, check_unseen, report
-from cascade.commands.options import add_switch, load_table
+from cascade.commands.options import add_cutoff, add_switch, load_table
 from cascade.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,12 +34,7 @@ def build_parser() -> CommandParser:
         "--save", type=str, default=None, help="write both stages into one cascade file"
     )
     add_evaluation(parser, output="results/cascade")
-    parser.add_argument(
-        "--cutoff",
-        type=float,
-        default=None,
-        help="probability from which a case is malignant; by default the one in the file",
-    )
+    add_cutoff(parser)
     add_switch(parser, "--save_masks", "write each predicted mask to masks/STEM.png")
     add_switch(parser, "--save_overlays", "write each image with both outlines to overlays/")
     return parser

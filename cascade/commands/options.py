@@ -55,6 +55,16 @@ def add_device(parser: CommandParser) -> None:
     )
 
 
+def add_cutoff(parser: CommandParser) -> None:
+    """Add ``--cutoff``."""
+    parser.add_argument(
+        "--cutoff",
+        type=float,
+        default=None,
+        help="probability from which a case is malignant; by default the one in the file",
+    )
+
+
 def add_training(parser: CommandParser, *, output: str) -> None:
     """Add what both training commands have beside their settings."""
     parser.add_argument(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from cascade.commands.arguments import OK, PARTIAL, CommandParser, default_folder, run
-from cascade.commands.options import add_device, add_switch
+from cascade.commands.options import add_cutoff, add_device, add_switch
 from cascade.commands.outputs import say
 from cascade.errors import ConfigError, DataError, ImageError
 from cascade.files import csv_line
@@ -61,12 +62,7 @@ def build_parser() -> CommandParser:
         default="none",
         help="test-time augmentation: average 1, 4 or 8 views",
     )
-    parser.add_argument(
-        "--cutoff",
-        type=float,
-        default=None,
-        help="probability from which the label is malignant; by default the one in the file",
-    )
+    add_cutoff(parser)
     parser.add_argument("--batch_size", type=int, default=1, help="images at a time; 32 on CUDA")
     parser.add_argument(
         "--max_megapixels", type=float, default=50.0, help="larger images get an error row"
@@ -84,7 +80,8 @@ def _main(argv: Sequence[str] | None) -> int:
     arguments = build_parser().parse_args(argv)
     folder = Path(arguments.output)
     table = folder / "predictions.csv"
-    finished = _finished(table, resume=arguments.resume, overwrite=arguments.overwrite)
+    kept = _earlier_rows(table, resume=arguments.resume, overwrite=arguments.overwrite)
+    found = find_inputs(arguments.inputs, recursive=not arguments.not_recursive, results=folder)
 
     from cascade.pipeline import Cascade
 
@@ -93,19 +90,19 @@ def _main(argv: Sequence[str] | None) -> int:
         device=arguments.device,
         cutoff=arguments.cutoff,
         limits=ImageLimits(
-            max_pixels=int(arguments.max_megapixels * 1e6),
+            max_pixels=int(min(arguments.max_megapixels, 1e6) * 1e6),
             allow_truncated=arguments.allow_truncated,
         ),
     )
-    inputs = (
-        found
-        for found in find_inputs(arguments.inputs, recursive=not arguments.not_recursive)
-        if str(found.path) not in finished
-    )
+    if arguments.overwrite:  # not before the model and the tables are known to be fine
+        _remove_results(folder, table, kept)
+        kept = []
+    finished = {row["path"] for row in kept}
+    inputs = (item for item in found if _as_written(item.path) not in finished)
     pictures = Pictures(folder, arguments.save_masks, arguments.save_overlays)
     done = failed = 0
     with _appending(table) as file:
-        if not finished:
+        if not file.tell():
             file.write(csv_line(COLUMNS))
         rows = predict_rows(cascade, inputs, pictures, arguments)
         for row in progress(rows, description="predicting"):
@@ -113,59 +110,105 @@ def _main(argv: Sequence[str] | None) -> int:
             file.flush()
             done += 1
             failed += bool(row["error"])
-    say(f"written: {table}, {done} rows, {failed} failed" + _kept(finished))
+    before = f", {len(kept)} kept from before" if kept else ""
+    say(f"written: {table}, {done} rows, {failed} failed{before}")
     return PARTIAL if failed else OK
 
 
-def _kept(finished: set[str]) -> str:
-    return f", {len(finished)} kept from before" if finished else ""
+def _as_written(path: Path) -> str:
+    """A path as the table holds it: bytes that are no text are escaped."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _finished(table: Path, *, resume: bool, overwrite: bool) -> set[str]:
-    """Paths that have a row already."""
-    if not table.exists() or overwrite:
-        table.unlink(missing_ok=True)
-        return set()
-    if not resume:
+def _earlier_rows(table: Path, *, resume: bool, overwrite: bool) -> list[dict[str, str]]:
+    """The rows of an earlier run that are whole.
+
+    Raises:
+        ConfigError: there is an earlier run, and nothing was said about it.
+        DataError: the file to go on with was not written by this command.
+    """
+    if not table.exists():
+        return []
+    if not (resume or overwrite):
         raise ConfigError(
             f"{table}: exists already; keep its rows and go on (--resume), replace it "
             "(--overwrite) or choose another folder (--output)"
         )
     from cascade.data.tables import read_csv
 
-    columns, rows = read_csv(table)
-    if tuple(columns) != COLUMNS:
+    text = table.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]  # a killed run leaves half a row at the end
+    if len(whole) < len(text):
+        os.truncate(table, len(whole))
+    if whole in (b"", csv_line(COLUMNS).encode()):
+        return []
+    try:
+        columns, rows = read_csv(table)
+    except DataError:
+        if overwrite:
+            return []
+        raise
+    if tuple(columns) != COLUMNS and not overwrite:
         raise DataError(f"{table}: was not written by this version; its columns are {columns}")
-    return {row["path"] for row in rows}
+    return rows
+
+
+def _remove_results(folder: Path, table: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Remove a table and the pictures that it names, and no others."""
+    for row in rows:
+        for kind in ("mask", "overlay"):
+            name = Path(row.get(kind) or "").name
+            if name:
+                (folder / f"{kind}s" / name).unlink(missing_ok=True)
+    table.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def _appending(table: Path) -> Iterator[TextIO]:
     try:
         table.parent.mkdir(parents=True, exist_ok=True)
-        with table.open("a", encoding="utf-8", newline="") as file:
+        with table.open("a", encoding="utf-8", errors="backslashreplace", newline="") as file:
             yield file
     except OSError as error:
         raise DataError(f"{table}: cannot be written ({error.strerror or error})") from error
 
 
-def find_inputs(inputs: Sequence[str], *, recursive: bool) -> Iterator[FoundFile]:
-    """The images behind files, folders, patterns and tables, one at a time."""
-    for item in inputs:
-        if item.lower().endswith(".csv"):
-            yield from _table_inputs(Path(item))
-        else:
-            yield from expand_sources([item], recursive=recursive)
+def find_inputs(
+    inputs: Sequence[str], *, recursive: bool, results: Path | None = None
+) -> Iterator[FoundFile]:
+    """The images behind files, folders, patterns and tables, one at a time.
+
+    Args:
+        inputs: what the user named; tables are read at once, folders when their turn comes.
+        recursive: also search folders within folders.
+        results: the folder for results; pictures that are found in it are no inputs.
+
+    Raises:
+        DataError: a table is not usable.
+    """
+    parts = [
+        _table_inputs(Path(item))
+        if item.lower().endswith(".csv") and not Path(item).is_dir()
+        else _found_inputs(item, recursive, results)
+        for item in inputs
+    ]
+    return itertools.chain.from_iterable(parts)
 
 
-def _table_inputs(path: Path) -> Iterator[FoundFile]:
+def _found_inputs(item: str, recursive: bool, results: Path | None) -> Iterator[FoundFile]:
+    own = [results.resolve() / kind for kind in ("masks", "overlays")] if results else []
+    for found in expand_sources([item], recursive=recursive):
+        if found.path == Path(item) or found.path.resolve().parent not in own:
+            yield found
+
+
+def _table_inputs(path: Path) -> list[FoundFile]:
+    """One input for each row, whatever its cell holds."""
     from cascade.data.tables import read_csv, read_table
 
     columns, rows = read_csv(path)
     if "path" in columns:
-        for row in rows:
-            yield from expand_sources([path.parent / row["path"]])
-        return
+        return [FoundFile(path.parent / row["path"]) for row in rows]
     beside = path.parent / "images_all"
     table = read_table(
         path,
@@ -173,8 +216,7 @@ def _table_inputs(path: Path) -> Iterator[FoundFile]:
         require_labels=False,
         check_files=False,
     )
-    for record in table:
-        yield from expand_sources([record.image_path])
+    return [FoundFile(record.image_path) for record in table]
 
 
 @dataclass
@@ -237,6 +279,10 @@ def _result_row(path: Path, result: Prediction | Failure, pictures: Pictures) ->
 
     if isinstance(result, Failure):
         return _row(path, error=str(result.error))
+    try:
+        written = pictures.write(path, result)
+    except ImageError as error:  # the file changed since it was predicted
+        return _row(path, error=str(error))
     box = result.box or (None, None, None, None)
     corners = dict(zip(("box_top", "box_left", "box_bottom", "box_right"), box, strict=True))
     return _row(
@@ -249,7 +295,7 @@ def _result_row(path: Path, result: Prediction | Failure, pictures: Pictures) ->
         width=result.mask.shape[1],
         area_fraction=result.area_fraction,
         warnings="; ".join(result.warnings),
-        **pictures.write(path, result),
+        **written,
     )
 
 

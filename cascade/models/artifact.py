@@ -179,6 +179,8 @@ def _document(path: str | os.PathLike[str], metadata: Mapping[str, str] | None) 
         document = json.loads(text)
     except ValueError as error:
         raise ModelFileError(f"{path}: the description in its header is not JSON") from error
+    if not isinstance(document, dict):
+        raise ModelFileError(f"{path}: the description in its header is not a JSON object")
     if document.get("format") != FORMAT:
         raise ModelFileError(
             f"{path}: has format {document.get('format')}, this version reads format {FORMAT}"

@@ -88,7 +88,7 @@ class Classifier(Network):
         blank = np.zeros((1, self.size, self.size, 3), np.uint8)
         try:
             self.predict_proba(blank)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, AssertionError) as error:  # timm asserts its patch size
             raise ConfigError(
                 f"{self.config.architecture} cannot take images of {self.size} pixels: {error}"
             ) from error

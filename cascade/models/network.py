@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cascade.errors import ModelFileError
 from cascade.models.artifact import Artifact, check_tensors, read_artifact, write_artifact
 from cascade.models.device import resolve_device
 from cascade.models.normalization import Normalization
@@ -87,9 +88,16 @@ class Network(nn.Module):
         """Build the network that an artifact describes and load its weights.
 
         Raises:
-            ModelFileError: tensors are missing, unexpected or of another shape.
+            ModelFileError: the description is incomplete, or tensors are missing, unexpected or of
+                another shape.
         """
-        network = cls.from_description(artifact.stages[cls.stage])
+        try:
+            network = cls.from_description(artifact.stages[cls.stage])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ModelFileError(
+                f"{source}: its description of the {cls.stage} is incomplete or of another kind "
+                f"({type(error).__name__}: {error})"
+            ) from error
         tensors = artifact.stage_tensors(cls.stage)
         own = network.state_dict()
         check_tensors(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from typing import Any
 
 import torch
@@ -40,14 +39,13 @@ def make_schedule(
     """The schedule that is stepped after every optimiser step; ``plateau`` has none."""
     schedules = torch.optim.lr_scheduler
     if config.schedule == "onecycle":
-        total, warmup = steps + 1, config.warmup
-        if math.isclose(warmup * total, 1.0):
-            warmup *= 1.001  # torch divides by the warm-up's length, warmup * total - 1
+        total = steps + 1
         return schedules.OneCycleLR(
             optimizer,
             max_lr=config.learning_rate,
             total_steps=total,
-            pct_start=warmup,
+            # torch divides by zero where the rise would last exactly one step
+            pct_start=config.warmup if config.warmup * total > 1 else 0.0,
             cycle_momentum=False,
         )
     if config.schedule == "cosine":

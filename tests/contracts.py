@@ -1,0 +1,190 @@
+"""What every network of a stage promises, whatever its name; test files give the names."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cascade.errors import ModelFileError, ShapeError
+from cascade.models.artifact import Artifact, read_document, write_artifact
+from cascade.models.network import Network
+
+BATCH = 3
+
+
+def noise(count: int, size: int, *, seed: int = 0) -> np.ndarray:
+    """``(count, size, size, 3)`` uint8 images that no network answers alike."""
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def first_convolution(network: nn.Module) -> nn.Module:
+    """The layer that the image reaches first."""
+    return next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+
+
+@dataclass
+class Built:
+    """A network that the tests of one name share; they put it back as they found it."""
+
+    network: Any
+    images: np.ndarray
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        """The images as a batch."""
+        return torch.from_numpy(self.images)
+
+
+@functools.cache
+def _built(contract: type[StageContract], name: str) -> Built:
+    torch.manual_seed(0)
+    return contract.build(name)
+
+
+class StageContract:
+    """Subclasses give ``names`` and how to build, predict and shape the result."""
+
+    @pytest.fixture
+    def built(self, request):
+        return _built(type(self), request.param)
+
+    @classmethod
+    def build(cls, name: str) -> Built:
+        raise NotImplementedError
+
+    def predict(self, network: Any, images: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def result_shape(self, network: Any) -> tuple[int, ...]:
+        """Shape of one image's result."""
+        raise NotImplementedError
+
+    def test_predictions_are_float32_probabilities_of_the_documented_shape(self, built):
+        values = self.predict(built.network, built.images)
+        assert values.shape == (BATCH, *self.result_shape(built.network))
+        assert values.dtype == np.float32
+        assert np.isfinite(values).all()
+        assert 0 <= values.min() <= values.max() <= 1
+
+    def test_logits_are_unbounded_floats_one_for_each_image(self, built):
+        built.network.eval()
+        with torch.no_grad():
+            logits = built.network(built.tensor)
+        assert logits.shape == (BATCH, *self.logits_shape(built.network))
+        assert logits.dtype == torch.float32
+
+    def logits_shape(self, network: Any) -> tuple[int, ...]:
+        return self.result_shape(network)
+
+    def test_one_image_is_predicted_as_within_a_batch(self, built):
+        together = self.predict(built.network, built.images)
+        alone = self.predict(built.network, built.images[1:2])
+        np.testing.assert_allclose(alone[0], together[1], atol=1e-5)
+
+    def test_gradient_reaches_every_layer_from_the_first_on(self, built):
+        network = built.network.train()
+        network.zero_grad(set_to_none=True)
+        # squares, because probabilities that sum to a constant have no gradient
+        self.training_output(network, built.tensor).square().sum().backward()
+        first = first_convolution(network.network)
+        assert first.weight.grad.abs().max() > 0
+        without = [name for name, item in network.named_parameters() if item.grad is None]
+        network.zero_grad(set_to_none=True)
+        assert without == []
+
+    def training_output(self, network: Any, images: torch.Tensor) -> torch.Tensor:
+        return network(images)
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_predicting_restores_the_training_state(self, built, training):
+        built.network.train(training)
+        before = {name: tensor.clone() for name, tensor in built.network.state_dict().items()}
+        self.predict(built.network, built.images)
+        assert built.network.training is training
+        assert all(module.training is training for module in built.network.modules())
+        for name, tensor in built.network.state_dict().items():
+            assert torch.equal(tensor, before[name]), name  # batch statistics stay as they were
+
+    def test_a_failed_prediction_restores_the_training_state_too(self, built):
+        built.network.train()
+        with pytest.raises(ShapeError):
+            self.predict(built.network, built.images.astype(np.float32))
+        assert built.network.training
+
+    def test_saved_and_loaded_it_predicts_the_same_bits(self, built, tmp_path):
+        path = tmp_path / "network.safetensors"
+        built.network.provenance["made"] = "by a test"
+        built.network.save(path)
+        loaded = type(built.network).load(path, device="cpu")
+        assert not loaded.training
+        assert loaded.describe() == built.network.describe()
+        assert loaded.provenance == built.network.provenance
+        np.testing.assert_array_equal(
+            self.predict(loaded, built.images), self.predict(built.network, built.images)
+        )
+
+    def test_a_file_describes_its_network_without_being_loaded(self, built, tmp_path):
+        built.network.save(tmp_path / "network.safetensors")
+        document = read_document(tmp_path / "network.safetensors")
+        assert document["stages"] == {built.network.stage: built.network.describe()}
+
+    @pytest.mark.parametrize("wrong", ["float", "size", "channels first", "gray"])
+    def test_only_uint8_rgb_of_its_own_size_is_taken(self, built, wrong):
+        images = {
+            "float": built.images / 255.0,
+            "size": noise(1, built.network.size + 1),
+            "channels first": np.moveaxis(built.images, 3, 1),
+            "gray": built.images[..., 0],
+        }[wrong]
+        with pytest.raises(ShapeError, match=f"uint8 RGB.*{built.network.size}") as caught:
+            self.predict(built.network, images)
+        assert caught.value.actual == images.shape
+
+    def test_normalisation_happens_inside_and_is_arithmetic_on_fractions(self, built):
+        seen = []
+        hook = built.network.network.register_forward_pre_hook(
+            lambda _, arguments: seen.append(arguments[0].detach().numpy().copy())
+        )
+        try:
+            self.predict(built.network, built.images)
+        finally:
+            hook.remove()
+        mean, std = self.statistics(built.network)
+        expected = (built.images.astype(np.float64) / 255 - mean) / std
+        np.testing.assert_allclose(np.moveaxis(seen[0], 1, 3), expected, atol=1e-6)
+
+    def statistics(self, network: Any) -> tuple[Any, Any]:
+        """Mean and standard deviation that the name's ImageNet weights document."""
+        raise NotImplementedError
+
+    def test_a_file_of_another_network_lists_what_differs(self, built, tmp_path):
+        artifact = built.network.to_artifact()
+        prefix = f"{built.network.stage}."
+        names = sorted(name for name in artifact.tensors if artifact.tensors[name].ndim == 4)
+        changed = dict(artifact.tensors)
+        changed[names[0]] = changed[names[0]][:1]
+        del changed[names[1]]
+        changed[f"{prefix}network.surplus"] = np.zeros(3, np.float32)
+        path = tmp_path / "other.safetensors"
+        write_artifact(path, Artifact(artifact.stages, changed, {}, {}))
+        with pytest.raises(ModelFileError) as caught:
+            type(built.network).load(path, device="cpu")
+        message = str(caught.value)
+        assert str(path) in message
+        assert "3 tensors do not fit" in message
+        assert f"missing {names[1].removeprefix(prefix)}" in message
+        assert "unexpected network.surplus" in message
+        assert f"{names[0].removeprefix(prefix)} is {changed[names[0]].shape}, not" in message
+
+
+def tiny_file(path: Any, network: Network, **changes: Any) -> None:
+    """Write a network's file with another description."""
+    artifact = network.to_artifact()
+    stages = {network.stage: {**artifact.stages[network.stage], **changes}}
+    write_artifact(path, Artifact(stages, artifact.tensors, {}, {}))

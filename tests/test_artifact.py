@@ -1,0 +1,305 @@
+import json
+import os
+import struct
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from cascade.errors import DataError, ModelFileError
+from cascade.models.artifact import (
+    FORMAT,
+    Artifact,
+    check_tensors,
+    merge_artifacts,
+    read_artifact,
+    read_document,
+    tensors_digest,
+    write_artifact,
+)
+from cascade.version import __version__
+
+
+def artifact(stage="segmenter", *, seed=0, **tensors):
+    generator = np.random.default_rng(seed)
+    tensors = tensors or {
+        "network.weight": generator.normal(size=(4, 3, 2, 2)).astype(np.float32),
+        "network.count": np.array(7, np.int64),
+        "network.empty": np.zeros((0, 3), np.float32),
+    }
+    return Artifact(
+        stages={stage: {"config": {"size": 64}}},
+        tensors={f"{stage}.{name}": tensor for name, tensor in tensors.items()},
+        provenance={stage: {"date": "2026-01-01", "settings": {"learning_rate": 0.001}}},
+        metrics={stage: {"validation": {"iou": 0.5}}},
+    )
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.safetensors"
+
+
+def header_of(path):
+    """The header as the file format defines it: eight bytes of length, then JSON."""
+    content = path.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    return json.loads(content[8 : 8 + length]), 8 + length
+
+
+def rewrite_document(path, change):
+    """Change the JSON document in a file's header and leave the tensors as they are."""
+    content = path.read_bytes()
+    header, start = header_of(path)
+    document = json.loads(header["__metadata__"]["cascade"])
+    changed = change(document)
+    header["__metadata__"]["cascade"] = json.dumps(document if changed is None else changed)
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + content[start:])
+
+
+def test_everything_comes_back_as_it_was_written(path):
+    written = artifact()
+    write_artifact(path, written)
+    read = read_artifact(path)
+    assert read.stages == written.stages
+    assert read.provenance == written.provenance
+    assert read.metrics == written.metrics
+    assert set(read.tensors) == set(written.tensors)
+    for name, tensor in written.tensors.items():
+        assert read.tensors[name].dtype == tensor.dtype
+        np.testing.assert_array_equal(read.tensors[name], tensor)
+
+
+@given(
+    shape=st.lists(st.integers(0, 3), max_size=4),
+    kind=st.sampled_from(["float32", "float16", "float64", "int64", "uint8", "bool"]),
+    data=st.data(),
+)
+@settings(max_examples=25, deadline=None)
+def test_any_array_comes_back(tmp_path_factory, shape, kind, data):
+    path = tmp_path_factory.mktemp("any") / "model.safetensors"
+    size = int(np.prod(shape))
+    content = data.draw(st.binary(min_size=size * 8, max_size=size * 8))
+    tensor = np.frombuffer(content, np.uint8)[: size * np.dtype(kind).itemsize]
+    tensor = (tensor % 2).astype(bool) if kind == "bool" else tensor.view(kind)
+    tensor = tensor[:size].reshape(shape)
+    write_artifact(path, artifact(any=tensor))
+    found = read_artifact(path).tensors["segmenter.any"]
+    assert found.dtype == tensor.dtype
+    assert found.shape == tensor.shape
+    assert found.tobytes() == tensor.tobytes()  # not-a-number included
+
+
+def test_arrays_that_are_turned_or_strided_are_stored_in_their_own_order(path):
+    square = np.arange(12, dtype=np.float32).reshape(3, 4)
+    write_artifact(path, artifact(turned=square.T, strided=square[:, ::2]))
+    tensors = read_artifact(path).stage_tensors("segmenter")
+    np.testing.assert_array_equal(tensors["turned"], square.T)
+    np.testing.assert_array_equal(tensors["strided"], square[:, ::2])
+
+
+def test_the_header_says_what_the_file_is(path):
+    write_artifact(path, artifact())
+    document = read_document(path)
+    assert document["format"] == FORMAT
+    assert document["version"] == __version__
+    assert "Not a medical device" in document["intended_use"]
+    assert document["tensors_sha256"] == tensors_digest(artifact().tensors)
+
+
+def test_anybody_may_read_the_file(path):
+    before = os.umask(0o077)
+    try:
+        write_artifact(path, artifact())
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_the_header_is_read_without_torch_and_without_tensors(path):
+    write_artifact(path, artifact())
+    _, start = header_of(path)
+    lines = f"""
+        import sys
+        from cascade.models.artifact import read_document
+        print(read_document({str(path)!r})["stages"])
+        print([name for name in ("torch", "timm", "cv2", "sklearn") if name in sys.modules])
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(lines)], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.splitlines() == ["{'segmenter': {'config': {'size': 64}}}", "[]"]
+    damaged = bytearray(path.read_bytes())
+    damaged[start:] = bytes(len(damaged) - start)
+    path.write_bytes(damaged)
+    assert read_document(path)["stages"]  # the tensors were not looked at
+
+
+@pytest.mark.parametrize("place", [0, 1, 17, 100, 191, -1])
+def test_one_flipped_bit_in_the_tensors_is_found(path, place):
+    write_artifact(path, artifact())
+    content = bytearray(path.read_bytes())
+    _, start = header_of(path)
+    content[place if place < 0 else start + place] ^= 0x01
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"model\.safetensors.*SHA-256.*copy it again"):
+        read_artifact(path)
+
+
+def test_the_digest_sees_names_types_and_shapes_too():
+    values = np.arange(6, dtype=np.float32)
+    digests = {
+        tensors_digest({"a": values}),
+        tensors_digest({"b": values}),
+        tensors_digest({"a": values.view(np.int32)}),
+        tensors_digest({"a": values.reshape(2, 3)}),
+        tensors_digest({"a": values.reshape(3, 2)}),
+        tensors_digest({"a": values[::-1]}),
+        tensors_digest({"a": values[:3], "b": values[3:]}),
+        tensors_digest({}),
+    }
+    assert len(digests) == 8
+
+
+def test_the_digest_does_not_depend_on_order_or_memory_layout():
+    one, other = np.arange(6.0).reshape(2, 3), np.ones(2, np.float32)
+    assert tensors_digest({"a": one, "b": other}) == tensors_digest(
+        {"b": other, "a": np.asfortranarray(one)}
+    )
+
+
+def test_a_truncated_file_is_refused_wherever_it_ends(path):
+    write_artifact(path, artifact())
+    content = path.read_bytes()
+    _, start = header_of(path)
+    for length in (0, 4, 8, start // 2, start, start + 10, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(ModelFileError, match=r"model\.safetensors.*not a readable"):
+            read_artifact(path)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    for absent in (tmp_path / "absent.safetensors", tmp_path):
+        with pytest.raises(ModelFileError, match="there is no such model file"):
+            read_document(absent)
+
+
+def test_a_pickle_is_refused_as_a_model(tmp_path):
+    import torch
+
+    path = tmp_path / "old.pth"
+    torch.save({"weight": torch.zeros(2)}, path)
+    with pytest.raises(ModelFileError, match=r"old\.pth.*pickled \.pth models are not accepted"):
+        read_artifact(path)
+
+
+def test_safetensors_of_another_program_are_refused(path):
+    for metadata in (None, {"format": "pt"}):
+        save_file({"weight": np.zeros(2, np.float32)}, path, metadata=metadata)
+        with pytest.raises(ModelFileError, match="was not written by cascade"):
+            read_artifact(path)
+
+
+def test_another_format_is_refused_by_number(path):
+    write_artifact(path, artifact())
+    rewrite_document(path, lambda document: document.update(format=FORMAT + 1))
+    with pytest.raises(ModelFileError, match=f"format {FORMAT + 1}.*reads format {FORMAT}"):
+        read_document(path)
+
+
+@pytest.mark.parametrize("key", ["stages", "provenance", "metrics", "tensors_sha256"])
+def test_a_description_that_lacks_a_key_names_it(path, key):
+    write_artifact(path, artifact())
+    rewrite_document(path, lambda document: document.pop(key) and document)
+    with pytest.raises(ModelFileError, match=f"incomplete description.*{key}"):
+        read_document(path)
+
+
+def test_a_stage_that_this_version_does_not_know_is_named(path):
+    write_artifact(path, artifact("explainer"))
+    with pytest.raises(ModelFileError, match="explainer"):
+        read_document(path)
+
+
+@pytest.mark.parametrize("content", [[], "text", 3, [None], {"format": FORMAT, "stages": []}])
+def test_a_description_of_another_kind_is_refused(path, content):
+    write_artifact(path, artifact())
+    rewrite_document(path, lambda _: content)
+    with pytest.raises(ModelFileError, match=r"model\.safetensors"):
+        read_document(path)
+
+
+def test_a_description_that_is_not_json_is_refused(path):
+    save_file({"weight": np.zeros(2, np.float32)}, path, metadata={"cascade": "{not json"})
+    with pytest.raises(ModelFileError, match="not JSON"):
+        read_document(path)
+
+
+def test_a_stage_that_is_needed_but_absent_is_named(path):
+    write_artifact(path, artifact("segmenter"))
+    with pytest.raises(ModelFileError, match="holds segmenter, but no classifier"):
+        read_artifact(path, needs=("segmenter", "classifier"))
+
+
+def test_two_stages_merge_into_one_file_and_come_apart_again(path):
+    one, other = artifact("segmenter", seed=1), artifact("classifier", seed=2)
+    write_artifact(path, merge_artifacts(one, other))
+    both = read_artifact(path, needs=("segmenter", "classifier"))
+    assert set(both.stages) == {"segmenter", "classifier"}
+    assert both.provenance == {**one.provenance, **other.provenance}
+    for stage, part in (("segmenter", one), ("classifier", other)):
+        tensors, before = both.stage_tensors(stage), part.stage_tensors(stage)
+        assert set(tensors) == set(before)
+        np.testing.assert_array_equal(tensors["network.weight"], before["network.weight"])
+
+
+def test_merging_takes_only_the_wanted_stage_of_each_file():
+    both = merge_artifacts(artifact("segmenter", seed=1), artifact("classifier", seed=2))
+    again = merge_artifacts(both, artifact("classifier", seed=3))
+    np.testing.assert_array_equal(
+        again.stage_tensors("classifier")["network.weight"],
+        artifact("classifier", seed=3).stage_tensors("classifier")["network.weight"],
+    )
+    assert len(again.tensors) == len(both.tensors)
+
+
+def test_differences_are_listed_and_counted():
+    expected = {f"layer{number:02}": (1, 2) for number in range(12)}
+    found = {"layer00": (1, 2), "layer01": (2, 1), "surplus": (3,)}
+    with pytest.raises(ModelFileError) as caught:
+        check_tensors("m.safetensors", found, expected)
+    message = str(caught.value)
+    assert message.startswith("m.safetensors: 12 tensors do not fit the network: missing layer02")
+    assert message.endswith("...")
+    check_tensors("m.safetensors", expected, dict(expected))
+
+
+def test_a_failed_write_keeps_the_file_that_was_there(path, monkeypatch):
+    from safetensors import SafetensorError
+
+    from cascade.models import artifact as module
+
+    write_artifact(path, artifact(seed=1))
+    before = path.read_bytes()
+
+    def full_disk(tensors, target, metadata):
+        target.write_bytes(b"half of it")
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(module, "save_file", full_disk)
+    with pytest.raises(ModelFileError, match=r"model\.safetensors.*No space left"):
+        write_artifact(path, artifact(seed=2))
+    assert path.read_bytes() == before
+    assert [item.name for item in path.parent.iterdir()] == [path.name]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match="file"):
+        write_artifact(tmp_path / "file" / "model.safetensors", artifact())

@@ -1,0 +1,219 @@
+import numpy as np
+import pytest
+import timm
+import torch
+from contracts import BATCH, Built, StageContract, noise, tiny_file
+from torch.nn import functional
+
+from cascade.config import ClassifierConfig
+from cascade.errors import ConfigError, ModelFileError
+from cascade.masking import MaskPolicy
+from cascade.models.architectures import Architecture, find_architecture
+from cascade.models.classifier import Classifier
+from cascade.training.classification import cross_entropy
+
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+NAMES = ["resnet18 64", "googlenet 64", "inception_v3 96", "inception_v3 299", "mobilenet_v2 64",
+         "timm/test_resnet 64"]  # fmt: skip
+
+
+def config(architecture="mobilenet_v2", size=32, **settings):
+    return ClassifierConfig(architecture=architecture, size=size, **settings)
+
+
+@pytest.fixture(scope="module")
+def small():
+    torch.manual_seed(0)
+    return Classifier.build(config())
+
+
+@pytest.mark.parametrize("built", NAMES, indirect=True)
+class TestEveryClassifier(StageContract):
+    @classmethod
+    def build(cls, name):
+        architecture, size = name.split()
+        classifier = Classifier.build(config(architecture, int(size)))
+        return Built(classifier, noise(BATCH, int(size)))
+
+    def predict(self, network, images):
+        return network.predict_proba(images)
+
+    def result_shape(self, network):
+        return (2,)
+
+    def training_output(self, network, images):
+        logits, auxiliary = network.forward_with_auxiliary(images)
+        return torch.cat([logits, *auxiliary])
+
+    def statistics(self, network):
+        name = network.config.architecture.rpartition("/")[2]
+        if network.config.architecture.startswith("timm/"):
+            settings = timm.get_pretrained_cfg(name)
+            return settings.mean, settings.std
+        return HALF if name in ("googlenet", "inception_v3") else IMAGENET
+
+    def test_probabilities_of_both_classes_sum_to_one(self, built):
+        values = built.network.predict_proba(built.images).astype(np.float64)
+        np.testing.assert_allclose(values.sum(axis=1), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "count", "weight"),
+    [("googlenet", 64, 2, 0.3), ("inception_v3", 299, 1, 0.4), ("inception_v3", 96, 0, 0.4),
+     ("mobilenet_v2", 32, 0, 0.0)],
+)  # fmt: skip
+def test_auxiliary_heads_answer_in_training_and_only_there(architecture, size, count, weight):
+    classifier = Classifier.build(config(architecture, size)).train()
+    images = torch.from_numpy(noise(2, size))
+    logits, auxiliary = classifier.forward_with_auxiliary(images)
+    assert [item.shape for item in (logits, *auxiliary)] == [(2, 2)] * (1 + count)
+    assert classifier.auxiliary_weight == weight
+    with torch.no_grad():
+        _, quiet = classifier.eval().forward_with_auxiliary(images)
+    assert quiet == ()
+
+
+@pytest.mark.parametrize(("architecture", "share"), [("googlenet", 0.3), ("mobilenet_v2", 0.0)])
+def test_the_loss_adds_the_auxiliary_heads_by_the_weight_of_their_paper(architecture, share):
+    classifier = Classifier.build(config(architecture, 64)).train()
+    images, labels = torch.from_numpy(noise(4, 64)), torch.tensor([0, 1, 1, 0])
+    weights = torch.tensor([1.0, 3.0])
+    torch.manual_seed(5)  # the heads drop units
+    loss = cross_entropy(weights, 0.1)(classifier, [images, labels])
+    torch.manual_seed(5)
+    logits, auxiliary = classifier.forward_with_auxiliary(images)
+
+    def by_hand(values):
+        """Weighted cross entropy with smoothed labels, as in the documentation of torch."""
+        table = functional.log_softmax(values.double(), dim=1)
+        smooth = torch.full((4, 2), 0.05, dtype=torch.float64)
+        smooth[torch.arange(4), labels] += 0.9
+        of_class = weights.double()[None]
+        return -(of_class * smooth * table).sum() / weights.double()[labels].sum()
+
+    expected = by_hand(logits) + share * sum(by_hand(item) for item in auxiliary)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("short", "full", "size"),
+    [("inception", "torchvision/inception_v3", 299), ("resnet", "torchvision/resnet50", 224),
+     ("mobilenet", "torchvision/mobilenet_v2", 224), ("resnet10t", "timm/resnet10t", 176),
+     ("timm/resnet18", "timm/resnet18", 224), ("torchvision/vgg11", "torchvision/vgg11", 224)],
+)  # fmt: skip
+def test_names_resolve_to_a_library_and_a_default_size(short, full, size):
+    architecture = find_architecture(short)
+    assert str(architecture) == full
+    assert architecture.default_size == size
+
+
+def test_torchvision_comes_first_where_both_libraries_know_a_name():
+    assert timm.is_model("resnet18")
+    assert find_architecture("resnet18") == Architecture("torchvision", "resnet18")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"),
+    [("resnet81", "resnet18"), ("incepton", "inception"), ("timm/convnext_tyni", "convnext_tiny"),
+     ("torchvision/googlnet", "googlenet")],
+)  # fmt: skip
+def test_a_mistyped_architecture_is_answered_with_the_nearest_name(wrong, near):
+    with pytest.raises(ConfigError, match=f"{wrong}.*did you mean.*{near}"):
+        Classifier.build(config(wrong))
+
+
+def test_a_name_of_the_other_library_is_not_taken_from_this_one():
+    with pytest.raises(ConfigError, match="neither torchvision nor timm"):
+        find_architecture("torchvision/resnet10t")
+
+
+def test_inception_below_its_smallest_size_is_refused_before_training():
+    with pytest.raises(ConfigError, match="inception_v3 takes images of 75 pixels or more, not 74"):
+        Classifier.build(config("inception_v3", 74))
+    assert Classifier.build(config("inception_v3", 75)).size == 75
+
+
+def test_a_size_that_a_network_cannot_take_names_the_network_and_the_size():
+    with pytest.raises(ConfigError, match="timm/test_vit cannot take images of 40 pixels"):
+        Classifier.build(config("timm/test_vit", 40))
+
+
+def test_a_transformer_is_built_for_its_size():
+    classifier = Classifier.build(config("timm/test_vit", 96))
+    assert classifier.predict_proba(noise(1, 96)).shape == (1, 2)
+
+
+def test_dropout_reaches_the_last_layers(small):
+    dropouts = [item.p for item in small.network.modules() if isinstance(item, torch.nn.Dropout)]
+    assert dropouts == [0.2]
+    other = Classifier.build(config(dropout=0.6))
+    assert [item.p for item in other.network.modules() if isinstance(item, torch.nn.Dropout)] == [
+        0.6
+    ]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_temperature_divides_the_logits_before_the_softmax(temperature):
+    torch.manual_seed(0)
+    classifier, images = Classifier.build(config()).eval(), noise(3, 32)
+    classifier.temperature = temperature
+    with torch.no_grad():
+        logits = classifier(torch.from_numpy(images)).numpy().astype(np.float64) / temperature
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(classifier.predict_proba(images), expected, atol=1e-6)
+
+
+def test_policy_temperature_cutoff_and_operating_points_travel_with_the_file(tmp_path):
+    policy = MaskPolicy.from_mode("hard_full", threshold=0.4, fill=(1, 2, 3), on_empty="abstain")
+    classifier = Classifier.build(config(), policy=policy)
+    classifier.temperature, classifier.cutoff = 1.7, 0.31
+    classifier.operating_points = {"0.90": 0.123456789}
+    classifier.save(tmp_path / "c.safetensors")
+    loaded = Classifier.load(tmp_path / "c.safetensors", device="cpu")
+    assert loaded.policy == policy
+    assert (loaded.temperature, loaded.cutoff) == (1.7, 0.31)
+    assert loaded.operating_points == {"0.90": 0.123456789}
+
+
+@pytest.mark.parametrize("classes", [["malignant", "benign"], ["benign"], ["no", "yes"], []])
+def test_any_other_order_of_classes_is_refused(small, tmp_path, classes):
+    path = tmp_path / "c.safetensors"
+    tiny_file(path, small, classes=classes)
+    with pytest.raises(ModelFileError, match=r"classes are .*not \['benign', 'malignant'\]"):
+        Classifier.load(path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"config": None}, {"policy": None}, {"policy": 3}, {"temperature": None}, {"classes": 2}],
+)
+def test_a_description_of_another_kind_is_refused(small, tmp_path, damage):
+    path = tmp_path / "c.safetensors"
+    tiny_file(path, small, **damage)
+    with pytest.raises(ModelFileError, match=r"c\.safetensors.*classifier"):
+        Classifier.load(path, device="cpu")
+
+
+def test_a_policy_of_another_version_is_refused(small, tmp_path):
+    path = tmp_path / "c.safetensors"
+    tiny_file(path, small, policy={**small.policy.to_dict(), "halo": 1})
+    with pytest.raises(ConfigError, match="halo"):
+        Classifier.load(path, device="cpu")
+
+
+def test_a_segmenters_file_is_no_classifier(small, tmp_path):
+    from cascade.config import SegmenterConfig
+    from cascade.models.segmenter import Segmenter
+
+    path = tmp_path / "s.safetensors"
+    Segmenter.build(SegmenterConfig(encoder="mobilenet_v2", size=32)).save(path)
+    with pytest.raises(ModelFileError, match="holds segmenter, but no classifier"):
+        Classifier.load(path, device="cpu")
+
+
+def test_half_storage_keeps_the_probabilities(small, tmp_path):
+    images = noise(4, 32)
+    small.save(tmp_path / "half.safetensors", half=True)
+    loaded = Classifier.load(tmp_path / "half.safetensors", device="cpu")
+    np.testing.assert_allclose(loaded.predict_proba(images), small.predict_proba(images), atol=5e-3)

@@ -1,0 +1,164 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import timm
+import torch
+from contracts import BATCH, Built, StageContract, noise, tiny_file
+
+from cascade.config import SegmenterConfig
+from cascade.errors import ConfigError, ModelFileError
+from cascade.models.artifact import read_artifact
+from cascade.models.segmenter import Segmenter, encoder_name
+
+SMALL = (16, 16, 8, 8, 8)
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+NAMES = ["resnet18 unet", "mobilenet_v2 fpn", "resnet18 unetplusplus", "mobilenet_v2 linknet",
+         "tu-test_resnet unet"]  # fmt: skip
+
+
+def config(encoder="mobilenet_v2", decoder="unet", **settings):
+    settings = {"size": 32, "decoder_channels": SMALL, **settings}
+    return SegmenterConfig(encoder=encoder, decoder=decoder, **settings)
+
+
+@pytest.mark.parametrize("built", NAMES, indirect=True)
+class TestEverySegmenter(StageContract):
+    @classmethod
+    def build(cls, name):
+        encoder, decoder = name.split()
+        size = 64 if decoder == "fpn" else 32
+        segmenter = Segmenter.build(config(encoder, decoder, size=size))
+        return Built(segmenter, noise(BATCH, size))
+
+    def predict(self, network, images):
+        return network.predict(images)
+
+    def result_shape(self, network):
+        return (network.size, network.size)
+
+    def statistics(self, network):
+        if not network.config.encoder.startswith("tu-"):
+            return IMAGENET
+        settings = timm.get_pretrained_cfg(network.config.encoder[3:])
+        return settings.mean, settings.std
+
+
+def test_probabilities_are_the_sigmoid_of_the_logits():
+    segmenter = Segmenter.build(config()).eval()
+    images = noise(2, 32)
+    with torch.no_grad():
+        logits = segmenter(torch.from_numpy(images)).numpy().astype(np.float64)
+    np.testing.assert_allclose(segmenter.predict(images), 1 / (1 + np.exp(-logits)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("short", "full"),
+    [("mobilenet", "mobilenet_v2"), ("resnet", "resnet50"), ("inception", "inceptionv4"),
+     ("xception", "xception"), ("tu-resnet18", "tu-resnet18")],
+)  # fmt: skip
+def test_short_names_stand_for_encoders(short, full):
+    assert encoder_name(short) == full
+
+
+def test_the_full_name_is_stored():
+    assert Segmenter.build(config("mobilenet")).config.encoder == "mobilenet_v2"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"),
+    [("resnet81", "resnet18"), ("mobilenetv2", "mobilenet_v2"), ("exception", "xception"),
+     ("tu-resnett18", "resnet18"), ("tu-convnext_tyni", "convnext_tiny")],
+)  # fmt: skip
+def test_a_mistyped_encoder_is_answered_with_the_nearest_name(wrong, near):
+    with pytest.raises(ConfigError, match=wrong) as caught:
+        Segmenter.build(config(wrong))
+    assert "did you mean" in str(caught.value)
+    assert near in str(caught.value)
+
+
+def test_a_name_like_nothing_gets_no_hint():
+    with pytest.raises(ConfigError, match="unknown") as caught:
+        encoder_name("qqqq")
+    assert "did you mean" not in str(caught.value)
+
+
+def test_a_decoder_that_does_not_fit_the_encoder_names_both():
+    with pytest.raises(ConfigError, match=r"decoder linknet.*encoder mit_b0"):
+        Segmenter.build(config("mit_b0", "linknet"))
+
+
+def test_a_side_that_is_no_multiple_of_32_is_refused():
+    with pytest.raises(ConfigError, match="multiple of 32"):
+        config(size=250)
+
+
+def test_fewer_decoder_channels_make_a_shallower_network():
+    segmenter = Segmenter.build(config(decoder_channels=(16, 8, 8)))
+    assert segmenter.predict(noise(1, 32)).shape == (1, 32, 32)
+    full = Segmenter.build(config())
+    count = [sum(item.numel() for item in net.parameters()) for net in (segmenter, full)]
+    assert count[0] < count[1]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "expected"),
+    [("xception", HALF), ("inceptionresnetv2", HALF), ("inceptionv4", HALF),
+     ("resnet18", IMAGENET), ("efficientnet-b0", IMAGENET)],
+)  # fmt: skip
+def test_each_encoder_gets_the_statistics_it_was_trained_with(encoder, expected):
+    from cascade.models.segmenter import _input_statistics
+
+    assert _input_statistics(encoder, "none") == expected
+
+
+def test_statistics_travel_with_the_file(tmp_path):
+    segmenter = Segmenter.build(config())
+    segmenter.normalization.mean += 0.125
+    segmenter.save(tmp_path / "s.safetensors")
+    loaded = Segmenter.load(tmp_path / "s.safetensors", device="cpu")
+    assert torch.equal(loaded.normalization.mean, segmenter.normalization.mean)
+
+
+def test_half_storage_halves_the_file_and_hardly_changes_the_answer(tmp_path):
+    segmenter, images = Segmenter.build(config()), noise(2, 32)
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    segmenter.save(whole)
+    segmenter.save(half, half=True)
+    assert half.stat().st_size < 0.55 * whole.stat().st_size
+    kinds = {tensor.dtype.name for tensor in read_artifact(half).tensors.values()}
+    assert kinds == {"float16", "int64"}  # counters stay whole numbers
+    loaded = Segmenter.load(half, device="cpu")
+    assert next(loaded.parameters()).dtype == torch.float32  # computes in full precision
+    np.testing.assert_allclose(loaded.predict(images), segmenter.predict(images), atol=5e-3)
+
+
+def test_a_description_with_an_unknown_setting_is_refused(tmp_path):
+    segmenter, path = Segmenter.build(config()), tmp_path / "s.safetensors"
+    tiny_file(path, segmenter, config={**segmenter.describe()["config"], "deepth": 3})
+    with pytest.raises(ConfigError, match="deepth"):
+        Segmenter.load(path, device="cpu")
+
+
+@pytest.mark.parametrize("damage", [{"config": None}, {"config": [1, 2]}])
+def test_a_description_without_its_settings_is_refused(tmp_path, damage):
+    segmenter, path = Segmenter.build(config()), tmp_path / "s.safetensors"
+    tiny_file(path, segmenter, **damage)
+    with pytest.raises(ModelFileError, match=r"s\.safetensors.*segmenter"):
+        Segmenter.load(path, device="cpu")
+
+
+def test_the_same_seed_builds_the_same_network():
+    digests = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        segmenter = Segmenter.build(config())
+        digests.append([float(item.detach().double().sum()) for item in segmenter.parameters()])
+    assert digests[0] == digests[1]
+
+
+def test_settings_cannot_be_changed_behind_the_networks_back():
+    segmenter = Segmenter.build(config())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        segmenter.config.size = 64
