@@ -18,7 +18,7 @@ help: ## list the targets
 
 demo: $(ENVIRONMENT)/installed ## draw lesions, train both stages, score them, write a page (minutes)
 	rm -rf demo
-	$(RUN) prepare --source synthetic --count 240 --output demo/dataset
+	$(RUN) prepare --source synthetic --count 480 --output demo/dataset
 	$(RUN) seg-train --config configs/demo_segmentation.yaml \
 		--data_path demo/dataset --output demo/segmenter
 	$(RUN) cls-train --config configs/demo_classification.yaml \

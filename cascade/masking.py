@@ -28,6 +28,7 @@ Frame = Literal["crop", "full"]
 Background = Literal["keep", "hard", "feathered", "only"]
 OnEmpty = Literal["whole", "abstain", "raise"]
 
+LARGEST_MARGIN = 2.0
 NO_LESION = "no lesion found"
 
 
@@ -78,7 +79,7 @@ class MaskPolicy:
                     f"mask policy: {name} is {getattr(self, name)!r}; choose from {allowed}"
                 )
         limits = {
-            "margin": 2.0,
+            "margin": LARGEST_MARGIN,
             "dilation": 1.0,
             "feather": 1.0,
             "threshold": 1.0,

@@ -61,7 +61,7 @@ def _main(argv: Sequence[str] | None) -> int:
         num_workers=arguments.num_workers,
         seed=arguments.seed,
     )
-    report(arguments, evaluation, title="Classification of masked crops", model=arguments.path)
+    report(arguments, evaluation, title="Classification of masked crops", models=[arguments.path])
     return OK
 
 

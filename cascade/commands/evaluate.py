@@ -69,8 +69,10 @@ def _main(argv: Sequence[str] | None) -> int:
         arguments, {"segmenter": cascade.segmenter.size, "classifier": cascade.classifier.size}
     )
     table = load_table(arguments, labels=False)
-    model = arguments.path or Path(arguments.segmenter).name
-    check_unseen(cascade.provenance, table, model=model, allowed=arguments.allow_seen)
+    models = [path for path in (arguments.path, arguments.segmenter, arguments.classifier) if path]
+    check_unseen(
+        cascade.provenance, table, model=" and ".join(models), allowed=arguments.allow_seen
+    )
 
     from cascade.evaluation.pictures import write_pictures
     from cascade.evaluation.stages import evaluate_cascade
@@ -92,7 +94,7 @@ def _main(argv: Sequence[str] | None) -> int:
         arguments,
         evaluation,
         title="The cascade, end to end",
-        model=model,
+        models=models,
         sketch=sketch,
     )
     write_pictures(

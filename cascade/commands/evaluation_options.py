@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -76,7 +76,7 @@ def report(
     evaluation: Evaluation,
     *,
     title: str,
-    model: str,
+    models: Sequence[str],
     sketch: Sketch | None = None,
 ) -> None:
     """Print the numbers and write the evaluation's files."""
@@ -98,7 +98,7 @@ def report(
         say()
     folder = Path(arguments.output)
     about = {
-        "model": Path(model).name,
+        "model": " and ".join("/".join(Path(path).parts[-2:]) for path in models),
         "data": f"{Path(arguments.data_path).name}/{Path(arguments.table).name}",
         "images": len(evaluation.cases),
         "test-time augmentation": arguments.tta,

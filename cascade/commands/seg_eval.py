@@ -69,7 +69,7 @@ def _main(argv: Sequence[str] | None) -> int:
         arguments,
         evaluation,
         title="Segmentation",
-        model=arguments.path,
+        models=[arguments.path],
         sketch=sketch,
     )
     write_pictures(

@@ -45,11 +45,13 @@ class ReportFigure:
         source: bytes of a PNG or JPEG, or the path of one.
         caption: shown below the figure.
         alternative_text: what the figure shows, in words, for readers who do not see it.
+        wide: takes the whole width of the page, as a sheet of many pictures should.
     """
 
     source: bytes | str | os.PathLike[str]
     caption: str
     alternative_text: str
+    wide: bool = False
 
     @property
     def address(self) -> str:

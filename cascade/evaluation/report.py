@@ -148,6 +148,7 @@ def _segmentation_section(
                     folder / "worst_segmentation.png",
                     "Lowest IoU. Yellow: human outline, cyan: predicted",
                     "Images with the lowest IoU and their outlines",
+                    wide=True,
                 ),
             ],
         )
@@ -194,6 +195,7 @@ def _classification_section(
                     folder / "worst_classification.png",
                     "Largest errors. p is the probability of malignant",
                     "Images with the largest classification errors",
+                    wide=True,
                 ),
             ],
         )

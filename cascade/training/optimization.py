@@ -39,13 +39,12 @@ def make_schedule(
     """The schedule that is stepped after every optimiser step; ``plateau`` has none."""
     schedules = torch.optim.lr_scheduler
     if config.schedule == "onecycle":
-        total = steps + 1
         return schedules.OneCycleLR(
             optimizer,
             max_lr=config.learning_rate,
-            total_steps=total,
-            # torch divides by zero where the rise would last exactly one step
-            pct_start=config.warmup if config.warmup * total > 1 else 0.0,
+            total_steps=steps + 1,
+            # a hair more, because torch divides by zero where the rise lasts exactly one step
+            pct_start=config.warmup + 1e-9,
             cycle_momentum=False,
         )
     if config.schedule == "cosine":
