@@ -10,7 +10,7 @@ from cascade.errors import ConfigError, ModelFileError
 from cascade.masking import MaskPolicy
 from cascade.models.architectures import Architecture, find_architecture
 from cascade.models.classifier import Classifier
-from cascade.training.classification import cross_entropy
+from cascade.training.classification import classification_loss
 
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -80,7 +80,8 @@ def test_the_loss_adds_the_auxiliary_heads_by_the_weight_of_their_paper(architec
     images, labels = torch.from_numpy(noise(4, 64)), torch.tensor([0, 1, 1, 0])
     weights = torch.tensor([1.0, 3.0])
     torch.manual_seed(5)  # the heads drop units
-    loss = cross_entropy(weights, 0.1)(classifier, [images, labels])
+    criterion = torch.nn.CrossEntropyLoss(weight=weights, label_smoothing=0.1)
+    loss = classification_loss(classifier, [images, labels], criterion)
     torch.manual_seed(5)
     logits, auxiliary = classifier.forward_with_auxiliary(images)
 
