@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 import timm
 import torch
-from contracts import BATCH, Built, StageContract, noise, tiny_file
+from contracts import (
+    BATCH,
+    Built,
+    StageContract,
+    check_that_differences_are_listed,
+    noise,
+    tiny_file,
+)
 from torch.nn import functional
 
 from cascade.config import ClassifierConfig
@@ -194,6 +201,10 @@ def test_a_description_of_another_kind_is_refused(small, tmp_path, damage):
     tiny_file(path, small, **damage)
     with pytest.raises(ModelFileError, match=r"c\.safetensors.*classifier"):
         Classifier.load(path, device="cpu")
+
+
+def test_a_file_of_another_network_lists_what_differs(small, tmp_path):
+    check_that_differences_are_listed(small, tmp_path / "other.safetensors")
 
 
 def test_a_policy_of_another_version_is_refused(small, tmp_path):

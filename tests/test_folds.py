@@ -14,7 +14,7 @@ from cascade.training import folds as module
 from cascade.training.folds import out_of_fold_masks
 from cascade.training.run import image_marks
 
-CONFIG = SegmenterConfig(encoder="mobilenet_v2", size=32, decoder_channels=(16, 16, 8, 8, 8))
+CONFIG = SegmenterConfig(encoder="tu-test_resnet", size=32, decoder_channels=(16, 16, 8, 8, 8))
 TRAINING = SegmentationTrainConfig(
     epochs=1, batch_size=4, optimizer="adamw", learning_rate=0.002, momentum=0.9,
     weight_decay=0.01, precision="fp32", augmentation="none",

@@ -155,7 +155,7 @@ def test_a_device_number_that_is_absent_is_an_error():
         Segmenter.build(SEGMENTER).to(resolve_device(absent))
 
 
-def test_training_on_cuda_uses_bfloat16_only_where_asked_or_fast(table, splits, tmp_path):
+def test_either_precision_trains_and_keeps_float32_weights(table, splits, tmp_path):
     for precision in ("fp32", "bf16"):
         network = train_segmenter(
             table, splits, config=SEGMENTER,

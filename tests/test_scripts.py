@@ -239,13 +239,11 @@ def test_the_segmenter_is_scored_on_the_test_table(models, run, data, tmp_path, 
     assert len(list((tmp_path / "overlays").iterdir())) == 8
 
 
-@pytest.mark.parametrize("flag", ["--path", "--path="])
-def test_the_classifier_is_scored_on_the_test_table(models, run, data, tmp_path, flag):
-    path = models / "classifier" / "best.safetensors"
-    given = [flag, path] if flag == "--path" else [f"{flag}{path}"]
-    code = run("classification_inference_pipeline.py", *given, "--data_path", data, "--output",
-               tmp_path, "-d", "cpu", "--batch_size", "3")  # fmt: skip
+def test_the_classifier_in_a_cascades_file_is_scored_too(evaluated, run, data, tmp_path):
+    code = run("classification_inference_pipeline.py", "--path=cascade.safetensors", "--data_path",
+               data, "--output", tmp_path, "-d", "cpu", "--batch_size", "3")  # fmt: skip
     assert code == 0
+    assert set(metrics_of(tmp_path)) == {"classification", "about"}
     found = metrics_of(tmp_path)["classification"]
     check_metrics(found, CLASSIFICATION_KEYS, 8)
     assert np.sum(found["confusion_matrix"]) == 8
@@ -292,22 +290,6 @@ def test_the_cascades_file_is_scored_like_its_parts(evaluated, run, data, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("script", "stage"),
-    [
-        ("seg_inference_pipeline.py", "segmentation"),
-        ("classification_inference_pipeline.py", "classification"),
-    ],
-)
-def test_a_stage_is_scored_from_the_cascades_file_too(
-    evaluated, run, data, tmp_path, script, stage
-):
-    code = run(script, "--path", "cascade.safetensors", "--data_path", data, "--output", tmp_path,
-               "-d", "cpu")  # fmt: skip
-    assert code == 0
-    assert set(metrics_of(tmp_path)) == {stage, "about"}
-
-
-@pytest.mark.parametrize(
     "parts",
     [[], ["--segmenter", "s"], ["--path", "c", "--segmenter", "s", "--classifier", "c"]],
 )
@@ -348,8 +330,8 @@ def test_images_of_the_training_are_refused_unless_asked_for(
 
 
 def test_the_classifier_trains_on_a_folder_of_predicted_masks(models, run, data, tmp_path):
-    arguments = ["--folds", "2", "--epochs", "1", "-d", "cpu", "-en", "mobilenet", "-opt", "adamw",
-                 "-wd", "0.01", "--validation_fraction", "0.4", "--data_path", str(data),
+    arguments = ["--folds", "2", "--epochs", "1", "-d", "cpu", "-en", "tu-test_resnet",
+                 "-opt", "adamw", "-wd", "0.01", "--validation_fraction", "0.4", "--data_path", str(data),
                  "--output", str(tmp_path / "oof"), *SMALL]  # fmt: skip
     assert console.main(["oof-masks", *arguments]) == 0
     assert len(list((tmp_path / "oof" / "masks").iterdir())) == 14

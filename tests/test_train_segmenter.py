@@ -15,7 +15,7 @@ from cascade.models.segmenter import Segmenter
 from cascade.training.run import image_marks, require_unseen
 from cascade.training.segmentation import segmentation_loss, train_segmenter, validate_segmenter
 
-CONFIG = SegmenterConfig(encoder="mobilenet_v2", size=32, decoder_channels=(16, 16, 8, 8, 8))
+CONFIG = SegmenterConfig(encoder="tu-test_resnet", size=32, decoder_channels=(16, 16, 8, 8, 8))
 
 
 def settings(**changes):
@@ -74,7 +74,7 @@ def test_every_setting_is_in_the_configuration_file(trained, splits):
     _, folder = trained
     stored = yaml.safe_load((folder / "config.yaml").read_text())
     assert stored["epochs"] == 2
-    assert stored["encoder"] == "mobilenet_v2"
+    assert stored["encoder"] == "tu-test_resnet"
     assert stored["decoder_channels"] == [16, 16, 8, 8, 8]
     assert stored["encoder_weights"] == "none"
     assert stored["splits_digest"] == splits.digest
@@ -145,7 +145,7 @@ def test_the_loss_is_dice_plus_cross_entropy():
 
 
 def test_training_lowers_the_loss_on_what_it_sees(table, splits, tmp_path):
-    training = settings(epochs=6, augmentation="none", schedule="none", seed=1)
+    training = settings(epochs=5, augmentation="none", schedule="none", seed=1)
     small(table, splits, tmp_path / "run", training=training)
     with (tmp_path / "run" / "history.csv").open(newline="") as file:
         losses = [float(row["train_loss"]) for row in csv.DictReader(file)]

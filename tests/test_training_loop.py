@@ -139,11 +139,12 @@ def stop_after(epochs):
     return validate
 
 
-@pytest.mark.parametrize("average", [0.0, 0.7])
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(
+    ("schedule", "average"), [("onecycle", 0.0), *((name, 0.7) for name in SCHEDULES)]
+)
 def test_resumed_after_any_epoch_it_ends_with_the_same_bits(tmp_path, schedule, average):
     optimizer = "adamw" if schedule in ("onecycle", "plateau") else "sgd"
-    settings = config(schedule=schedule, average=average, optimizer=optimizer, patience=9)
+    settings = config(schedule=schedule, average=average, optimizer=optimizer, patience=9, epochs=3)
     whole = train(tmp_path / "whole", settings)
     for epochs in range(settings.epochs):
         folder = tmp_path / f"stopped after {epochs}"
