@@ -331,7 +331,8 @@ def test_images_of_the_training_are_refused_unless_asked_for(
 
 def test_the_classifier_trains_on_a_folder_of_predicted_masks(models, run, data, tmp_path):
     arguments = ["--folds", "2", "--epochs", "1", "-d", "cpu", "-en", "tu-test_resnet",
-                 "-opt", "adamw", "-wd", "0.01", "--validation_fraction", "0.4", "--data_path", str(data),
+                 "-opt", "adamw", "-wd", "0.01", "--validation_fraction", "0.4",
+                 "--data_path", str(data),
                  "--output", str(tmp_path / "oof"), *SMALL]  # fmt: skip
     assert console.main(["oof-masks", *arguments]) == 0
     assert len(list((tmp_path / "oof" / "masks").iterdir())) == 14
