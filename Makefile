@@ -51,7 +51,7 @@ fix: $(ENVIRONMENT)/installed-test ## repair style where a program can
 install: $(ENVIRONMENT)/installed ## make .venv with the library in it
 
 notebooks: $(ENVIRONMENT)/installed-test ## run the notebooks
-	$(BIN)/python -m pytest --nbmake notebooks
+	$(BIN)/python -m pytest tests/test_notebooks.py
 
 # A variable given to make is in the environment of the commands, so the shell can look at it.
 

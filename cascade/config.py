@@ -271,12 +271,15 @@ def weight_shrinkage(config: TrainConfig) -> float:
     return 1 - (abs(middle) + math.sqrt(beneath))
 
 
-def shrinkage_warning(config: TrainConfig, *, steps: int) -> str | None:
+def shrinkage_warning(
+    config: TrainConfig, *, steps: int, recipe: str = "configs/segmentation.yaml"
+) -> str | None:
     """Say so when weight decay would wipe out what is learnt.
 
     Args:
         config: the training settings.
         steps: optimiser steps in the whole training.
+        recipe: the configuration file to recommend.
     """
     shrinkage = weight_shrinkage(config)
     coupled_adam = config.optimizer == "adam" and config.weight_decay >= 0.01
@@ -292,5 +295,5 @@ def shrinkage_warning(config: TrainConfig, *, steps: int) -> str | None:
         f"learning rate {config.learning_rate:g}, weight decay {config.weight_decay:g} and "
         f"momentum {config.momentum:g} with {config.optimizer} shrink the weights harmfully: "
         f"{detail}. "
-        "The recommended recipe is --config configs/segmentation.yaml"
+        f"The recommended recipe is --config {recipe}"
     )

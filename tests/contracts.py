@@ -15,7 +15,7 @@ from cascade.errors import ModelFileError, ShapeError
 from cascade.models.artifact import Artifact, read_document, write_artifact
 from cascade.models.network import Network
 
-BATCH = 3
+BATCH = 2
 
 
 def noise(count: int, size: int, *, seed: int = 0) -> np.ndarray:
@@ -84,7 +84,7 @@ class StageContract:
 
     def test_one_image_is_predicted_as_within_a_batch(self, built):
         together = self.predict(built.network, built.images)
-        alone = self.predict(built.network, built.images[1:2])
+        alone = self.predict(built.network, built.images[1:])
         np.testing.assert_allclose(alone[0], together[1], atol=1e-5)
 
     def test_gradient_reaches_every_layer_from_the_first_on(self, built):
@@ -123,16 +123,13 @@ class StageContract:
         built.network.save(path)
         loaded = type(built.network).load(path, device="cpu")
         assert not loaded.training
+        stages = read_document(path)["stages"]  # without loading the network
+        assert stages == {built.network.stage: built.network.describe()}
         assert loaded.describe() == built.network.describe()
         assert loaded.provenance == built.network.provenance
         np.testing.assert_array_equal(
             self.predict(loaded, built.images), self.predict(built.network, built.images)
         )
-
-    def test_a_file_describes_its_network_without_being_loaded(self, built, tmp_path):
-        built.network.save(tmp_path / "network.safetensors")
-        document = read_document(tmp_path / "network.safetensors")
-        assert document["stages"] == {built.network.stage: built.network.describe()}
 
     @pytest.mark.parametrize("wrong", ["float", "size", "channels first", "gray"])
     def test_only_uint8_rgb_of_its_own_size_is_taken(self, built, wrong):
@@ -163,24 +160,25 @@ class StageContract:
         """Mean and standard deviation that the name's ImageNet weights document."""
         raise NotImplementedError
 
-    def test_a_file_of_another_network_lists_what_differs(self, built, tmp_path):
-        artifact = built.network.to_artifact()
-        prefix = f"{built.network.stage}."
-        names = sorted(name for name in artifact.tensors if artifact.tensors[name].ndim == 4)
-        changed = dict(artifact.tensors)
-        changed[names[0]] = changed[names[0]][:1]
-        del changed[names[1]]
-        changed[f"{prefix}network.surplus"] = np.zeros(3, np.float32)
-        path = tmp_path / "other.safetensors"
-        write_artifact(path, Artifact(artifact.stages, changed, {}, {}))
-        with pytest.raises(ModelFileError) as caught:
-            type(built.network).load(path, device="cpu")
-        message = str(caught.value)
-        assert str(path) in message
-        assert "3 tensors do not fit" in message
-        assert f"missing {names[1].removeprefix(prefix)}" in message
-        assert "unexpected network.surplus" in message
-        assert f"{names[0].removeprefix(prefix)} is {changed[names[0]].shape}, not" in message
+
+def check_that_differences_are_listed(network: Any, path: Any) -> None:
+    """A file with a tensor too few, one too many and one of another shape is refused with all."""
+    artifact = network.to_artifact()
+    prefix = f"{network.stage}."
+    names = sorted(name for name in artifact.tensors if artifact.tensors[name].ndim == 4)
+    changed = dict(artifact.tensors)
+    changed[names[0]] = changed[names[0]][:1]
+    del changed[names[1]]
+    changed[f"{prefix}network.surplus"] = np.zeros(3, np.float32)
+    write_artifact(path, Artifact(artifact.stages, changed, {}, {}))
+    with pytest.raises(ModelFileError) as caught:
+        type(network).load(path, device="cpu")
+    message = str(caught.value)
+    assert str(path) in message
+    assert "3 tensors do not fit" in message
+    assert f"missing {names[1].removeprefix(prefix)}" in message
+    assert "unexpected network.surplus" in message
+    assert f"{names[0].removeprefix(prefix)} is {changed[names[0]].shape}, not" in message
 
 
 def tiny_file(path: Any, network: Network, **changes: Any) -> None:

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 import timm
 import torch
-from contracts import BATCH, Built, StageContract, noise, tiny_file
+from contracts import (
+    BATCH,
+    Built,
+    StageContract,
+    check_that_differences_are_listed,
+    noise,
+    tiny_file,
+)
 from torch.nn import functional
 
 from cascade.config import ClassifierConfig
@@ -10,7 +17,7 @@ from cascade.errors import ConfigError, ModelFileError
 from cascade.masking import MaskPolicy
 from cascade.models.architectures import Architecture, find_architecture
 from cascade.models.classifier import Classifier
-from cascade.training.classification import cross_entropy
+from cascade.training.classification import classification_loss
 
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -80,7 +87,8 @@ def test_the_loss_adds_the_auxiliary_heads_by_the_weight_of_their_paper(architec
     images, labels = torch.from_numpy(noise(4, 64)), torch.tensor([0, 1, 1, 0])
     weights = torch.tensor([1.0, 3.0])
     torch.manual_seed(5)  # the heads drop units
-    loss = cross_entropy(weights, 0.1)(classifier, [images, labels])
+    criterion = torch.nn.CrossEntropyLoss(weight=weights, label_smoothing=0.1)
+    loss = classification_loss(classifier, [images, labels], criterion)
     torch.manual_seed(5)
     logits, auxiliary = classifier.forward_with_auxiliary(images)
 
@@ -193,6 +201,10 @@ def test_a_description_of_another_kind_is_refused(small, tmp_path, damage):
     tiny_file(path, small, **damage)
     with pytest.raises(ModelFileError, match=r"c\.safetensors.*classifier"):
         Classifier.load(path, device="cpu")
+
+
+def test_a_file_of_another_network_lists_what_differs(small, tmp_path):
+    check_that_differences_are_listed(small, tmp_path / "other.safetensors")
 
 
 def test_a_policy_of_another_version_is_refused(small, tmp_path):

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import timm
 import torch
-from contracts import BATCH, Built, StageContract, noise, tiny_file
+from contracts import (
+    BATCH,
+    Built,
+    StageContract,
+    check_that_differences_are_listed,
+    noise,
+    tiny_file,
+)
 
 from cascade.config import SegmenterConfig
 from cascade.errors import ConfigError, ModelFileError
@@ -132,6 +139,10 @@ def test_half_storage_halves_the_file_and_hardly_changes_the_answer(tmp_path):
     loaded = Segmenter.load(half, device="cpu")
     assert next(loaded.parameters()).dtype == torch.float32  # computes in full precision
     np.testing.assert_allclose(loaded.predict(images), segmenter.predict(images), atol=5e-3)
+
+
+def test_a_file_of_another_network_lists_what_differs(tmp_path):
+    check_that_differences_are_listed(Segmenter.build(config()), tmp_path / "other.safetensors")
 
 
 def test_a_description_with_an_unknown_setting_is_refused(tmp_path):

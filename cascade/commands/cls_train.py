@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from cascade.commands.arguments import OK, CommandParser, run, settings
@@ -15,7 +16,9 @@ from cascade.commands.options import (
     mask_policy,
     with_masks,
 )
-from cascade.config import ClassificationTrainConfig, ClassifierConfig
+from cascade.config import ClassificationTrainConfig, ClassifierConfig, shrinkage_warning
+
+log = logging.getLogger(__name__)
 
 
 def build_parser() -> CommandParser:
@@ -56,6 +59,11 @@ def _main(argv: Sequence[str] | None) -> int:
         table = with_masks(arguments, table)
     elif policy.uses_mask:
         table = table.with_masks_from(arguments.masks)
+
+    steps = training.epochs * max(1, len(splits.train) // training.batch_size)
+    warning = shrinkage_warning(training, steps=steps, recipe="configs/classification.yaml")
+    if warning:
+        log.warning("warning: %s", warning)
 
     from cascade.commands.outputs import finish_training
     from cascade.training.classification import train_classifier

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from cascade.commands.arguments import OK, CommandParser, run
 from cascade.commands.evaluation_options import add_evaluation, check_size, check_unseen, report
 from cascade.commands.options import add_cutoff, add_switch, load_table
 from cascade.errors import ConfigError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from cascade.pipeline import Cascade
 
 

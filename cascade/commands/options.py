@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cascade.commands.arguments import CommandParser, default_folder
 from cascade.errors import DataError
-from cascade.masking import MaskPolicy
+from cascade.mask_policy import MaskPolicy
 
 if TYPE_CHECKING:
     from cascade.data.splits import Splits

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from cascade.commands.arguments import OK, CommandParser, run
 from cascade.commands.evaluation_options import add_evaluation, check_size, check_unseen, report
 from cascade.commands.options import add_switch, load_table, with_masks
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def build_parser() -> CommandParser:

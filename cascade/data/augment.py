@@ -6,6 +6,7 @@ Prediction never passes here: it needs no augmentation and must not need the lib
 from __future__ import annotations
 
 import os
+import random
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would look for updates on import
 
@@ -28,7 +29,8 @@ class Augmenter:
 
         Args:
             strength: ``none``, ``light`` (flips and quarter turns), ``standard`` (also rotation,
-                scale, shift and colour) or ``strong`` (also blur, noise, JPEG and shadows of hair).
+                scale, shift and colour) or ``strong`` (more colour, also blur, noise, JPEG, gamma
+                and erased rectangles).
             geometry_only_rotates: leave scale and shift alone, for crops that were jittered when
                 they were cut.
         """
@@ -49,11 +51,14 @@ class Augmenter:
         Args:
             image: ``(S, S, 3)`` uint8 RGB.
             mask: ``(S, S)`` uint8 0 or 1, changed by the same geometry.
-            seed: decides all random choices.
+            seed: decides all random choices; 0 or more.
         """
         if self._compose is None:
             return image, mask
-        self._compose.set_random_seed(seed % 2**32)
+        # set_random_seed would give every transform a generator of the same seed, so that all of
+        # them apply to an image or none does; with one generator they draw one after the other
+        generator = np.random.default_rng(seed)
+        self._compose.set_random_state(generator, random.Random(seed))
         if mask is None:
             return self._compose(image=image)["image"], None
         changed = self._compose(image=image, mask=mask)

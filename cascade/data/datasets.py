@@ -20,7 +20,14 @@ from cascade.data.augment import Augmenter
 from cascade.errors import DataError
 from cascade.imaging import read_image, read_mask, read_shape
 from cascade.imaging.resize import resize_pixels
-from cascade.masking import Lesion, MaskedCrop, MaskPolicy, apply_mask, lesion_from_mask
+from cascade.masking import (
+    LARGEST_MARGIN,
+    Lesion,
+    MaskedCrop,
+    MaskPolicy,
+    apply_mask,
+    lesion_from_mask,
+)
 
 if TYPE_CHECKING:
     from cascade.data.tables import Record
@@ -142,7 +149,8 @@ class ClassificationDataset(_Samples):
         lesion = lesion_from_mask(read_mask(_mask_path(record), shape=image.shape[:2]), policy)
         if generator is not None:
             lesion = _shifted(lesion, generator)
-            policy = replace(policy, margin=policy.margin * generator.uniform(0.5, 1.6))
+            margin = min(LARGEST_MARGIN, policy.margin * generator.uniform(0.5, 1.6))
+            policy = replace(policy, margin=margin)
         return apply_mask(image, lesion, policy, size=self.size)
 
 

@@ -126,6 +126,8 @@ def train_classifier(
 def rarer_class_weights(labels: np.ndarray, weight: float) -> torch.Tensor:
     """Weights of both classes: ``weight`` for the rarer one, 1 for the other.
 
+    Of two equally large classes, malignant gets the weight.
+
     Raises:
         DataError: there is only one class.
     """
@@ -134,7 +136,7 @@ def rarer_class_weights(labels: np.ndarray, weight: float) -> torch.Tensor:
         only = CLASSES[int(counts.argmax())]
         raise DataError(f"all {labels.size} training images are {only}; both classes are needed")
     weights = torch.ones(len(CLASSES))
-    rarer = int(counts.argmin())
+    rarer = int(counts[1] <= counts[0])
     weights[rarer] = weight
     if weight != 1:
         log.info("the rarer class is %s (%d images); its weight is %g",

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cascade.config import SegmenterConfig, TrainConfig
+from cascade.config import SegmentationTrainConfig, SegmenterConfig, TrainConfig, to_dict
 from cascade.data.splits import Splits, make_folds, make_splits
 from cascade.imaging import read_image, write_mask
 from cascade.masking import MaskPolicy, find_lesion
 from cascade.models.segmenter import Segmenter
 from cascade.pipeline import segment
 from cascade.progress import progress
-from cascade.training.run import CONFIG_FILE
+from cascade.training.run import CONFIG_FILE, open_run
 from cascade.training.segmentation import train_segmenter
 
 if TYPE_CHECKING:
@@ -59,13 +59,27 @@ def out_of_fold_masks(
 
     Returns:
         The folder of masks, for ``Table.with_masks_from``.
+
+    Raises:
+        ConfigError: another run is in ``output``, or a resumed run has other settings or images.
     """
+    config, training = config or SegmenterConfig(), training or SegmentationTrainConfig()
+    policy = policy or MaskPolicy()
     folder, masks = Path(output), Path(output) / "masks"
-    for number, fold in enumerate(make_folds(table, folds, seed=seed)):
+    divided = make_folds(table, folds, seed=seed, both_classes=False)
+    settings: dict[str, Any] = {
+        **to_dict(config), **to_dict(training), "mask_policy": policy.to_dict(),
+        "encoder_weights": weights, "folds": folds, "fold_seed": seed,
+        "validation_fraction": validation_fraction, "table_digest": table.digest,
+    }  # fmt: skip
+    open_run(folder, settings, resume=resume, overwrite=overwrite)
+    if not resume:
+        _forget(folder)
+    for number, fold in enumerate(divided):
         run = folder / f"fold_{number}"
         finished = run / "finished"
         log.info("fold %d of %d", number + 1, folds)
-        if not (resume and finished.is_file()):
+        if not finished.is_file():
             segmenter = train_segmenter(
                 table,
                 _inner_splits(table, fold, fraction=validation_fraction, seed=seed),
@@ -74,12 +88,18 @@ def out_of_fold_masks(
                 weights=weights,
                 output=run,
                 device=device,
-                resume=resume and (run / CONFIG_FILE).is_file(),
-                overwrite=overwrite,
+                resume=(run / CONFIG_FILE).is_file(),
             )
-            _write_masks(segmenter, table.subset(fold.validation), masks, policy or MaskPolicy())
+            _write_masks(segmenter, table.subset(fold.validation), masks, policy)
             finished.touch()
     return masks
+
+
+def _forget(folder: Path) -> None:
+    """Remove what an earlier run says of itself, so that a resume never takes it for this one."""
+    patterns = ("fold_*/finished", f"fold_*/{CONFIG_FILE}", "masks/*.png")
+    for path in [path for pattern in patterns for path in folder.glob(pattern)]:
+        path.unlink()
 
 
 def _inner_splits(table: Table, fold: Splits, *, fraction: float, seed: int) -> Splits:

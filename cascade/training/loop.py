@@ -142,7 +142,8 @@ class Trainer:
         """Train until the last epoch, or until validation has not improved for ``patience``.
 
         Raises:
-            TrainingError: the loss is not finite; the best network so far stays in its file.
+            TrainingError: the loss is not finite, in which case the best network so far stays in
+                its file; or the validation never gave a number.
         """
         if resume:
             self._restore()
@@ -167,6 +168,11 @@ class Trainer:
                 }
             )
             bar.set_postfix({"loss": f"{loss:.4f}", self.task.monitor: f"{self.progress.best:.4f}"})
+        if self.progress.best_epoch == 0:
+            raise TrainingError(
+                f"{self.task.monitor} was never a number, so there is no best epoch to keep; lower "
+                f"--learning_rate (now {self.config.learning_rate:g})"
+            )
         return self.progress
 
     @property
@@ -241,7 +247,11 @@ class Trainer:
         save_state(self.folder / "last.safetensors", state)
 
     def _restore(self) -> None:
-        state = load_state(self.folder / "last.safetensors")
+        last = self.folder / "last.safetensors"
+        if not last.exists():
+            log.info("the run was stopped in its first epoch: starting with that")
+            return
+        state = load_state(last)
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.progress = Progress(**state["progress"])

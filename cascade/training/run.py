@@ -64,9 +64,9 @@ def open_run(
             f"{folder}: holds a run already; go on with it (--resume), replace it (--overwrite) or "
             "choose another folder (--output)"
         )
+    write_text(existing, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
     for name in ("best.safetensors", "last.safetensors", "history.csv"):
         (folder / name).unlink(missing_ok=True)
-    write_text(existing, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
 
 
 def provenance(table: Table, splits: Splits, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from cascade.config import SegmentationTrainConfig, SegmenterConfig, TrainConfig, to_dict
 from cascade.data.datasets import SegmentationDataset
+from cascade.errors import DataError
 from cascade.models.device import describe_device, resolve_device
 from cascade.models.network import inference_mode
 from cascade.models.segmenter import Segmenter
@@ -55,6 +56,9 @@ def train_segmenter(
 
     Returns:
         The best segmenter, read back from its file.
+
+    Raises:
+        DataError: a record has no mask, or the validation part is empty.
     """
     config = config or SegmenterConfig()
     training = training or SegmentationTrainConfig()
@@ -74,6 +78,8 @@ def train_segmenter(
         seed=training.seed,
     )
     held_out = SegmentationDataset(validation.records, size=config.size)
+    if len(held_out) == 0:
+        raise DataError("the validation part has no image with a mask, so no epoch can be judged")
     open_run(folder, settings, resume=resume, overwrite=overwrite)
     network.provenance.update(provenance(table, splits, settings))
     network.to(chosen)

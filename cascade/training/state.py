@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 
 from cascade.errors import ModelFileError
 from cascade.files import atomic_path
+from cascade.models.artifact import tensors_digest
 
 _TENSOR = "__tensor__"
 _ITEMS = "__items__"
@@ -24,7 +26,11 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     document = json.dumps(_flatten(dict(state), tensors, "state"))
     with atomic_path(path) as temporary:
         try:
-            save_file(tensors, temporary, metadata={"state": document})
+            save_file(
+                tensors,
+                temporary,
+                metadata={"state": document, "sha256": _digest(document, tensors)},
+            )
         except SafetensorError as error:
             raise ModelFileError(f"{path}: could not be written ({error})") from error
 
@@ -36,14 +42,26 @@ def load_state(path: Path) -> dict[str, Any]:
         ModelFileError: the file is missing or damaged.
     """
     if not path.is_file():
-        raise ModelFileError(f"{path}: there is nothing to resume from; start without --resume")
+        raise ModelFileError(
+            f"{path}: there is nothing to resume from; start again with --overwrite"
+        )
     try:
         with safe_open(path, framework="pt") as file:
-            document = json.loads(file.metadata()["state"])
+            metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        document, digest = metadata["state"], metadata["sha256"]
+        if _digest(document, tensors) != digest:
+            raise ValueError("its content does not match its SHA-256")
+        return _unflatten(json.loads(document), tensors)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ModelFileError(f"{path}: is damaged ({error}); start without --resume") from error
-    return _unflatten(document, tensors)
+        raise ModelFileError(
+            f"{path}: is damaged ({error}); start again with --overwrite"
+        ) from error
+
+
+def _digest(document: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    return hashlib.sha256((document + tensors_digest(arrays)).encode()).hexdigest()
 
 
 def _flatten(value: Any, tensors: dict[str, torch.Tensor], path: str) -> Any:

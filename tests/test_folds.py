@@ -1,0 +1,200 @@
+import numpy as np
+import pytest
+import yaml
+
+from cascade.config import SegmentationTrainConfig, SegmenterConfig
+from cascade.data.tables import read_table
+from cascade.errors import ConfigError, DataError
+from cascade.imaging import read_image, read_mask
+from cascade.masking import MaskPolicy, find_lesion
+from cascade.models.artifact import read_document
+from cascade.models.segmenter import Segmenter
+from cascade.pipeline import segment
+from cascade.training import folds as module
+from cascade.training.folds import out_of_fold_masks
+from cascade.training.run import image_marks
+
+CONFIG = SegmenterConfig(encoder="tu-test_resnet", size=32, decoder_channels=(16, 16, 8, 8, 8))
+TRAINING = SegmentationTrainConfig(
+    epochs=1, batch_size=4, optimizer="adamw", learning_rate=0.002, momentum=0.9,
+    weight_decay=0.01, precision="fp32", augmentation="none",
+)  # fmt: skip
+POLICY = MaskPolicy(threshold=0.45, minimum_area=0.0)
+
+
+@pytest.fixture(scope="module")
+def table(dataset_folder):
+    return read_table(dataset_folder / "train_data.csv")
+
+
+def run(table, folder, **changes):
+    parts = {
+        "folds": 2, "config": CONFIG, "training": TRAINING, "device": "cpu", "policy": POLICY,
+        "validation_fraction": 0.3, **changes,
+    }  # fmt: skip
+    return out_of_fold_masks(table, output=folder, **parts)
+
+
+@pytest.fixture(scope="module")
+def done(table, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("oof") / "run"
+    return folder, run(table, folder)
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """Count the trainings, and stop before the one asked for."""
+    train, calls = module.train_segmenter, []
+
+    def counted(*arguments, **options):
+        calls.append(options["output"].name)
+        if len(calls) == counted.stop_at:
+            raise KeyboardInterrupt
+        return train(*arguments, **options)
+
+    counted.stop_at = None
+    counted.calls = calls
+    monkeypatch.setattr(module, "train_segmenter", counted)
+    return counted
+
+
+def models(folder):
+    return sorted(folder.glob("fold_*/best.safetensors"))
+
+
+def test_every_image_gets_one_mask_of_its_own_size(done, table):
+    _, masks = done
+    assert {path.name for path in masks.iterdir()} == {f"{item.stem}.png" for item in table}
+    for record in table:
+        shape = read_image(record.image_path).shape
+        assert read_mask(masks / f"{record.stem}.png", shape=shape).shape == shape
+
+
+def test_each_mask_is_that_of_the_one_network_that_never_saw_the_image(done, table):
+    folder, masks = done
+    seen = {path: set(read_document(path)["provenance"]["segmenter"]["trained_on"])
+            for path in models(folder)}  # fmt: skip
+    networks = {path: Segmenter.load(path, device="cpu") for path in seen}
+    assert len(networks) == 2
+    for record in table:
+        (mark,) = image_marks([record.name])
+        unseen = [path for path, marks in seen.items() if mark not in marks]
+        assert len(unseen) == 1
+        image = read_image(record.image_path).pixels
+        probability = segment(networks[unseen[0]], [image])[0]
+        expected = find_lesion(probability, POLICY, shape=image.shape[:2]).mask
+        found = read_mask(masks / f"{record.stem}.png", shape=image.shape[:2])
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_no_group_is_on_both_sides_of_a_fold(done, table):
+    folder, _ = done
+    for path in models(folder):
+        seen = set(read_document(path)["provenance"]["segmenter"]["trained_on"])
+        sides = {True: set(), False: set()}
+        for record in table:
+            sides[image_marks([record.name])[0] in seen].add(record.group)
+        assert sides[True]
+        assert sides[False]
+        assert not sides[True] & sides[False]
+
+
+def test_the_masks_serve_as_masks_of_the_table(done, table):
+    _, masks = done
+    predicted = table.with_masks_from(masks)
+    assert all(record.mask_path.parent == masks for record in predicted)
+
+
+def test_a_resume_keeps_finished_folds_and_trains_the_others(table, tmp_path, trainings, done):
+    folder, _ = done
+    trainings.stop_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        run(table, tmp_path / "run")
+    kept = models(tmp_path / "run")[0]
+    before = kept.stat().st_mtime_ns
+    trainings.stop_at = None
+    trainings.calls.clear()
+    masks = run(table, tmp_path / "run", resume=True)
+    assert trainings.calls == ["fold_1"]
+    assert kept.stat().st_mtime_ns == before
+    for path in masks.iterdir():  # as if it had never been stopped
+        assert path.read_bytes() == (folder / "masks" / path.name).read_bytes()
+    trainings.calls.clear()
+    run(table, tmp_path / "run", resume=True)
+    assert trainings.calls == []
+
+
+def test_a_fold_that_was_stopped_in_its_first_epoch_can_be_resumed(
+    table, tmp_path, monkeypatch, done
+):
+    from cascade.training import segmentation
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segmentation, "validate_segmenter", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(table, tmp_path / "run")
+    assert (tmp_path / "run" / "fold_0" / "config.yaml").exists()
+    masks = run(table, tmp_path / "run", resume=True)
+    for path in masks.iterdir():
+        assert path.read_bytes() == (done[1] / path.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"folds": 3}, "folds was 2, is 3"),
+        ({"seed": 1}, "fold_seed was 0, is 1"),
+        ({"policy": MaskPolicy()}, "mask_policy"),
+        ({"validation_fraction": 0.4}, "validation_fraction was 0.3, is 0.4"),
+    ],
+)
+def test_finished_folds_are_never_mixed_with_others(done, table, trainings, changes, named):
+    folder, _ = done
+    with pytest.raises(ConfigError, match=named):
+        run(table, folder, resume=True, **changes)
+    assert trainings.calls == []
+
+
+def test_finished_folds_are_never_mixed_with_those_of_another_table(done, table, trainings):
+    folder, _ = done
+    with pytest.raises(ConfigError, match="table_digest"):
+        run(table.subset(table.names()[:-1]), folder, resume=True)
+    assert trainings.calls == []
+
+
+def test_an_existing_run_is_refused_before_training(done, table, trainings):
+    folder, _ = done
+    with pytest.raises(ConfigError, match="holds a run already"):
+        run(table, folder)
+    assert trainings.calls == []
+
+
+def test_overwriting_forgets_the_earlier_run_at_once(table, tmp_path, trainings):
+    folder = tmp_path / "run"
+    for number in range(2):
+        (folder / f"fold_{number}").mkdir(parents=True)
+        (folder / f"fold_{number}" / "finished").touch()
+        (folder / f"fold_{number}" / "config.yaml").write_text("size: 512\n")
+    (folder / "masks").mkdir()
+    (folder / "masks" / "old.png").write_bytes(b"old")
+    (folder / "config.yaml").write_text(yaml.safe_dump({"folds": 2}))
+    trainings.stop_at = 1
+    with pytest.raises(KeyboardInterrupt):
+        run(table, folder, overwrite=True)
+    assert not list(folder.glob("fold_*/finished"))
+    assert not list((folder / "masks").iterdir())
+    trainings.stop_at = None
+    trainings.calls.clear()
+    masks = run(table, folder, resume=True)
+    assert trainings.calls == ["fold_0", "fold_1"]
+    assert len(list(masks.iterdir())) == len(table)
+
+
+@pytest.mark.parametrize(("folds", "error"), [(1, ConfigError), (99, DataError)])
+def test_an_impossible_number_of_folds_leaves_no_folder_behind(table, tmp_path, folds, error):
+    with pytest.raises(error, match="folds"):
+        run(table, tmp_path / "run", folds=folds)
+    assert not (tmp_path / "run").exists()

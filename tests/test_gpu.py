@@ -1,0 +1,166 @@
+"""The same promises on CUDA; skipped where there is none."""
+
+import numpy as np
+import pytest
+import torch
+from contracts import noise
+
+from cascade.config import (
+    ClassificationTrainConfig,
+    ClassifierConfig,
+    SegmentationTrainConfig,
+    SegmenterConfig,
+)
+from cascade.data.splits import make_splits
+from cascade.data.tables import read_table
+from cascade.masking import MaskPolicy
+from cascade.models.classifier import Classifier
+from cascade.models.device import describe_device, resolve_device
+from cascade.models.segmenter import Segmenter
+from cascade.pipeline import Cascade
+from cascade.training.classification import train_classifier
+from cascade.training.segmentation import train_segmenter
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+
+SEGMENTER = SegmenterConfig(encoder="mobilenet_v2", size=64, decoder_channels=(16, 16, 8, 8, 8))
+CLASSIFIER = ClassifierConfig(architecture="mobilenet_v2", size=64)
+TRAINING = {"epochs": 2, "batch_size": 4, "optimizer": "adamw", "learning_rate": 0.002,
+            "momentum": 0.9, "weight_decay": 0.01}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def exact_arithmetic():
+    """Compare in full float32: TF32 rounds to ten bits."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.fixture(scope="module")
+def table(dataset_folder):
+    return read_table(dataset_folder / "train_data.csv")
+
+
+@pytest.fixture(scope="module")
+def splits(table):
+    return make_splits(table, fraction=0.4, seed=0)
+
+
+@pytest.fixture(scope="module")
+def files(table, splits, tmp_path_factory):
+    """Both stages, trained on the CUDA device."""
+    folder = tmp_path_factory.mktemp("gpu")
+    train_segmenter(
+        table, splits, config=SEGMENTER, training=SegmentationTrainConfig(**TRAINING),
+        output=folder / "segmenter", device="cuda",
+    )  # fmt: skip
+    train_classifier(
+        table, splits, config=CLASSIFIER, training=ClassificationTrainConfig(**TRAINING),
+        policy=MaskPolicy(), output=folder / "classifier", device="cuda",
+    )  # fmt: skip
+    return {stage: folder / stage / "best.safetensors" for stage in ("segmenter", "classifier")}
+
+
+def test_auto_takes_cuda_and_says_which():
+    assert resolve_device("auto").type == "cuda"
+    assert torch.cuda.get_device_name(0) in describe_device(torch.device("cuda:0"))
+
+
+@pytest.mark.parametrize(("stage", "name"), [(Segmenter, "segmenter"), (Classifier, "classifier")])
+def test_trained_on_cuda_it_predicts_the_same_on_both_devices(files, stage, name):
+    on_cpu = stage.load(files[name], device="cpu")
+    on_cuda = stage.load(files[name], device="cuda")
+    assert on_cuda.device.type == "cuda"
+    assert all(item.is_cuda for item in on_cuda.state_dict().values())
+    images = noise(5, 64)
+    predict = "predict" if stage is Segmenter else "predict_proba"
+    one, other = getattr(on_cpu, predict)(images), getattr(on_cuda, predict)(images)
+    assert isinstance(other, np.ndarray)
+    assert other.dtype == np.float32
+    np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.parametrize("build", [
+    lambda: Segmenter.build(SEGMENTER), lambda: Classifier.build(CLASSIFIER),
+])  # fmt: skip
+def test_one_training_step_moves_the_first_layer_and_stays_finite(build):
+    torch.manual_seed(0)
+    network = build().to("cuda").train()
+    first = next(item for item in network.modules() if isinstance(item, torch.nn.Conv2d))
+    before = first.weight.detach().clone()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    images = torch.from_numpy(noise(4, 64)).cuda()
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        loss = network(images).float().square().mean()
+    loss.backward()
+    optimizer.step()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(first.weight).all()
+    assert not torch.equal(before, first.weight)
+
+
+def test_the_cascade_says_the_same_on_both_devices(files, table):
+    predictions = {}
+    for device in ("cpu", "cuda"):
+        cascade = Cascade(
+            Segmenter.load(files["segmenter"], device=device),
+            Classifier.load(files["classifier"], device=device),
+        )
+        paths = [record.image_path for record in table]
+        predictions[device] = list(cascade.predict_iter(paths, batch_size=5, tta="flips"))
+    for one, other in zip(*predictions.values(), strict=True):
+        np.testing.assert_allclose(one.mask_probability, other.mask_probability, atol=1e-4)
+        # a pixel at the threshold may fall on either side; hardly any other may
+        assert np.mean(one.mask != other.mask) < 0.005
+        if np.array_equal(one.mask, other.mask):
+            assert one.probabilities["malignant"] == pytest.approx(
+                other.probabilities["malignant"], abs=1e-3
+            )
+
+
+def test_a_training_that_was_resumed_on_cuda_goes_on(table, splits, tmp_path, monkeypatch):
+    from cascade.training import segmentation
+
+    validate, calls = segmentation.validate_segmenter, []
+
+    def stop_in_the_second_epoch(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return validate(*arguments)
+
+    options = {
+        "config": SEGMENTER, "output": tmp_path / "run", "device": "cuda",
+        "training": SegmentationTrainConfig(**TRAINING, average=0.9, patience=5),
+    }  # fmt: skip
+    monkeypatch.setattr(segmentation, "validate_segmenter", stop_in_the_second_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        train_segmenter(table, splits, **options)
+    monkeypatch.setattr(segmentation, "validate_segmenter", validate)
+    network = train_segmenter(table, splits, **options, resume=True)
+    assert network.device.type == "cuda"
+    assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 3
+
+
+def test_a_device_number_that_is_absent_is_an_error():
+    from cascade.errors import DeviceError
+
+    absent = f"cuda:{torch.cuda.device_count()}"
+    with pytest.raises(DeviceError, match=absent):
+        Segmenter.build(SEGMENTER).to(resolve_device(absent))
+
+
+def test_either_precision_trains_and_keeps_float32_weights(table, splits, tmp_path):
+    for precision in ("fp32", "bf16"):
+        network = train_segmenter(
+            table, splits, config=SEGMENTER,
+            training=SegmentationTrainConfig(**{**TRAINING, "epochs": 1}, precision=precision),
+            output=tmp_path / precision, device="cuda",
+        )  # fmt: skip
+        assert next(network.parameters()).dtype == torch.float32
+        assert np.isfinite(network.metrics["validation"]["validation_loss"])

@@ -1,0 +1,442 @@
+"""``cascade predict``: one row for each input, whatever the inputs are, and nothing lost."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cascade.commands.main import main as console
+from cascade.commands.predict import COLUMNS, find_inputs, main
+from cascade.data.tables import read_csv
+from cascade.errors import ModelFileError
+from cascade.imaging import read_image, read_mask
+from cascade.pipeline import Cascade
+
+
+@pytest.fixture
+def loads(monkeypatch, fake_segmenter, fake_classifier):
+    """The command gets a cascade of numpy stages; the list holds what it asked for."""
+    asked = []
+
+    def load(path, *, device, cutoff, limits):
+        asked.append({"path": path, "device": device, "cutoff": cutoff, "limits": limits})
+        return Cascade(fake_segmenter, fake_classifier, cutoff=cutoff, limits=limits)
+
+    monkeypatch.setattr(Cascade, "load", load)
+    return asked
+
+
+@pytest.fixture
+def photos(tmp_path, lesion):
+    """A folder with three images, of which ``b.png`` is broken."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.fromarray(lesion.image).save(folder / "a.png")
+    (folder / "b.png").write_bytes(b"no picture")
+    Image.fromarray(lesion.image[::-1]).save(folder / "c.jpg")
+    return folder
+
+
+@pytest.fixture
+def predict(loads, tmp_path, monkeypatch):
+    """Run the command in an empty folder; gives the exit code and the rows."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args):
+        code = main([str(arg) for arg in args])
+        table = tmp_path / "predictions" / "predictions.csv"
+        return code, read_csv(table)[1] if table.exists() else None
+
+    return run
+
+
+def names(rows):
+    return [row["name"] for row in rows]
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def test_each_input_has_one_row_and_a_broken_one_says_why(predict, photos, capsys):
+    code, rows = predict(photos)
+    assert code == 3
+    assert names(rows) == ["a.png", "b.png", "c.jpg"]
+    assert [bool(row["error"]) for row in rows] == [False, True, False]
+    assert "b.png" in rows[1]["error"]
+    assert rows[1]["label"] == rows[1]["probability_malignant"] == ""
+    assert "3 rows, 1 failed" in capsys.readouterr().out
+
+
+def test_without_broken_inputs_the_exit_code_is_0(predict, photos):
+    (photos / "b.png").unlink()
+    assert predict(photos)[0] == 0
+
+
+def test_a_row_says_what_the_cascade_says(predict, photos, fake_cascade):
+    _, rows = predict(photos / "a.png")
+    (expected,) = fake_cascade(photos / "a.png")
+    (row,) = rows
+    assert list(row) == list(COLUMNS)
+    assert row["path"] == str(photos / "a.png")
+    assert row["label"] == expected.label
+    for name, probability in expected.probabilities.items():
+        assert float(row[f"probability_{name}"]) == pytest.approx(probability, abs=1e-8)
+    box = tuple(int(row[f"box_{side}"]) for side in ("top", "left", "bottom", "right"))
+    assert box == expected.box
+    assert (int(row["height"]), int(row["width"])) == (96, 128)
+    assert float(row["area_fraction"]) == pytest.approx(expected.area_fraction)
+    assert row["warnings"] == "; ".join(expected.warnings)
+    assert row["error"] == row["mask"] == row["overlay"] == ""
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 50])
+def test_the_batch_size_changes_no_row(predict, photos, batch_size, tmp_path):
+    _, rows = predict(photos, photos / "a.png", tmp_path / "none.png", "--batch_size", batch_size)
+    assert names(rows) == ["a.png", "b.png", "c.jpg", "a.png", "none.png"]
+    assert rows[0] == rows[3]
+    assert rows[0]["label"]
+    assert "does not exist" in rows[4]["error"]
+
+
+def test_no_lesion_is_a_row_with_a_warning_and_no_box(predict, tmp_path):
+    image = np.full((64, 64, 3), 230, np.uint8)
+    image[:, ::2] = 240
+    Image.fromarray(image).save(tmp_path / "plain.png")
+    code, (row,) = predict(tmp_path / "plain.png")
+    assert code == 0
+    assert row["box_top"] == row["box_right"] == ""
+    assert "no lesion found" in row["warnings"]
+
+
+def test_the_model_gets_what_the_flags_say(predict, photos, loads):
+    predict(
+        photos,
+        "--model",
+        "m.safetensors",
+        "-d",
+        "cpu",
+        "--cutoff",
+        "0.9",
+        "--max_megapixels",
+        "0.005",
+    )
+    (asked,) = loads
+    assert (asked["path"], asked["device"], asked["cutoff"]) == ("m.safetensors", "cpu", 0.9)
+    assert asked["limits"].max_pixels == 5000
+    assert not asked["limits"].allow_truncated
+
+
+def test_images_over_the_limit_have_an_error_row(predict, photos):
+    code, rows = predict(photos / "a.png", "--max_megapixels", "0.005")
+    assert code == 3
+    assert "too large" in rows[0]["error"]
+
+
+def test_damaged_photographs_are_predicted_on_request_only(predict, photos):
+    data = (photos / "c.jpg").read_bytes()
+    (photos / "c.jpg").write_bytes(data[: len(data) * 2 // 3])
+    assert predict(photos / "c.jpg")[0] == 3
+    code, rows = predict(photos / "c.jpg", "--allow_truncated", "--overwrite")
+    assert code == 0
+    assert rows[0]["label"]
+    assert rows[0]["warnings"]
+
+
+# --- what counts as an input ----------------------------------------------------------------------
+
+
+def test_folders_patterns_and_files_may_be_mixed(predict, photos, tmp_path):
+    (photos / "deep").mkdir()
+    shutil.copy(photos / "a.png", photos / "deep" / "d.png")
+    (photos / "notes.txt").write_text("no image")
+    (photos / ".hidden.png").write_bytes(b"")
+    _, rows = predict(photos, str(photos / "*.jpg"), photos / "notes.txt")
+    assert names(rows) == ["a.png", "b.png", "c.jpg", "d.png", "c.jpg", "notes.txt"]
+    _, rows = predict(photos, "--not_recursive", "--overwrite")
+    assert names(rows) == ["a.png", "b.png", "c.jpg"]
+
+
+def test_what_is_no_file_has_a_row_and_blocks_nothing(predict, photos, tmp_path):
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / "dangling.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "vacant").mkdir()
+    code, rows = predict(photos, tmp_path / "vacant", str(tmp_path / "*.gif"), "/dev/zero")
+    assert code == 3
+    errors = {row["name"]: row["error"] for row in rows}
+    assert "named pipe" in errors["pipe.jpg"]
+    assert "does not exist" in errors["dangling.jpg"]
+    assert "folder without images" in errors["vacant"]
+    assert "matches no image" in errors["*.gif"]
+    assert "device" in errors["zero"]
+    assert errors["a.png"] == ""
+    assert len(rows) == 8
+
+
+def test_a_table_of_names_is_looked_up_beside_it(predict, dataset_folder):
+    _, rows = predict(dataset_folder / "test_data.csv")
+    expected = [row["name"] for row in read_csv(dataset_folder / "test_data.csv")[1]]
+    assert names(rows) == expected
+    assert all(row["label"] for row in rows)
+    assert rows[0]["path"] == str(dataset_folder / "images_all" / expected[0])
+
+
+def test_a_table_of_paths_is_read_relative_to_itself(predict, photos):
+    (photos / "list.csv").write_text("path,note\na.png,x\nnone.png,y\n", encoding="utf-8")
+    code, rows = predict(photos / "list.csv")
+    assert code == 3
+    assert names(rows) == ["a.png", "none.png"]
+    assert "does not exist" in rows[1]["error"] or "No such file" in rows[1]["error"]
+
+
+def test_each_row_of_a_table_is_one_input_also_without_a_file(predict, photos):
+    text = 'path,note\n"",x\n.,y\n*.png,z\na.png,w\n'
+    (photos / "list.csv").write_text(text, encoding="utf-8")
+    code, rows = predict(photos / "list.csv")
+    assert code == 3
+    assert [bool(row["error"]) for row in rows] == [True, True, True, False]
+    assert "folder" in rows[0]["error"]
+
+
+def test_missing_images_of_a_table_have_a_row(predict, dataset_folder, tmp_path):
+    (tmp_path / "images_all").mkdir()
+    shutil.copy(dataset_folder / "images_all" / "synthetic_00012.jpg", tmp_path / "images_all")
+    (tmp_path / "t.csv").write_text("name\nsynthetic_00012.jpg\nsynthetic_00099.jpg\n")
+    code, rows = predict(tmp_path / "t.csv")
+    assert code == 3
+    assert [bool(row["error"]) for row in rows] == [False, True]
+
+
+@pytest.mark.parametrize(("text", "what"), [(None, "cannot be read"), ("age\n5\n", "name")])
+def test_an_unusable_table_is_refused_before_anything_is_predicted(
+    predict, photos, tmp_path, text, what, capfd
+):
+    if text:
+        (tmp_path / "t.csv").write_text(text)
+    code, rows = predict(photos, tmp_path / "t.csv")
+    assert (code, rows) == (2, None)
+    assert what in capfd.readouterr().err
+
+
+def test_inputs_are_found_one_at_a_time(photos, tmp_path):
+    found = find_inputs([str(photos)], recursive=True)
+    next(found)
+    (photos / "z.png").write_bytes(b"")
+    assert [item.path.name for item in found] == ["b.png", "c.jpg"]
+
+
+def test_results_are_no_inputs(predict, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos)
+    args = [".", "--output", ".", "--save_masks", "--save_overlays"]
+    assert main(args) == 3
+    assert main([*args, "--resume"]) == 0
+    assert names(read_csv("predictions.csv")[1]) == ["a.png", "b.png", "c.jpg"]
+    assert main(["masks/a.png", "--output", "other"]) == 0, "one that is named is an input"
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["=1+1.png", "+a.png", "-a.png", "@a.png", "a,b.png", 'q"q.png', "l\nl.png", "r\rr.png"]
+)
+def test_a_name_is_never_a_formula_and_comes_back(predict, photos, name, tmp_path):
+    shutil.move(photos / "a.png", photos / name)
+    code, rows = predict(photos)
+    assert code == 3
+    assert sorted(names(rows)) == sorted([name, "b.png", "c.jpg"])
+    with (tmp_path / "predictions" / "predictions.csv").open(newline="") as file:
+        raw = [row[0] for row in csv.reader(file)]
+    assert not [cell for cell in raw if cell.startswith(("=", "+", "-", "@"))]
+    assert predict(photos, "--resume")[1] == rows, "found again when going on"
+
+
+@pytest.mark.parametrize("raw", [b"mole\xff.png", b"\xe9\xe8.png"])
+def test_a_name_with_broken_bytes_has_its_row(predict, photos, raw):
+    (photos / "b.png").unlink()
+    (photos / "a.png").rename(photos / os.fsdecode(raw))
+    code, rows = predict(photos, "--save_masks", "--save_overlays")
+    assert code == 0
+    assert len(rows) == 2
+    assert predict(photos, "--resume")[1] == rows
+
+
+def test_flags_may_follow_a_name_that_begins_with_a_dash(predict, photos, monkeypatch):
+    monkeypatch.chdir(photos)
+    shutil.move("a.png", "-a.png")
+    assert main(["./-a.png", "--output", "out"]) == 0
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+
+def test_masks_and_overlays_are_written_at_the_original_size(predict, photos, tmp_path):
+    _, rows = predict(photos, "--save_masks", "--save_overlays")
+    out = tmp_path / "predictions"
+    assert [row["mask"] for row in rows] == ["masks/a.png", "", "masks/c.png"]
+    assert [row["overlay"] for row in rows] == ["overlays/a.jpg", "", "overlays/c.jpg"]
+    mask = read_mask(out / "masks" / "a.png", shape=(96, 128))
+    assert mask.mean() == pytest.approx(float(rows[0]["area_fraction"]), abs=1e-6)
+    assert read_image(out / "overlays" / "c.jpg").shape[0] >= 96
+    assert sorted(item.name for item in out.iterdir()) == ["masks", "overlays", "predictions.csv"]
+
+
+def test_images_of_one_name_get_pictures_of_their_own(predict, photos, tmp_path):
+    (photos / "deep").mkdir()
+    shutil.copy(photos / "c.jpg", photos / "deep" / "a.png")
+    shutil.copy(photos / "c.jpg", photos / "a.jpg")
+    _, rows = predict(photos, "--save_masks")
+    masks = [row["mask"] for row in rows if row["mask"]]
+    assert len(set(masks)) == len(masks) == 4
+    for row in rows:
+        if row["mask"]:
+            mask = read_mask(tmp_path / "predictions" / row["mask"])
+            assert mask.mean() == pytest.approx(float(row["area_fraction"]), abs=1e-6)
+
+
+def test_pictures_of_somebody_else_are_not_touched(predict, photos, tmp_path):
+    masks = tmp_path / "predictions" / "masks"
+    masks.mkdir(parents=True)
+    (masks / "a.png").write_bytes(b"mine")
+    _, rows = predict(photos, "--save_masks")
+    assert rows[0]["mask"] == "masks/a_2.png"
+    assert (masks / "a.png").read_bytes() == b"mine"
+    predict(photos, "--overwrite", "--save_masks")
+    assert (masks / "a.png").read_bytes() == b"mine"
+
+
+def test_a_photograph_is_never_changed(predict, photos):
+    before = {path.name: path.read_bytes() for path in photos.iterdir()}
+    predict(photos, "--save_masks", "--save_overlays", "--tta", "dihedral")
+    assert {path.name: path.read_bytes() for path in photos.iterdir()} == before
+
+
+def test_a_photograph_that_vanishes_after_its_prediction_costs_its_own_row_only(
+    predict, photos, monkeypatch
+):
+    predicted = Cascade.predict_iter
+
+    def vanishing(self, sources, **options):
+        for source, result in zip(sources, predicted(self, sources, **options), strict=True):
+            if source.name == "a.png":
+                source.unlink()
+            yield result
+
+    monkeypatch.setattr(Cascade, "predict_iter", vanishing)
+    code, rows = predict(photos, "--save_overlays")
+    assert code == 3
+    assert [bool(row["error"]) for row in rows] == [True, True, False]
+
+
+# --- going on and starting anew -------------------------------------------------------------------
+
+
+def test_an_earlier_run_is_not_touched_unless_that_is_said(predict, photos, capfd):
+    _, before = predict(photos)
+    code, after = predict(photos / "a.png")
+    assert (code, after) == (2, before)
+    message = capfd.readouterr().err
+    assert all(flag in message for flag in ("--resume", "--overwrite", "--output"))
+
+
+def test_resuming_predicts_only_what_has_no_row(predict, photos, fake_segmenter, capsys):
+    _, first = predict(photos / "a.png", photos / "b.png")
+    fake_segmenter.batches.clear()
+    code, rows = predict(photos, "--resume")
+    assert code == 0
+    assert rows[:2] == first
+    assert names(rows) == ["a.png", "b.png", "c.jpg"]
+    assert sum(fake_segmenter.batches) == 1
+    assert "1 rows, 0 failed, 2 kept from before" in capsys.readouterr().out
+
+
+def test_a_run_cut_anywhere_can_be_resumed_to_the_same_table(predict, photos, tmp_path):
+    predict(photos)
+    table = tmp_path / "predictions" / "predictions.csv"
+    whole = table.read_bytes()
+    for length in sorted({0, 3, *range(10, len(whole), 97), len(whole) - 1, len(whole)}):
+        table.write_bytes(whole[:length])
+        predict(photos, "--resume")
+        assert table.read_bytes() == whole, f"cut after {length} bytes"
+
+
+def test_overwriting_replaces_rows_and_pictures(predict, photos, tmp_path):
+    predict(photos, "--save_masks", "--save_overlays")
+    _, rows = predict(photos / "a.png", "--save_masks", "--overwrite")
+    assert names(rows) == ["a.png"]
+    assert rows[0]["mask"] == "masks/a.png"
+    out = tmp_path / "predictions"
+    left = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    assert left == ["masks/a.png", "predictions.csv"]
+
+
+def test_overwriting_removes_nothing_outside_its_folder(predict, photos, tmp_path):
+    predict(photos / "a.png", "--save_masks")
+    table = tmp_path / "predictions" / "predictions.csv"
+    mine = tmp_path / "mine.png"
+    mine.write_bytes(b"mine")
+    table.write_text(table.read_text().replace("masks/a.png", "../mine.png"))
+    predict(photos / "a.png", "--overwrite")
+    assert mine.read_bytes() == b"mine"
+
+
+def test_a_model_that_cannot_be_read_costs_no_earlier_result(
+    predict, photos, monkeypatch, tmp_path
+):
+    _, before = predict(photos, "--save_masks")
+
+    def missing(path, **_):
+        raise ModelFileError(f"{path}: there is no such file")
+
+    monkeypatch.setattr(Cascade, "load", missing)
+    code, after = predict(photos, "--overwrite")
+    assert (code, after) == (2, before)
+    assert (tmp_path / "predictions" / "masks" / "a.png").exists()
+
+
+def test_a_table_of_another_kind_is_not_gone_on_with(predict, photos, tmp_path, capfd):
+    (tmp_path / "predictions").mkdir()
+    table = tmp_path / "predictions" / "predictions.csv"
+    table.write_text("name,score\na.png,0.5\n")
+    assert predict(photos, "--resume")[0] == 2
+    assert table.read_text() == "name,score\na.png,0.5\n"
+    assert "was not written by this version" in capfd.readouterr().err
+
+
+def test_an_interrupted_run_keeps_its_rows_and_ends_with_130(predict, photos, monkeypatch):
+    predicted = Cascade.predict_iter
+
+    def interrupted(self, sources, **options):
+        if any(source.name == "c.jpg" for source in sources):
+            raise KeyboardInterrupt
+        return predicted(self, sources, **options)
+
+    monkeypatch.setattr(Cascade, "predict_iter", interrupted)
+    code, rows = predict(photos)
+    assert code == 130
+    assert names(rows) == ["a.png", "b.png"]
+    monkeypatch.undo()
+
+
+def test_an_output_that_cannot_be_written_is_one_error(predict, photos, tmp_path, capfd):
+    (tmp_path / "taken").write_text("a file")
+    assert predict(photos, "--output", tmp_path / "taken")[0] == 2
+    assert "taken" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["--cutoff", "1.5"], ["--max_megapixels", "0"], ["--max_megapixels", "-1"]],
+)
+def test_values_that_make_no_sense_are_refused(predict, photos, args):
+    code, rows = predict(photos, *args)
+    assert (code, rows) == (2, None)
+
+
+def test_the_console_command_reaches_it(loads, photos, tmp_path):
+    assert console(["predict", str(photos / "a.png"), "--output", str(tmp_path / "out")]) == 0
+    assert len(loads) == 1

@@ -1,0 +1,525 @@
+import csv
+import itertools
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    confusion_matrix,
+    f1_score,
+    jaccard_score,
+    roc_auc_score,
+)
+
+from cascade.data.tables import read_table
+from cascade.errors import DataError
+from cascade.evaluation.cases import CASE_COLUMNS, Case, classification_of, segmentation_of
+from cascade.evaluation.report import metric_rows, stage_rows, write_evaluation
+from cascade.evaluation.score_table import CLASSIFICATION_ROWS, SEGMENTATION_ROWS
+from cascade.evaluation.stages import evaluate_cascade, evaluate_classifier, evaluate_segmenter
+from cascade.imaging import read_image, read_mask
+from cascade.masking import MaskPolicy, apply_mask, find_lesion, lesion_from_mask
+from cascade.metrics.segmentation import PixelCounts, iou
+from cascade.pipeline import Cascade, segment
+
+SEGMENTATION_KEYS = {
+    "mean_iou", "mean_thresholded_iou", "pooled_iou", "two_class_iou", "dice", "sensitivity",
+    "specificity", "accuracy",
+}  # fmt: skip
+CLASSIFICATION_KEYS = {
+    "accuracy", "precision", "recall", "specificity", "f1", "macro_f1", "balanced_accuracy",
+    "roc_auc", "average_precision", "brier", "ece", "log_loss", "auc_at_sensitivity_80",
+    "partial_auc_above_sensitivity_80",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def table(dataset_folder):
+    return read_table(dataset_folder / "train_data.csv")
+
+
+@pytest.fixture
+def cascade(fake_segmenter, fake_classifier):
+    """Both fake stages, with a cutoff that splits these images."""
+    return Cascade(fake_segmenter, fake_classifier, cutoff=0.6)
+
+
+def truth_of(record):
+    shape = read_image(record.image_path).shape
+    return read_mask(record.mask_path, shape=shape)
+
+
+def probability_by_hand(classifier, record, policy, lesion):
+    """One image through the classifier alone, without the code under test."""
+    image = read_image(record.image_path).pixels
+    crop = apply_mask(image, lesion, policy, size=classifier.size).pixels
+    return float(classifier.predict_proba(crop[None])[0, 1])
+
+
+def broken_at(table, place, tmp_path, *, mask=False):
+    """The table with one image, or mask, cut short."""
+    record = table[place]
+    path = tmp_path / ("broken.png" if mask else "broken.jpg")
+    source = record.mask_path if mask else record.image_path
+    path.write_bytes(source.read_bytes()[:100])
+    changed = replace(record, **{"mask_path" if mask else "image_path": path})
+    records = [changed if item is record else item for item in table]
+    return replace(table, records=tuple(records))
+
+
+# --- the segmenter
+
+
+def test_segmentation_scores_equal_a_loop_over_images_with_sklearn(table, fake_segmenter):
+    evaluation = evaluate_segmenter(fake_segmenter, table)
+    scores = {name: [] for name in ("iou", "recall", "specificity", "accuracy", "dice")}
+    flat = []
+    for record in table:
+        image = read_image(record.image_path).pixels
+        probability = segment(fake_segmenter, [image])[0]
+        predicted = find_lesion(probability, MaskPolicy(), shape=image.shape[:2]).mask.ravel()
+        truth = truth_of(record).ravel()
+        flat.append((truth, predicted))
+        scores["iou"].append(jaccard_score(truth, predicted))
+        scores["dice"].append(f1_score(truth, predicted))
+        (tn, fp), (fn, tp) = confusion_matrix(truth, predicted, labels=[False, True])
+        scores["recall"].append(tp / (tp + fn))
+        scores["specificity"].append(tn / (tn + fp))
+        scores["accuracy"].append((tp + tn) / truth.size)
+    pixels = [np.concatenate(side) for side in zip(*flat, strict=True)]
+    found = evaluation.metrics["segmentation"]
+    expected = {
+        "mean_iou": np.mean(scores["iou"]),
+        "mean_thresholded_iou": np.mean([v if v >= 0.65 else 0 for v in scores["iou"]]),
+        "pooled_iou": jaccard_score(*pixels),
+        "two_class_iou": jaccard_score(*pixels, average="macro"),
+        "dice": np.mean(scores["dice"]),
+        "sensitivity": np.mean(scores["recall"]),
+        "specificity": np.mean(scores["specificity"]),
+        "accuracy": np.mean(scores["accuracy"]),
+    }
+    assert set(expected) == SEGMENTATION_KEYS
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, abs=1e-12), name
+    assert found["n"] == len(table)
+    assert 0.1 < found["mean_iou"] < 0.99  # the fake is neither useless nor perfect
+
+
+def test_each_segmentation_score_has_an_interval_around_it(table, fake_segmenter):
+    found = evaluate_segmenter(fake_segmenter, table).metrics["segmentation"]
+    assert set(found["intervals"]) == SEGMENTATION_KEYS
+    for name, (low, high) in found["intervals"].items():
+        assert low <= found[name] <= high
+    assert found["n_groups"] == len(set(table.groups()))
+
+
+def test_cases_come_in_the_order_of_the_table_whatever_is_read_ahead(table, fake_segmenter):
+    plain = evaluate_segmenter(fake_segmenter, table, num_workers=0)
+    assert [case.record.name for case in plain.cases] == table.names()
+    for size, workers in itertools.product((1, 5, 64), (0, 3)):
+        other = evaluate_segmenter(fake_segmenter, table, batch_size=size, num_workers=workers)
+        assert other.cases == plain.cases
+        assert other.metrics == plain.metrics
+
+
+def test_batches_have_the_size_asked_for(table, fake_segmenter):
+    evaluate_segmenter(fake_segmenter, table, batch_size=5, num_workers=2)
+    assert fake_segmenter.batches == [5, 5, 2]
+
+
+def test_the_policy_of_the_mask_is_the_one_given(table, fake_segmenter):
+    strict = evaluate_segmenter(fake_segmenter, table, policy=MaskPolicy(threshold=0.999))
+    loose = evaluate_segmenter(fake_segmenter, table, policy=MaskPolicy(threshold=0.1))
+    assert (
+        strict.metrics["segmentation"]["sensitivity"]
+        < (loose.metrics["segmentation"]["sensitivity"])
+    )
+
+
+def test_a_missed_lesion_counts_as_zero_and_is_kept(table):
+    class Blind:
+        size = 32
+
+        def predict(self, images):
+            return np.zeros(images.shape[:3], np.float32)
+
+        def describe(self):
+            return {}
+
+    found = evaluate_segmenter(Blind(), table).metrics["segmentation"]
+    assert (found["n"], found["missed"], found["mean_iou"]) == (len(table), len(table), 0.0)
+
+
+def test_only_records_with_a_mask_are_scored_and_none_at_all_is_an_error(table, fake_segmenter):
+    half = replace(
+        table,
+        records=tuple(
+            replace(item, mask_path=None) if place % 2 else item for place, item in enumerate(table)
+        ),
+    )
+    assert evaluate_segmenter(fake_segmenter, half).metrics["segmentation"]["n"] == 6
+    bare = replace(table, records=tuple(replace(item, mask_path=None) for item in table))
+    with pytest.raises(DataError, match="no image has a mask"):
+        evaluate_segmenter(fake_segmenter, bare)
+
+
+# --- the classifier
+
+
+@pytest.mark.parametrize("mode", ["feathered_crop", "hard_full", "whole"])
+def test_classification_scores_equal_a_loop_over_images_with_sklearn(table, fake_classifier, mode):
+    classifier = type(fake_classifier)(policy=MaskPolicy.from_mode(mode))
+    evaluation = evaluate_classifier(classifier, table, cutoff=0.6, batch_size=5)
+    probabilities = []
+    for record in table:
+        lesion = lesion_from_mask(truth_of(record), classifier.policy)
+        probabilities.append(probability_by_hand(classifier, record, classifier.policy, lesion))
+    labels, scores = table.labels(), np.array(probabilities)
+    assert [case.probability for case in evaluation.cases] == pytest.approx(probabilities)
+    called = scores >= 0.6
+    found = evaluation.metrics["classification"]
+    assert found["roc_auc"] == pytest.approx(roc_auc_score(labels, scores))
+    assert found["average_precision"] == pytest.approx(average_precision_score(labels, scores))
+    assert found["brier"] == pytest.approx(brier_score_loss(labels, scores))
+    assert found["confusion_matrix"] == confusion_matrix(labels, called).tolist()
+    assert found["accuracy"] == pytest.approx(np.mean(called == labels))
+    assert found["macro_f1"] == pytest.approx(f1_score(labels, called, average="macro"))
+    assert found["cutoff"] == 0.6
+    assert [case.label for case in evaluation.cases] == [
+        "malignant" if value else "benign" for value in called
+    ]
+
+
+def test_each_classification_score_has_an_interval(table, fake_classifier):
+    found = evaluate_classifier(fake_classifier, table).metrics["classification"]
+    assert set(found["intervals"]) == CLASSIFICATION_KEYS
+    assert set(found) >= CLASSIFICATION_KEYS | {"n", "positives", "abstained", "undefined"}
+
+
+def test_without_a_cutoff_the_classifiers_own_is_used(table, fake_classifier):
+    classifier = type(fake_classifier)(cutoff=0.0)
+    evaluation = evaluate_classifier(classifier, table)
+    assert evaluation.cutoff == 0.0
+    assert {case.label for case in evaluation.cases} == {"malignant"}
+
+
+def test_one_class_gives_null_with_a_reason_and_never_a_number(table, fake_classifier):
+    benign = table.subset(record.name for record in table if record.label == "benign")
+    found = evaluate_classifier(fake_classifier, benign).metrics["classification"]
+    assert found["roc_auc"] is None
+    assert "malignant" in found["undefined"]["roc_auc"]
+
+
+# --- the cascade
+
+
+def test_the_end_to_end_numbers_are_those_of_the_predictions(table, cascade):
+    evaluation = evaluate_cascade(cascade, table, batch_size=5, num_workers=2)
+    predictions = cascade([record.image_path for record in table])
+    scores = np.array([item.probabilities["malignant"] for item in predictions])
+    found = evaluation.metrics["classification"]
+    assert found["roc_auc"] == pytest.approx(roc_auc_score(table.labels(), scores))
+    called = [item.label == "malignant" for item in predictions]
+    assert found["confusion_matrix"] == confusion_matrix(table.labels(), called).tolist()
+    ious = [
+        jaccard_score(truth_of(record).ravel(), item.mask.ravel())
+        for record, item in zip(table, predictions, strict=True)
+    ]
+    assert evaluation.metrics["segmentation"]["mean_iou"] == pytest.approx(np.mean(ious))
+    assert [case.label for case in evaluation.cases] == [item.label for item in predictions]
+
+
+def test_each_choice_of_mask_is_compared_on_the_same_images(table, cascade):
+    """Some images have no true mask: they leave both sides of that comparison."""
+    without = set(table.names()[::3])
+    partly = replace(
+        table,
+        records=tuple(
+            replace(item, mask_path=None) if item.name in without else item for item in table
+        ),
+    )
+    evaluation = evaluate_cascade(cascade, partly, batch_size=4)
+    stages = evaluation.metrics["stages"]
+    classifier, policy = cascade.classifier, cascade.policy
+    masked = [record for record in table if record.name not in without]
+    predicted = {case.record.name: case.probability for case in evaluation.cases}
+    whole = replace(policy, frame="full", background="keep")
+    by_hand = {
+        "truth_mask": {
+            item.name: probability_by_hand(
+                classifier, item, policy, lesion_from_mask(truth_of(item), policy)
+            )
+            for item in masked
+        },
+        "whole_image": {
+            item.name: probability_by_hand(
+                classifier, item, whole, lesion_from_mask(truth_of(item), policy)
+            )
+            for item in table
+        },
+    }
+    for name, scores in by_hand.items():
+        stage = stages[name]
+        assert stage["n"] == stage["predicted_mask"]["n"] == len(scores)
+        labels = [item.label == "malignant" for item in table if item.name in scores]
+        auc = roc_auc_score(labels, list(scores.values()))
+        same = roc_auc_score(labels, [predicted[item] for item in scores])
+        assert stage["roc_auc"] == pytest.approx(auc)
+        assert stage["predicted_mask"]["roc_auc"] == pytest.approx(same)
+        difference = stage["predicted_minus_this_roc_auc"]
+        assert difference["difference"] == pytest.approx(same - auc)
+        assert difference["interval"][0] <= same - auc <= difference["interval"][1]
+    assert by_hand["truth_mask"].keys() != by_hand["whole_image"].keys()
+
+
+def test_a_perfect_mask_costs_nothing(table, fake_classifier):
+    class Perfect:
+        """Knows the truth by the image's brightness pattern."""
+
+        size = 64
+
+        def __init__(self, records):
+            from cascade.imaging.resize import resize_pixels
+
+            self.known = {}
+            for item in records:
+                small = resize_pixels(read_image(item.image_path).pixels, 64)
+                mask = truth_of(item).astype(np.float32)
+                self.known[small.tobytes()] = (small, mask)
+
+        def predict(self, images):
+            import cv2
+
+            masks = [self.known[image.tobytes()][1] for image in images]
+            return np.stack([cv2.resize(mask, (64, 64)) for mask in masks])
+
+        def describe(self):
+            return {}
+
+    evaluation = evaluate_cascade(Cascade(Perfect(table), fake_classifier), table)
+    assert evaluation.metrics["segmentation"]["mean_iou"] > 0.9
+    difference = evaluation.metrics["stages"]["truth_mask"]["predicted_minus_this_roc_auc"]
+    assert abs(difference["difference"]) < 0.1
+
+
+def test_a_table_without_classes_gives_segmentation_alone(table, cascade):
+    bare = replace(table, records=tuple(replace(item, label=None) for item in table))
+    evaluation = evaluate_cascade(cascade, bare)
+    assert set(evaluation.metrics) == {"segmentation"}
+    assert len(evaluation.cases) == len(table)
+
+
+def test_a_table_without_masks_gives_classification_and_one_comparison(table, cascade):
+    bare = replace(table, records=tuple(replace(item, mask_path=None) for item in table))
+    evaluation = evaluate_cascade(cascade, bare)
+    assert set(evaluation.metrics) == {"classification", "stages"}
+    assert set(evaluation.metrics["stages"]) == {"whole_image"}
+
+
+def test_abstentions_are_counted_and_leave_the_scores(table, fake_classifier):
+    class Unsure:
+        """Finds a lesion in bright images only."""
+
+        size = 64
+
+        def predict(self, images):
+            bright = images.mean(axis=(1, 2, 3)) > 150
+            maps = np.zeros(images.shape[:3], np.float32)
+            maps[bright, 20:40, 20:40] = 1
+            return maps
+
+        def describe(self):
+            return {}
+
+    classifier = type(fake_classifier)(policy=MaskPolicy(on_empty="abstain"))
+    evaluation = evaluate_cascade(Cascade(Unsure(), classifier), table)
+    silent = [case for case in evaluation.cases if case.label is None]
+    found = evaluation.metrics["classification"]
+    assert 0 < len(silent) < len(table)
+    assert found["abstained"] == len(silent)
+    assert found["n"] == len(table) - len(silent)
+    assert all(case.probability is None for case in silent)
+    assert evaluation.metrics["segmentation"]["n"] == len(table)  # a missing mask is no excuse
+    assert all("no lesion" in "; ".join(case.warnings) for case in silent)
+
+
+# --- broken files are errors, never left out
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("stage", ["segmenter", "classifier", "cascade"])
+def test_a_broken_image_ends_the_evaluation_and_is_named(table, cascade, tmp_path, stage, workers):
+    broken = broken_at(table, 7, tmp_path)
+    call = {
+        "segmenter": lambda: evaluate_segmenter(cascade.segmenter, broken, num_workers=workers),
+        "classifier": lambda: evaluate_classifier(cascade.classifier, broken, num_workers=workers),
+        "cascade": lambda: evaluate_cascade(cascade, broken, num_workers=workers),
+    }[stage]
+    with pytest.raises(DataError, match=r"cannot be evaluated.*broken\.jpg.*table"):
+        call()
+
+
+@pytest.mark.parametrize("stage", ["segmenter", "classifier", "cascade"])
+def test_a_broken_mask_ends_the_evaluation_and_is_named(table, cascade, tmp_path, stage):
+    broken = broken_at(table, 3, tmp_path, mask=True)
+    call = {
+        "segmenter": lambda: evaluate_segmenter(cascade.segmenter, broken),
+        "classifier": lambda: evaluate_classifier(cascade.classifier, broken),
+        "cascade": lambda: evaluate_cascade(cascade, broken),
+    }[stage]
+    with pytest.raises(DataError, match=r"broken\.png"):
+        call()
+
+
+def test_a_cascade_that_stops_without_a_lesion_names_the_image(table, fake_classifier):
+    class Blind:
+        size = 32
+
+        def predict(self, images):
+            return np.zeros(images.shape[:3], np.float32)
+
+        def describe(self):
+            return {}
+
+    classifier = type(fake_classifier)(policy=MaskPolicy(on_empty="raise"))
+    with pytest.raises(DataError, match=rf"{table[0].name}: cannot be evaluated.*no lesion"):
+        evaluate_cascade(Cascade(Blind(), classifier), table)
+
+
+# --- cases and files
+
+
+def test_a_case_is_one_row_with_every_documented_column(table):
+    case = Case(
+        table[0], label="benign", probability=0.25, counts=PixelCounts(6, 1, 1, 92),
+        area_fraction=0.07, warnings=("one", "two"),
+    )  # fmt: skip
+    row = case.row()
+    assert tuple(row) == CASE_COLUMNS
+    assert row["iou"] == 6 / 8
+    assert row["dice"] == 12 / 14
+    assert row["warnings"] == "one; two"
+    bare = Case(table[0]).row()
+    assert [bare[key] for key in ("predicted", "probability", "iou", "dice")] == [None] * 4
+
+
+def test_without_any_truth_there_are_no_numbers(table):
+    bare = [Case(replace(table[0], label=None), probability=0.5)]
+    assert segmentation_of(bare) is None
+    assert classification_of(bare, cutoff=0.5) is None
+
+
+@pytest.fixture(scope="module")
+def written(table, tmp_path_factory):
+    """The files of one evaluation of the cascade."""
+    from conftest import FakeClassifier, FakeSegmenter
+
+    cascade = Cascade(FakeSegmenter(), FakeClassifier(), cutoff=0.6)
+    folder = tmp_path_factory.mktemp("evaluation")
+    evaluation = evaluate_cascade(cascade, table)
+
+    def sketch(image):
+        prediction = cascade([image])[0]
+        return prediction.mask, prediction.crop
+
+    about = {"model": "fake.safetensors", "data": "<b>&dataset"}
+    write_evaluation(folder, evaluation, title="A title", about=about, sketch=sketch)
+    return folder, evaluation
+
+
+def test_numbers_are_written_as_they_are(written):
+    folder, evaluation = written
+    stored = json.loads((folder / "metrics.json").read_text())
+    about = stored.pop("about")
+    assert about == {"model": "fake.safetensors", "data": "<b>&dataset"}
+    assert stored == json.loads(json.dumps(evaluation.metrics))
+
+
+def test_predictions_have_one_row_for_each_image(written, table):
+    folder, evaluation = written
+    with (folder / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == table.names()
+    assert tuple(rows[0]) == CASE_COLUMNS
+    for row, case in zip(rows, evaluation.cases, strict=True):
+        assert row["class"] == case.record.label
+        assert row["predicted"] == case.label
+        assert row["group"] == case.record.group
+        assert float(row["probability"]) == pytest.approx(case.probability, rel=1e-8)
+        assert float(row["iou"]) == pytest.approx(iou(case.counts), rel=1e-8)
+
+
+def test_the_page_fetches_nothing_and_runs_nothing(written):
+    folder, _ = written
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"""(src|href|action|url\()\s*=?\s*["'(]?\s*(https?:)?//""", page)
+    assert "<script" not in page
+    assert "@import" not in page
+    sources = re.findall(r'<img[^>]*src="([^"]{0,30})', page)
+    assert len(sources) >= 5
+    assert all(source.startswith("data:image/") for source in sources)
+
+
+def test_the_page_shows_the_numbers_and_escapes_what_it_is_told(written):
+    folder, evaluation = written
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert f"{evaluation.metrics['segmentation']['mean_iou']:.4f}" in page
+    assert f"{evaluation.metrics['classification']['roc_auc']:.4f}" in page
+    assert "A title" in page
+    assert "&lt;b&gt;&amp;dataset" in page
+    assert "<b>&dataset" not in page
+    assert "medical device" in page
+
+
+def test_the_documented_pictures_are_written(written):
+    folder, _ = written
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {
+        "metrics.json", "predictions.csv", "report.html", "examples.png", "iou_histogram.png",
+        "worst_segmentation.png", "worst_classification.png", "roc.png",
+    }  # fmt: skip
+
+
+def test_rows_name_every_metric_with_its_averaging_and_interval(written):
+    _, evaluation = written
+    for part, titles in (
+        ("segmentation", SEGMENTATION_ROWS),
+        ("classification", CLASSIFICATION_ROWS),
+    ):
+        metrics = evaluation.metrics[part]
+        rows = metric_rows(metrics, titles)
+        assert len(rows) == len(titles) == len(metrics["intervals"])
+        for (key, (title, averaging)), row in zip(titles.items(), rows, strict=True):
+            assert row[:2] == (title, averaging)
+            assert row[2] == f"{metrics[key]:.4f}"
+            low, high = metrics["intervals"][key]
+            assert row[3] == f"{low:.4f} – {high:.4f}"
+
+
+def test_an_undefined_metric_is_shown_as_a_dash_with_its_reason(table, fake_classifier):
+    benign = table.subset(record.name for record in table if record.label == "benign")
+    metrics = evaluate_classifier(fake_classifier, benign).metrics["classification"]
+    rows = {row[0]: row for row in metric_rows(metrics, CLASSIFICATION_ROWS)}
+    assert re.fullmatch(r"– \(.*malignant\)", rows["ROC AUC"][2])
+    assert rows["ROC AUC"][3] == ""
+
+
+def test_the_rows_of_the_stages_do_not_repeat_the_same_comparison(written):
+    _, evaluation = written
+    rows = stage_rows(evaluation.metrics["stages"])
+    assert [row[0] for row in rows] == [
+        "predicted mask", "truth mask", "predicted mask minus truth mask",
+        "whole image, no mask", "predicted mask minus whole image, no mask",
+    ]  # fmt: skip
+
+
+def test_a_classifier_alone_is_reported_without_masks(table, fake_classifier, tmp_path):
+    evaluation = evaluate_classifier(fake_classifier, table)
+    write_evaluation(tmp_path, evaluation, title="Classifier", about={})
+    stored = json.loads((tmp_path / "metrics.json").read_text())
+    assert set(stored) == {"classification", "about"}
+    assert not (tmp_path / "examples.png").exists()

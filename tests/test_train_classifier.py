@@ -1,0 +1,302 @@
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from sklearn.metrics import roc_auc_score
+
+from cascade.config import ClassificationTrainConfig, ClassifierConfig
+from cascade.data.datasets import ClassificationDataset
+from cascade.data.splits import make_splits
+from cascade.data.tables import read_table
+from cascade.errors import ConfigError, DataError, EmptyMaskError
+from cascade.imaging import read_shape, write_mask
+from cascade.masking import MaskPolicy
+from cascade.models.classifier import Classifier
+from cascade.training import classification
+from cascade.training.classification import rarer_class_weights, train_classifier
+from cascade.training.run import image_marks
+
+CONFIG = ClassifierConfig(architecture="timm/test_resnet", size=32)
+POLICY = MaskPolicy.from_mode("hard_crop", margin=0.3)
+
+
+def settings(**changes):
+    fixed = {"epochs": 1, "batch_size": 4, "learning_rate": 0.002, "precision": "fp32"}
+    return ClassificationTrainConfig(**{**fixed, **changes})
+
+
+@pytest.fixture(scope="module")
+def table(dataset_folder):
+    return read_table(dataset_folder / "train_data.csv")
+
+
+@pytest.fixture(scope="module")
+def splits(table):
+    return make_splits(table, fraction=0.4, seed=0)
+
+
+def small(table, splits, output, **changes):
+    parts = {"config": CONFIG, "training": settings(), "policy": POLICY, "device": "cpu", **changes}
+    return train_classifier(table, splits, output=output, **parts)
+
+
+@pytest.fixture(scope="module")
+def trained(table, splits, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("classifier") / "run"
+    return small(table, splits, folder, training=settings(epochs=2)), folder
+
+
+@pytest.fixture(scope="module")
+def validation(trained, table, splits):
+    """Labels and probabilities of the validation part, from a loop over single crops."""
+    network, _ = trained
+    held_out = ClassificationDataset(
+        table.subset(splits.validation).records, size=32, policy=POLICY
+    )
+    crops = [held_out.crop(index).pixels for index in range(len(held_out))]
+    probabilities = [float(network.predict_proba(crop[None])[0, 1]) for crop in crops]
+    return held_out.labels, np.array(probabilities)
+
+
+def relabelled(table, malignant):
+    """The table with other classes: malignant for the records whose place is given."""
+    records = [
+        replace(record, label="malignant" if place in malignant else "benign")
+        for place, record in enumerate(table)
+    ]
+    return replace(table, records=tuple(records))
+
+
+def spy_on_crops(monkeypatch):
+    """The crops that enter the loss from now on."""
+    seen, loss = [], classification.classification_loss
+
+    def spied(classifier, batch, criterion):
+        seen.extend(batch[0].numpy())
+        return loss(classifier, batch, criterion)
+
+    monkeypatch.setattr(classification, "classification_loss", spied)
+    return seen
+
+
+def test_the_validation_part_of_these_tests_has_both_classes(validation):
+    labels, _ = validation
+    assert 0 < labels.sum() < labels.size
+
+
+def test_the_folder_holds_what_is_documented(trained):
+    _, folder = trained
+    assert {path.name for path in folder.iterdir()} == {
+        "best.safetensors", "last.safetensors", "history.csv", "config.yaml",
+    }  # fmt: skip
+    with (folder / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        "epoch", "learning_rate", "train_loss", "validation_loss", "validation_accuracy",
+        "validation_roc_auc", "seconds",
+    ]  # fmt: skip
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+
+
+def test_the_stored_validation_scores_are_those_of_sklearn(trained, validation):
+    network, _ = trained
+    labels, probabilities = validation
+    stored = network.metrics["validation"]
+    assert stored["validation_roc_auc"] == pytest.approx(roc_auc_score(labels, probabilities))
+    assert stored["validation_accuracy"] == np.mean((probabilities >= 0.5) == labels)
+    chosen = np.where(labels == 1, probabilities, 1 - probabilities)
+    assert stored["validation_loss"] == pytest.approx(-np.log(chosen).mean(), rel=1e-4)
+
+
+def test_operating_points_are_stored_and_reach_their_sensitivity(trained, validation):
+    network, folder = trained
+    labels, probabilities = validation
+    stored = Classifier.load(folder / "best.safetensors", device="cpu").operating_points
+    assert stored == network.operating_points
+    assert set(stored) == {"0.80", "0.90", "0.95"}
+    malignant = probabilities[labels == 1]
+    for name, cutoff in stored.items():
+        # a loop over images one by one differs from the batch in the last digits
+        assert np.mean(malignant >= cutoff - 1e-6) >= float(name)
+        higher = malignant[malignant > cutoff + 1e-6]
+        assert len(higher) / len(malignant) < float(name)  # no larger cutoff would do
+
+
+def test_the_label_does_not_use_an_operating_point_unasked(trained):
+    network, _ = trained
+    assert network.cutoff == 0.5
+
+
+def test_the_policy_is_stored_with_the_network(trained):
+    network, folder = trained
+    assert network.policy == POLICY
+    assert Classifier.load(folder / "best.safetensors", device="cpu").policy == POLICY
+    stored = yaml.safe_load((folder / "config.yaml").read_text())
+    assert stored["mask_policy"] == POLICY.to_dict()
+
+
+def test_resuming_with_another_policy_is_refused(trained, table, splits):
+    _, folder = trained
+    with pytest.raises(ConfigError, match="mask_policy"):
+        small(table, splits, folder, training=settings(epochs=2), policy=MaskPolicy(), resume=True)
+
+
+def test_both_parts_count_as_seen(trained, splits):
+    network, _ = trained
+    seen = [*splits.train, *splits.validation]
+    assert network.provenance["trained_on"] == image_marks(seen)
+
+
+@pytest.mark.parametrize("mode", ["whole", "crop", "hard_full"])
+def test_the_policy_decides_what_the_network_sees(table, splits, tmp_path, monkeypatch, mode):
+    """The crops that enter the loss are those that the policy cuts, and none is augmented."""
+    policy = MaskPolicy.from_mode(mode)
+    seen = spy_on_crops(monkeypatch)
+    small(table, splits, tmp_path / "run", policy=policy, training=settings(augmentation="none"))
+    expected = ClassificationDataset(
+        table.subset(splits.train).records, size=32, policy=policy, augmentation="none"
+    )
+    crops = {expected.crop(index).pixels.tobytes() for index in range(len(expected))}
+    assert {crop.tobytes() for crop in seen} <= crops
+    assert len(seen) >= len(expected) - 1
+
+
+def test_masks_of_a_folder_replace_the_human_ones(table, splits, tmp_path, monkeypatch):
+    """Predicted masks that mark one corner: the network must see that corner."""
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for record in table:
+        mask = np.zeros(read_shape(record.image_path), bool)
+        mask[2:20, 2:20] = True
+        write_mask(masks / f"{record.stem}.png", mask)
+    predicted = table.with_masks_from(masks)
+    seen = spy_on_crops(monkeypatch)
+    policy = MaskPolicy.from_mode("hard_full", fill=(255, 0, 255))
+    training = settings(augmentation="none")
+    small(predicted, splits, tmp_path / "run", policy=policy, training=training)
+    assert seen
+    for crop in seen:
+        filled = (crop == (255, 0, 255)).all(axis=2)
+        assert not filled[3:6, 3:6].any()
+        assert filled[12:].all()
+        assert filled[:, 12:].all()
+
+
+def test_an_empty_mask_is_treated_as_the_policy_says(table, splits, tmp_path):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for record in table:
+        write_mask(masks / f"{record.stem}.png", np.zeros(read_shape(record.image_path), bool))
+    predicted = table.with_masks_from(masks)
+    with pytest.raises(EmptyMaskError):
+        small(predicted, splits, tmp_path / "a", policy=replace(POLICY, on_empty="raise"))
+    small(predicted, splits, tmp_path / "b", policy=POLICY)
+
+
+def test_whole_images_need_no_masks_and_crops_do(table, splits, tmp_path):
+    bare = replace(table, records=tuple(replace(item, mask_path=None) for item in table))
+    small(bare, splits, tmp_path / "whole", policy=MaskPolicy.from_mode("whole"))
+    with pytest.raises(DataError, match=r"no mask.*--mask_mode whole"):
+        small(bare, splits, tmp_path / "crop")
+    assert not (tmp_path / "crop").exists()
+
+
+# --- which class is the rarer one
+
+
+@pytest.mark.parametrize(
+    ("benign", "malignant", "expected"),
+    [(9, 3, [1, 5]), (3, 9, [5, 1]), (1, 1000, [5, 1]), (1000, 1, [1, 5]), (6, 6, [1, 5])],
+)
+def test_the_weight_goes_to_the_rarer_class_whichever_it_is(benign, malignant, expected):
+    labels = np.array([0] * benign + [1] * malignant)
+    assert rarer_class_weights(labels, 5.0).tolist() == expected
+
+
+def test_a_weight_of_one_changes_nothing():
+    assert rarer_class_weights(np.array([0, 1, 1]), 1.0).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("rare", ["benign", "malignant"])
+def test_the_weight_reaches_the_loss(table, splits, tmp_path, monkeypatch, rare):
+    side = [place for place, item in enumerate(table) if item.name in splits.train]
+    held = [place for place, item in enumerate(table) if item.name in splits.validation]
+    malignant = {side[0], side[1], held[0]} if rare == "malignant" else {*side[2:], held[0]}
+    weights = []
+
+    class Spy(torch.nn.CrossEntropyLoss):
+        def __init__(self, weight, label_smoothing):
+            weights.append(weight.tolist())
+            super().__init__(weight=weight, label_smoothing=label_smoothing)
+
+    monkeypatch.setattr(torch.nn, "CrossEntropyLoss", Spy)
+    training = settings(class_weight=4.0)
+    small(relabelled(table, malignant), splits, tmp_path / "run", training=training)
+    assert weights == [[4, 1] if rare == "benign" else [1, 4]]
+
+
+@pytest.mark.parametrize("only", ["benign", "malignant"])
+def test_a_table_of_one_class_is_refused_before_training(table, splits, tmp_path, only):
+    places = set(range(len(table))) if only == "malignant" else set()
+    with pytest.raises(DataError, match=f"training images are {only}; both classes"):
+        small(relabelled(table, places), splits, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_validation_part_of_one_class_is_refused_before_training(table, splits, tmp_path):
+    held = {place for place, item in enumerate(table) if item.name in splits.validation}
+    held.add(next(place for place in range(len(table)) if place not in held))  # one that trains
+    with pytest.raises(DataError, match=r"validation part.*one class only"):
+        small(relabelled(table, held), splits, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_table_without_classes_is_refused(table, splits, tmp_path):
+    bare = replace(table, records=tuple(replace(item, label=None) for item in table))
+    with pytest.raises(DataError, match="no label"):
+        small(bare, splits, tmp_path / "run")
+
+
+# --- networks with auxiliary heads, and other settings
+
+
+def test_googlenet_trains_with_its_auxiliary_heads(table, splits, tmp_path):
+    config = ClassifierConfig(architecture="googlenet", size=32)
+    torch.manual_seed(0)
+    network = small(table, splits, tmp_path / "run", config=config)
+    changed = network.network.aux1.fc2.weight
+    assert torch.isfinite(changed).all()
+    assert network.predict_proba(np.zeros((1, 32, 32, 3), np.uint8)).shape == (1, 2)
+
+
+def test_the_same_seed_trains_the_same_network(table, splits, tmp_path):
+    training = settings(balanced_sampling=True, label_smoothing=0.1, augmentation="strong")
+    runs = []
+    for name in ("one", "other"):
+        torch.manual_seed(len(name))
+        runs.append(small(table, splits, tmp_path / name, training=training).state_dict())
+    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
+
+
+def test_a_resumed_training_keeps_its_operating_points(table, splits, tmp_path, monkeypatch):
+    training = settings(epochs=2, average=0.5)
+    whole = small(table, splits, tmp_path / "whole", training=training)
+    validate, calls = classification.validate_classifier, []
+
+    def stop_in_the_second_epoch(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return validate(*arguments)
+
+    monkeypatch.setattr(classification, "validate_classifier", stop_in_the_second_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        small(table, splits, tmp_path / "stopped", training=training)
+    monkeypatch.setattr(classification, "validate_classifier", validate)
+    resumed = small(table, splits, tmp_path / "stopped", training=training, resume=True)
+    one, other = whole.state_dict(), resumed.state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert resumed.operating_points == whole.operating_points
