@@ -38,7 +38,7 @@ def resolve_device(device: str = "auto") -> torch.device:
 
 
 def describe_device(device: torch.device) -> str:
-    """A device in words, such as ``cuda:0 (NVIDIA H200)``."""
+    """A device in words, such as ``cuda:0 (NVIDIA A100)``."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device.type} ({torch.get_num_threads()} threads)"
