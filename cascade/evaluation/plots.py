@@ -256,7 +256,7 @@ def plot_iou_histogram(values: Sequence[float], metrics: Mapping[str, Any], path
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.28 * heights.max())  # room for the legend above a bar of misses
     title = (
-        f"IoU of each image: mean {_score_text(metrics, 'mean_iou')}, "
+        f"IoU of each image: mean {_score_text(metrics, 'mean_iou')},\n"
         f"thresholded {_score_text(metrics, 'mean_thresholded_iou')}\n"
         f"{_counts_text(metrics)}, {metrics['missed']:,} missed (IoU 0)"
     )
