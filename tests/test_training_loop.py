@@ -172,6 +172,28 @@ def test_stopped_before_its_first_epoch_ended_only_the_seed_decides(tmp_path):
     assert_same(resumed.network.state_dict(), whole.network.state_dict())
 
 
+def test_resumed_plateaus_remember_how_long_they_have_waited(tmp_path):
+    settings = config(schedule="plateau", patience=3, epochs=3)
+    with pytest.raises(StopIteration):
+        train(tmp_path, settings, validate=scripted([0.5, 0.4]))
+    train(tmp_path, settings, resume=True, validate=scripted([0.4]))
+    # two epochs without a better score are one too many: one was before the stop, one after
+    assert [float(row["learning_rate"]) for row in history(tmp_path)] == [0.01] * 3
+    trainer = train(tmp_path, settings, resume=True)
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.001)
+
+
+def test_the_data_set_is_told_each_epoch(tmp_path):
+    data, epochs = Noise(), []
+
+    def loss(network, batch):
+        epochs.append(data.epoch)
+        return cross_entropy(network, batch)
+
+    train(tmp_path, config(epochs=3, batch_size=7), data=data, loss=loss)
+    assert epochs == [0, 1, 2]
+
+
 def test_resuming_a_finished_training_changes_nothing(tmp_path):
     train(tmp_path, config())
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
