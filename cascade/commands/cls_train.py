@@ -10,6 +10,7 @@ from cascade.commands.options import (
     add_data,
     add_device,
     add_mask_policy,
+    add_start,
     add_training,
     load_splits,
     load_table,
@@ -43,6 +44,7 @@ def build_parser() -> CommandParser:
         "such as out-of-fold masks from cascade oof-masks",
     )
     add_training(parser, output="classifier")
+    add_start(parser)
     add_data(parser, table="train_data.csv")
     return parser
 
@@ -75,6 +77,7 @@ def _main(argv: Sequence[str] | None) -> int:
         training=training,
         policy=policy,
         weights=arguments.encoder_weights,
+        initial_model=arguments.initial_model,
         output=arguments.output,
         device=arguments.device,
         resume=arguments.resume,

@@ -65,8 +65,26 @@ def add_cutoff(parser: CommandParser) -> None:
     )
 
 
+def add_start(parser: CommandParser) -> None:
+    """Add the start of a single training: its division and an earlier training to go on from."""
+    parser.add_argument(
+        "--splits",
+        type=str,
+        default=None,
+        help="file of the train and validation division, made if absent; by default splits.json in "
+        "the data folder; both stages must use the same one",
+    )
+    parser.add_argument(
+        "--initial_model",
+        type=str,
+        default=None,
+        help="trained model of the same architecture to go on from, for instance with larger "
+        "images; its weights replace those of --encoder_weights",
+    )
+
+
 def add_training(parser: CommandParser, *, output: str) -> None:
-    """Add what both training commands have beside their settings."""
+    """Add what all training commands have beside their settings."""
     parser.add_argument(
         "--encoder_weights",
         "--weights",
@@ -80,13 +98,6 @@ def add_training(parser: CommandParser, *, output: str) -> None:
         type=str,
         default=str(default_folder("models") / output),
         help="folder for best.safetensors, last.safetensors, history.csv and config.yaml",
-    )
-    parser.add_argument(
-        "--splits",
-        type=str,
-        default=None,
-        help="file of the train and validation division, made if absent; by default splits.json in "
-        "the data folder; both stages must use the same one",
     )
     parser.add_argument(
         "--validation_fraction",

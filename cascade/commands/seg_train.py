@@ -9,6 +9,7 @@ from cascade.commands.arguments import OK, CommandParser, run, settings
 from cascade.commands.options import (
     add_data,
     add_device,
+    add_start,
     add_training,
     load_splits,
     load_table,
@@ -32,6 +33,7 @@ def build_parser() -> CommandParser:
     parser.add_settings(SegmentationTrainConfig)
     parser.add_settings(SegmenterConfig, rename={"size": "image_size"})
     add_training(parser, output="segmenter")
+    add_start(parser)
     add_data(parser, table="train_data.csv")
     return parser
 
@@ -57,6 +59,7 @@ def _main(argv: Sequence[str] | None) -> int:
         config=config,
         training=training,
         weights=arguments.encoder_weights,
+        initial_model=arguments.initial_model,
         output=arguments.output,
         device=arguments.device,
         resume=arguments.resume,

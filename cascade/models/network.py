@@ -130,6 +130,30 @@ class Network(nn.Module):
         artifact = read_artifact(path, needs=(cls.stage,))
         return cls.from_artifact(artifact, device=device, source=str(path))
 
+    def continue_from(self, path: str | os.PathLike[str]) -> dict[str, Any]:
+        """Take over the weights of a trained network of the same architecture.
+
+        The input sizes may differ, so that a training can go on with larger images.
+
+        Args:
+            path: a file that holds this stage.
+
+        Returns:
+            The provenance of the network in the file.
+
+        Raises:
+            ModelFileError: the file is missing or damaged, or holds another architecture.
+        """
+        other = type(self).load(path, device="cpu")
+        state = other.state_dict()
+        check_tensors(
+            str(path),
+            {name: tuple(tensor.shape) for name, tensor in state.items()},
+            {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()},
+        )
+        self.load_state_dict(state)
+        return other.provenance
+
     def to_device(self, images: np.ndarray) -> torch.Tensor:
         """Move ``(N, S, S, 3)`` uint8 to the network's device, still as bytes."""
         return torch.from_numpy(np.ascontiguousarray(images)).to(self.device, non_blocking=True)

@@ -20,7 +20,7 @@ from cascade.models.classifier import Classifier
 from cascade.models.device import describe_device, resolve_device
 from cascade.models.network import inference_mode
 from cascade.training.loop import Row, Task, Trainer, deterministic, log, quiet_worker, seeded
-from cascade.training.run import open_run, provenance, say_start
+from cascade.training.run import open_run, provenance, say_start, start_from
 
 if TYPE_CHECKING:
     from cascade.data.splits import Splits
@@ -37,6 +37,7 @@ def train_classifier(
     training: ClassificationTrainConfig | None = None,
     policy: MaskPolicy | None = None,
     weights: str = "none",
+    initial_model: str | Path | None = None,
     output: str | Path = "models/classifier",
     device: str = "auto",
     resume: bool = False,
@@ -55,6 +56,8 @@ def train_classifier(
         training: how to train it.
         policy: how masks cut the crops; stored in the classifier's file.
         weights: ``imagenet``, ``none`` or a local file.
+        initial_model: file of a trained network of this architecture to start from instead; its
+            input size may differ.
         output: folder for the run's files.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         resume: go on with the run in ``output``.
@@ -73,6 +76,9 @@ def train_classifier(
         **to_dict(config), **to_dict(training), "mask_policy": policy.to_dict(),
         "encoder_weights": weights, "splits_digest": splits.digest,
     }  # fmt: skip
+    if initial_model is not None:
+        settings["initial_model"] = Path(initial_model).name
+        weights = "none"
     folder = Path(output)
     with seeded(training.seed):
         network = Classifier.build(config, policy=policy, weights=weights)
@@ -93,8 +99,10 @@ def train_classifier(
         )
     open_run(folder, settings, resume=resume, overwrite=overwrite)
     network.provenance.update(provenance(table, splits, settings))
+    if initial_model is not None:
+        start_from(network, str(initial_model), splits, settings)
     network.to(chosen)
-    say_start(weights)
+    say_start(weights, None if initial_model is None else str(initial_model))
     log.info(
         "training %s on %s: %d crops (%d malignant), %d to validate",
         network.config.architecture, describe_device(chosen), len(data), data.labels.sum(),

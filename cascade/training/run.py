@@ -22,6 +22,7 @@ from cascade.version import __version__
 if TYPE_CHECKING:
     from cascade.data.splits import Splits
     from cascade.data.tables import Table
+    from cascade.models.network import Network
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +89,40 @@ def provenance(table: Table, splits: Splits, settings: Mapping[str, Any]) -> dic
     }
 
 
-def say_start(weights: str) -> None:
+def start_from(network: Network, path: str, splits: Splits, settings: Mapping[str, Any]) -> None:
+    """Begin with the weights of an earlier training, and record what that one has seen.
+
+    Args:
+        network: a network whose provenance is filled already.
+        path: the earlier training's file.
+        splits: this training's division.
+        settings: this training's settings, of which ``splits_digest`` is used.
+
+    Raises:
+        DataError: the earlier training learnt from images that are to validate this one.
+        ModelFileError: the file is missing or damaged, or holds another architecture.
+    """
+    before = network.continue_from(path)
+    if before.get("splits", {}).get("digest") != settings["splits_digest"]:
+        try:
+            require_unseen(before, splits.validation, model=path)
+        except DataError as error:
+            raise DataError(
+                f"{path} was trained with another division, on images that are to validate now, "
+                "so no epoch could be judged; use the --splits of that training"
+            ) from error
+    seen = {*before.get("trained_on", ()), *network.provenance["trained_on"]}
+    network.provenance["trained_on"] = sorted(seen)
+    network.provenance["initial_model"] = {
+        key: value for key, value in before.items() if key != "trained_on"
+    }
+
+
+def say_start(weights: str, initial_model: str | None = None) -> None:
     """Say what the weights start from, because random ones train much worse."""
-    if weights == "none":
+    if initial_model is not None:
+        log.info("starting from %s", initial_model)
+    elif weights == "none":
         log.info(
             "starting from random weights; --encoder_weights imagenet downloads pretrained ones, "
             "which train faster and better"

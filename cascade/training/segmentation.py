@@ -18,7 +18,7 @@ from cascade.models.device import describe_device, resolve_device
 from cascade.models.network import inference_mode
 from cascade.models.segmenter import Segmenter
 from cascade.training.loop import Row, Task, Trainer, deterministic, log, quiet_worker, seeded
-from cascade.training.run import open_run, provenance, say_start
+from cascade.training.run import open_run, provenance, say_start, start_from
 
 if TYPE_CHECKING:
     from cascade.data.splits import Splits
@@ -32,6 +32,7 @@ def train_segmenter(
     config: SegmenterConfig | None = None,
     training: TrainConfig | None = None,
     weights: str = "none",
+    initial_model: str | Path | None = None,
     output: str | Path = "models/segmenter",
     device: str = "auto",
     resume: bool = False,
@@ -39,8 +40,8 @@ def train_segmenter(
 ) -> Segmenter:
     """Train a segmenter on the table's training part and keep the best epoch.
 
-    The loss is Dice plus binary cross entropy. An epoch is judged by the mean over validation
-    images of the lesion's IoU at the network's size and threshold 0.5.
+    The loss is the mean Dice loss over images plus binary cross entropy. An epoch is judged by the
+    mean over validation images of the lesion's IoU at the network's size and threshold 0.5.
 
     Args:
         table: records with masks.
@@ -48,6 +49,8 @@ def train_segmenter(
         config: the network.
         training: how to train it.
         weights: ``imagenet``, ``none`` or a local file for the encoder.
+        initial_model: file of a trained network of this architecture to start from instead; its
+            input size may differ.
         output: folder for ``best.safetensors``, ``last.safetensors``, ``history.csv`` and
             ``config.yaml``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -67,6 +70,9 @@ def train_segmenter(
         **to_dict(config), **to_dict(training), "encoder_weights": weights,
         "splits_digest": splits.digest,
     }  # fmt: skip
+    if initial_model is not None:
+        settings["initial_model"] = Path(initial_model).name
+        weights = "none"
     folder = Path(output)
     with seeded(training.seed):
         network = Segmenter.build(config, weights=weights)
@@ -82,8 +88,10 @@ def train_segmenter(
         raise DataError("the validation part has no image with a mask, so no epoch can be judged")
     open_run(folder, settings, resume=resume, overwrite=overwrite)
     network.provenance.update(provenance(table, splits, settings))
+    if initial_model is not None:
+        start_from(network, str(initial_model), splits, settings)
     network.to(chosen)
-    say_start(weights)
+    say_start(weights, None if initial_model is None else str(initial_model))
     log.info(
         "training %s %s on %s: %d images, %d to validate",
         network.config.encoder, config.decoder, describe_device(chosen), len(data), len(held_out),
@@ -100,14 +108,18 @@ def train_segmenter(
 
 
 def segmentation_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Dice loss over the batch plus binary cross entropy.
+    """The mean over images of their Dice loss, plus binary cross entropy.
+
+    Dice is taken image by image, as it is reported, so that small lesions count as much as large
+    ones. An image without a lesion has the cross entropy only.
 
     Args:
         logits: ``(N, S, S)`` float.
         masks: ``(N, S, S)`` integer, 0 or 1.
     """
-    values, truth = logits.float()[:, None], masks.float()[:, None]
-    dice = smp.losses.DiceLoss(mode="binary", from_logits=True)(values, truth)
+    values, truth = logits.float(), masks.float()
+    # one image with N channels: the library then averages over what are our images
+    dice = smp.losses.DiceLoss(mode="multilabel", from_logits=True)(values[None], truth[None])
     return dice + functional.binary_cross_entropy_with_logits(values, truth)
 
 
