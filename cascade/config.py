@@ -246,6 +246,20 @@ class ClassificationTrainConfig(TrainConfig):
     balanced_sampling: bool = setting(
         False, "draw both classes equally often instead of each image once"
     )
+    source_balance: float = setting(
+        0.0,
+        "how far small sources (column source) are drawn more often: 0 not at all, 1 all sources "
+        "equally often, 0.5 by the square root of their size",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    whole_image_share: float = setting(
+        0.0,
+        "share of training samples that show the whole image instead of the masked crop, as in "
+        "use where the mask cannot be trusted",
+        minimum=0.0,
+        maximum=1.0,
+    )
 
 
 def weight_shrinkage(config: TrainConfig) -> float:

@@ -138,8 +138,12 @@ def lesion_from_mask(
         chosen = large[np.argmax(masses[large - 1])]
         warnings.append(f"{large.size} separate regions in the mask, the largest was used")
         kept = labels == chosen
+    elif large.size == count - 1:
+        kept = mask.copy()
     else:
-        kept = np.isin(labels, large)
+        is_large = np.zeros(count, bool)
+        is_large[large] = True
+        kept = is_large[labels]
     if policy.fill_holes:
         kept = _filled(kept)
     box = bounding_box(kept)

@@ -16,7 +16,11 @@ from cascade.imaging import read_shape, write_mask
 from cascade.masking import MaskPolicy
 from cascade.models.classifier import Classifier
 from cascade.training import classification
-from cascade.training.classification import rarer_class_weights, train_classifier
+from cascade.training.classification import (
+    rarer_class_weights,
+    sampling_weights,
+    train_classifier,
+)
 from cascade.training.run import image_marks
 
 CONFIG = ClassifierConfig(architecture="timm/test_resnet", size=32)
@@ -300,3 +304,62 @@ def test_a_resumed_training_keeps_its_operating_points(table, splits, tmp_path, 
     one, other = whole.state_dict(), resumed.state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert resumed.operating_points == whole.operating_points
+
+
+# --- which samples are drawn ----------------------------------------------------------------------
+
+
+def with_sources(table, sources):
+    records = [
+        replace(record, attributes={**record.attributes, "source": source})
+        for record, source in zip(table, sources, strict=True)
+    ]
+    return replace(table, records=tuple(records))
+
+
+def expected_share(records, weights, chosen):
+    total = sum(weights)
+    return sum(w for r, w in zip(records, weights, strict=True) if chosen(r)) / total
+
+
+@pytest.mark.parametrize(("balance", "share"), [(1.0, 0.5), (0.5, 1 / (1 + np.sqrt(5)))])
+def test_small_sources_are_drawn_more_often(table, balance, share):
+    mixed = with_sources(table, ["rare"] * 2 + ["common"] * 10)
+    weights = sampling_weights(mixed.records, settings(source_balance=balance))
+    rare = expected_share(mixed, weights, lambda r: r.attributes["source"] == "rare")
+    assert rare == pytest.approx(share)
+
+
+def test_both_classes_are_drawn_equally_often_beside_balanced_sources(table):
+    mixed = with_sources(table, ["rare"] * 2 + ["common"] * 10)
+    training = settings(source_balance=1.0, balanced_sampling=True)
+    weights = sampling_weights(mixed.records, training)
+    assert expected_share(mixed, weights, lambda r: r.label == "malignant") == pytest.approx(0.5)
+
+
+def test_without_balancing_each_image_is_drawn_once(table):
+    assert sampling_weights(table.records, settings()) is None
+
+
+def test_sources_cannot_be_balanced_without_the_column(table):
+    with pytest.raises(DataError, match="have no source"):
+        sampling_weights(with_sources(table, [""] * 12).records, settings(source_balance=1.0))
+
+
+def test_a_share_of_the_samples_shows_the_whole_image(table):
+    whole = ClassificationDataset(table, size=32, policy=MaskPolicy.from_mode("whole"))
+    mixed = ClassificationDataset(table, size=32, policy=POLICY, whole_image_share=0.4)
+    shown = []
+    for epoch in range(20):
+        mixed.epoch = epoch
+        shown += [np.array_equal(mixed[index][0], whole[index][0]) for index in range(len(table))]
+    assert np.mean(shown) == pytest.approx(0.4, abs=0.1)
+
+
+def test_crops_are_the_same_when_their_boxes_are_known_already(table):
+    dataset = ClassificationDataset(
+        table, size=32, policy=MaskPolicy.from_mode("crop"), augmentation="standard"
+    )
+    first = [dataset[index][0] for index in range(len(table))]
+    again = [dataset[index][0] for index in range(len(table))]
+    assert all(map(np.array_equal, first, again))

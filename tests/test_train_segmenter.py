@@ -139,7 +139,8 @@ def test_the_loss_is_dice_plus_cross_entropy():
     masks = generator.integers(0, 2, (3, 5, 5))
     p = 1 / (1 + np.exp(-logits))
     entropy = -(masks * np.log(p) + (1 - masks) * np.log(1 - p)).mean()
-    dice = 1 - 2 * (p * masks).sum() / (p.sum() + masks.sum())
+    overlap, total = (p * masks).sum(axis=(1, 2)), (p + masks).sum(axis=(1, 2))
+    dice = (1 - 2 * overlap / total).mean()  # image by image
     loss = segmentation_loss(torch.from_numpy(logits), torch.from_numpy(masks))
     assert loss.item() == pytest.approx(entropy + dice, rel=1e-5)
 

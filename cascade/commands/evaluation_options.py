@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cascade.commands.arguments import CommandParser
-from cascade.commands.options import add_data, add_device, add_switch
+from cascade.commands.options import add_data, add_device, add_switch, data_folders
 from cascade.commands.outputs import say, say_table
 from cascade.errors import ConfigError
 
@@ -99,7 +99,9 @@ def report(
     folder = Path(arguments.output)
     about = {
         "model": " and ".join("/".join(Path(path).parts[-2:]) for path in models),
-        "data": f"{Path(arguments.data_path).name}/{Path(arguments.table).name}",
+        "data": " + ".join(
+            f"{folder.name}/{Path(arguments.table).name}" for folder in data_folders(arguments)
+        ),
         "images": len(evaluation.cases),
         "test-time augmentation": arguments.tta,
         "date": datetime.date.today().isoformat(),

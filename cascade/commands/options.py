@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cascade.commands.arguments import CommandParser, default_folder
-from cascade.errors import DataError
+from cascade.errors import ConfigError, DataError
 from cascade.mask_policy import MaskPolicy
 
 if TYPE_CHECKING:
@@ -34,6 +34,13 @@ def add_data(parser: CommandParser, *, table: str | None) -> None:
         type=str,
         default=str(default_folder("dataset")),
         help="folder with images_all, masks_all and the tables",
+    )
+    parser.add_argument(
+        "--more_data",
+        type=str,
+        nargs="+",
+        default=[],
+        help="more folders like it, joined with the first",
     )
     if table is not None:
         parser.add_argument(
@@ -169,22 +176,37 @@ def load_table(arguments: Any, *, labels: bool = True) -> Table:
     Raises:
         DataError: the folder or table is missing, or not usable.
     """
+    from cascade.data.joined import join_tables
+
+    return join_tables(
+        [
+            _read(folder, arguments.table, labels=labels, skip=arguments.skip_missing)
+            for folder in data_folders(arguments)
+        ]
+    )
+
+
+def data_folders(arguments: Any) -> list[Path]:
+    """The folders that ``--data_path`` and ``--more_data`` name."""
+    return [Path(arguments.data_path), *map(Path, arguments.more_data)]
+
+
+def _read(folder: Path, name: str, *, labels: bool, skip: bool) -> Table:
     from cascade.data.tables import read_table
 
-    folder = Path(arguments.data_path)
     if not folder.is_dir():
         raise DataError(
             f"--data_path {folder}: there is no such folder; make one with prepare_dataset.py, for "
             "instance: cascade prepare --source synthetic"
         )
-    path = folder / arguments.table
+    path = folder / name
     mask_folder = folder / "masks_all"
     return read_table(
-        path if path.is_file() else Path(arguments.table),
+        path if path.is_file() else Path(name),
         images=folder / "images_all",
         masks=mask_folder if mask_folder.is_dir() else None,
         require_labels=labels,
-        skip_missing=arguments.skip_missing,
+        skip_missing=skip,
     )
 
 
@@ -211,13 +233,17 @@ def load_splits(arguments: Any, table: Table) -> Splits:
     from cascade.data.splits import load_or_make_splits, require_disjoint
     from cascade.data.tables import read_table
 
-    folder = Path(arguments.data_path)
-    test = folder / "test_data.csv"
-    if test.is_file() and arguments.table != test.name:
-        require_disjoint(table, read_table(test, check_files=False, require_labels=False))
+    folders = data_folders(arguments)
+    if arguments.splits is None and len(folders) > 1:
+        raise ConfigError(
+            "--splits FILE is needed with --more_data: the division belongs to no folder alone"
+        )
+    for test in (folder / "test_data.csv" for folder in folders):
+        if test.is_file() and arguments.table != test.name:
+            require_disjoint(table, read_table(test, check_files=False, require_labels=False))
     return load_or_make_splits(
         table,
-        Path(arguments.splits) if arguments.splits else folder / "splits.json",
+        Path(arguments.splits) if arguments.splits else folders[0] / "splits.json",
         fraction=arguments.validation_fraction,
         seed=arguments.seed,
     )

@@ -29,8 +29,8 @@ class Augmenter:
 
         Args:
             strength: ``none``, ``light`` (flips and quarter turns), ``standard`` (also rotation,
-                scale, shift and colour) or ``strong`` (more colour, also blur, noise, JPEG, gamma
-                and erased rectangles).
+                scale, shift and colour) or ``strong`` (more colour, also white balance,
+                blur, noise, JPEG, gamma and erased rectangles).
             geometry_only_rotates: leave scale and shift alone, for crops that were jittered when
                 they were cut.
         """
@@ -80,8 +80,13 @@ def _geometry(only_rotates: bool) -> list[albumentations.BasicTransform]:
 
 
 def _colour(strength: Augmentation) -> list[albumentations.BasicTransform]:
-    amount = 1.5 if strength == "strong" else 1.0
+    amount = 1.2 if strength == "strong" else 1.0
+    # another lamp or white balance multiplies the channels (von Kries), which no hue shift imitates
+    illuminant = albumentations.MultiplicativeNoise(
+        multiplier=(0.9, 1.1), per_channel=True, elementwise=False, p=0.5
+    )
     return [
+        *([illuminant] if strength == "strong" else []),
         albumentations.RandomBrightnessContrast(
             brightness_limit=0.2 * amount, contrast_limit=0.2 * amount, p=0.6
         ),

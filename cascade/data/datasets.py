@@ -105,8 +105,18 @@ class ClassificationDataset(_Samples):
         policy: MaskPolicy,
         augmentation: Augmentation = "none",
         seed: int = 0,
+        whole_image_share: float = 0.0,
     ) -> None:
         """Take labelled records, with masks if the policy uses them.
+
+        Args:
+            records: what to cut.
+            size: side of the crops in pixels.
+            policy: how they are cut.
+            augmentation: strength; from ``standard`` on, box and margin vary too.
+            seed: decides all random choices.
+            whole_image_share: share of the samples that show the whole image instead, as the
+                cascade does where the mask cannot be trusted.
 
         Raises:
             DataError: a record has no label, or lacks the mask that the policy needs.
@@ -114,6 +124,7 @@ class ClassificationDataset(_Samples):
         super().__init__(records, seed)
         self.size = size
         self.policy = policy
+        self.whole_image_share = whole_image_share
         self._jittered = augmentation in ("standard", "strong") and policy.frame == "crop"
         self._augment = Augmenter(augmentation, geometry_only_rotates=self._jittered)
         for what, missing in (
@@ -125,6 +136,7 @@ class ClassificationDataset(_Samples):
                     f"{len(missing)} images have no {what}, e.g. {', '.join(missing[:5])}"
                     + ("; make masks with oof-masks or choose --mask_mode whole" * (what == "mask"))
                 )
+        self._boxes: dict[int, Lesion] = {}
         self.labels = np.array([CLASSES.index(r.label or "") for r in self.records], np.int64)
 
     def crop(self, index: int) -> MaskedCrop:
@@ -133,8 +145,12 @@ class ClassificationDataset(_Samples):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         seed = self.sample_seed(index)
-        generator = np.random.default_rng(seed) if self._jittered else None
-        pixels, _ = self._augment(self._cut(index, self.policy, generator).pixels, seed=seed)
+        generator = np.random.default_rng(seed)
+        policy = self.policy
+        if self.whole_image_share and generator.random() < self.whole_image_share:
+            policy = replace(policy, frame="full", background="keep")
+        crop = self._cut(index, policy, generator if self._jittered else None)
+        pixels, _ = self._augment(crop.pixels, seed=seed)
         return np.ascontiguousarray(pixels), int(self.labels[index])
 
     def _cut(
@@ -146,12 +162,23 @@ class ClassificationDataset(_Samples):
             empty = np.zeros(image.shape[:2], bool)
             return apply_mask(image, Lesion(empty, None, 0), policy, size=self.size)
         image = read_image(record.image_path).pixels
-        lesion = lesion_from_mask(read_mask(_mask_path(record), shape=image.shape[:2]), policy)
+        lesion = self._lesion(index, image.shape[:2])
         if generator is not None:
             lesion = _shifted(lesion, generator)
             margin = min(LARGEST_MARGIN, policy.margin * generator.uniform(0.5, 1.6))
             policy = replace(policy, margin=margin)
         return apply_mask(image, lesion, policy, size=self.size)
+
+    def _lesion(self, index: int, shape: tuple[int, ...]) -> Lesion:
+        """The lesion of one record; where only its box counts, each mask is read once."""
+        known = self._boxes.get(index)
+        if known is not None:
+            return replace(known, mask=np.broadcast_to(np.False_, shape))
+        mask = read_mask(_mask_path(self.records[index]), shape=shape)
+        lesion = lesion_from_mask(mask, self.policy)
+        if self.policy.background == "keep":
+            self._boxes[index] = replace(lesion, mask=np.zeros((1, 1), bool))
+        return lesion
 
 
 def _mask_path(record: Record) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from cascade.training.run import open_run, provenance, say_start, start_from
 
 if TYPE_CHECKING:
     from cascade.data.splits import Splits
-    from cascade.data.tables import Table
+    from cascade.data.tables import Record, Table
 
 SENSITIVITIES = (0.80, 0.90, 0.95)
 
@@ -89,6 +90,7 @@ def train_classifier(
         policy=policy,
         augmentation=training.augmentation,
         seed=training.seed,
+        whole_image_share=training.whole_image_share,
     )
     held_out = ClassificationDataset(validation.records, size=network.size, policy=policy)
     class_weights = rarer_class_weights(data.labels, training.class_weight)
@@ -108,7 +110,6 @@ def train_classifier(
         network.config.architecture, describe_device(chosen), len(data), data.labels.sum(),
         len(held_out),
     )  # fmt: skip
-    counts = np.bincount(data.labels, minlength=len(CLASSES))
     criterion = torch.nn.CrossEntropyLoss(
         weight=class_weights.to(chosen), label_smoothing=training.label_smoothing
     )
@@ -117,7 +118,7 @@ def train_classifier(
         loss=lambda classifier, batch: classification_loss(classifier, batch, criterion),
         validate=lambda classifier: validate_classifier(classifier, held_out, training, criterion),
         monitor="validation_roc_auc",
-        weights=1.0 / counts[data.labels] if training.balanced_sampling else None,
+        weights=sampling_weights(train.records, training),
     )
     with deterministic(training.deterministic):
         Trainer(network, task, training, folder).run(resume=resume)
@@ -129,6 +130,37 @@ def train_classifier(
     }
     best.save(folder / "best.safetensors")
     return best
+
+
+def sampling_weights(
+    records: Sequence[Record], training: ClassificationTrainConfig
+) -> np.ndarray | None:
+    """How often each record is drawn relative to the others, or ``None`` for once an epoch.
+
+    Args:
+        records: labelled training records.
+        training: ``balanced_sampling`` makes both classes equally likely; ``source_balance``
+            divides by the size of a record's source (column ``source``) to that power.
+
+    Raises:
+        DataError: sources are to be balanced, but a record has none.
+    """
+    weights = np.ones(len(records))
+    if training.source_balance:
+        sources = [record.attributes.get("source", "") for record in records]
+        bare = [record.name for record in records if not record.attributes.get("source")]
+        if bare:
+            raise DataError(
+                f"{len(bare)} images have no source, e.g. {', '.join(bare[:3])}; fill the column "
+                "'source' or set --source_balance 0"
+            )
+        sizes = Counter(sources)
+        weights *= np.array([sizes[source] for source in sources]) ** -training.source_balance
+    if training.balanced_sampling:
+        labels = np.array([record.label or "" for record in records])
+        for label in CLASSES:
+            weights[labels == label] /= weights[labels == label].sum()
+    return weights if training.source_balance or training.balanced_sampling else None
 
 
 def rarer_class_weights(labels: np.ndarray, weight: float) -> torch.Tensor:
