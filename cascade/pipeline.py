@@ -36,11 +36,10 @@ from cascade.masking import (
     apply_mask,
     find_lesion,
 )
-from cascade.models.artifact import merge_artifacts, read_artifact, write_artifact
+from cascade.models.artifact import default_model, merge_artifacts, read_artifact, write_artifact
 from cascade.models.protocol import ClassifierStage, SegmenterStage
 
 Runtime = Literal["torch"]
-DEFAULT_MODEL = Path("models") / "default.safetensors"
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ class Failure:
 class Cascade:
     """Segmenter and classifier in a row.
 
-    >>> cascade = Cascade.load("models/default.safetensors")  # doctest: +SKIP
+    >>> cascade = Cascade.load()  # doctest: +SKIP
     >>> cascade(["lesion.jpg"])[0].probabilities["malignant"]  # doctest: +SKIP
     0.07
     """
@@ -150,7 +149,7 @@ class Cascade:
     @classmethod
     def load(
         cls,
-        path: str | os.PathLike[str] = DEFAULT_MODEL,
+        path: str | os.PathLike[str] | None = None,
         *,
         device: str = "auto",
         runtime: Runtime = "torch",
@@ -160,7 +159,8 @@ class Cascade:
         """Read a cascade from its file.
 
         Args:
-            path: a ``.safetensors`` file with both stages.
+            path: a ``.safetensors`` file with both stages; by default the cascade that comes with
+                the library.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             runtime: what computes the networks.
             cutoff: see :class:`Cascade`.
@@ -174,6 +174,7 @@ class Cascade:
         from cascade.models.classifier import Classifier
         from cascade.models.segmenter import Segmenter
 
+        path = default_model() if path is None else path
         artifact = read_artifact(path, needs=("segmenter", "classifier"))
         segmenter = Segmenter.from_artifact(artifact, device=device, source=str(path))
         classifier = Classifier.from_artifact(artifact, device=device, source=str(path))

@@ -100,7 +100,8 @@ def test_errors_end_with_a_code_of_their_own(monkeypatch, capsys):
 
 
 def test_damaged_default_model_is_an_error(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "default_folder", lambda name: tmp_path)
+    path = tmp_path / "default.safetensors"
+    monkeypatch.setattr("cascade.models.artifact.default_model", lambda: path)
     assert doctor._default_model().state == "note"
-    (tmp_path / "default.safetensors").write_bytes(b"damaged")
+    path.write_bytes(b"damaged")
     assert doctor._default_model().state == "error"

@@ -444,3 +444,22 @@ def test_the_data_set_of_a_script_is_made_by_a_script(run, tmp_path):
 def test_nothing_but_models_and_results_was_left_in_the_working_folder(evaluated, elsewhere):
     names = {path.name for path in elsewhere.iterdir()}
     assert names == {"models", "results", "cascade.safetensors"}
+
+
+def test_masks_are_written_for_a_table_and_kept_on_resume(models, data, tmp_path, capsys):
+    flags = ["segment", "--path", str(models / "segmenter" / "best.safetensors"), "-d", "cpu",
+             "--data_path", str(data), "--output", str(tmp_path / "masks")]  # fmt: skip
+    assert console.main(flags) == 2  # these images trained it
+    assert "were used to train it" in capsys.readouterr().err
+    flags.append("--allow_seen")
+    assert console.main(flags) == 0
+    masks = sorted((tmp_path / "masks").iterdir())
+    assert len(masks) == 14
+    masks[0].unlink()
+    before = {path: path.stat().st_mtime_ns for path in masks[1:]}
+    assert console.main(flags) == 2  # neither kept nor replaced without being asked
+    assert "--resume" in capsys.readouterr().err
+    assert console.main([*flags, "--resume"]) == 0
+    assert "1 masks" in capsys.readouterr().out
+    assert masks[0].is_file()
+    assert {path: path.stat().st_mtime_ns for path in masks[1:]} == before

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cascade.commands.arguments import OK, PARTIAL, REPOSITORY, CommandParser, default_folder, run
+from cascade.commands.arguments import OK, PARTIAL, REPOSITORY, CommandParser, run
 from cascade.commands.outputs import say
 from cascade.errors import CascadeError
 from cascade.version import __version__
@@ -228,10 +228,11 @@ def _device() -> Finding:
 
 def _default_model() -> Finding:
     """Whether the file that ``cascade predict`` takes by default can be read."""
-    path = default_folder("models") / "default.safetensors"
+    from cascade.models.artifact import default_model, read_artifact
+
+    path = default_model()
     if not path.is_file():
         return Finding("note", "default model", f"there is no {path}; name one with --model")
-    from cascade.models.artifact import read_artifact
 
     try:
         read_artifact(path, needs=("segmenter", "classifier"))

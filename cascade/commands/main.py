@@ -16,6 +16,7 @@ COMMANDS = {
     "seg-train": "train the segmenter",
     "seg-eval": "score a segmenter",
     "oof-masks": "write out-of-fold predicted masks to train the classifier on",
+    "segment": "write the predicted mask of every image of a table",
     "cls-train": "train the classifier on masked crops",
     "cls-eval": "score a classifier",
     "evaluate": "score the whole cascade, end to end and by stage",

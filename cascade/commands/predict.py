@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from cascade.commands.arguments import OK, PARTIAL, CommandParser, default_folder, run
+from cascade.commands.arguments import OK, PARTIAL, CommandParser, run
 from cascade.commands.options import add_cutoff, add_device, add_switch
 from cascade.commands.outputs import say
 from cascade.errors import ConfigError, DataError, ImageError
@@ -49,8 +49,8 @@ def build_parser() -> CommandParser:
     parser.add_argument(
         "--model",
         type=str,
-        default=str(default_folder("models") / "default.safetensors"),
-        help="file of a cascade",
+        default=None,
+        help="file of a cascade; by default the one that comes with the library",
     )
     parser.add_argument(
         "--output", type=str, default="predictions", help="folder for predictions.csv and pictures"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cascade.data.grouping import group_names
+from cascade.data.splits import Splits, require_fitting
 from cascade.data.spreadsheet import listed
 from cascade.data.tables import Record, Table
 from cascade.errors import DataError
@@ -52,3 +53,28 @@ def join_tables(tables: Sequence[Table]) -> Table:
         tuple(replace(record, group=group) for record, group in pairs),
         tuple(warning for table in tables for warning in table.warnings),
     )
+
+
+def join_splits(splits: Sequence[Splits], table: Table) -> Splits:
+    """The divisions of several tables as one division of their joined table.
+
+    A stage that is trained on one of the tables and one that is trained on all of them then keep
+    the same images for validation.
+
+    Args:
+        splits: one for each joined table.
+        table: the joined table.
+
+    Raises:
+        DataError: the divisions do not cover the table, or were made of other tables.
+        LeakageError: a group that reaches over several tables is on both sides.
+    """
+    joined = Splits(
+        train=tuple(sorted(name for part in splits for name in part.train)),
+        validation=tuple(sorted(name for part in splits for name in part.validation)),
+        seed=splits[0].seed,
+        fraction=sum(len(part.validation) for part in splits) / max(1, len(table)),
+        table_digest=table.digest,
+    )
+    require_fitting(joined, table, source="joined splits")
+    return joined

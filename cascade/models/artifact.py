@@ -58,6 +58,16 @@ class Artifact:
         }
 
 
+def default_model() -> Path:
+    """The cascade that comes with the library.
+
+    In a clone it lies in ``models/``; in an installed library beside its code.
+    """
+    package = Path(__file__).resolve().parents[1]
+    in_clone = (package.parent / "setup.cfg").is_file()
+    return (package.parent / "models" if in_clone else package) / "default.safetensors"
+
+
 def tensors_digest(tensors: Mapping[str, np.ndarray]) -> str:
     """SHA-256 over names, types, shapes and bytes of all tensors in the order of their names."""
     digest = hashlib.sha256()
