@@ -44,7 +44,7 @@ class ConformalScores:
             values = getattr(self, name)
             if not all(isinstance(v, (int, float)) and 0 <= v <= 1 for v in values):
                 raise ConfigError(f"conformal scores: {name} holds a value outside [0, 1]")
-            # One epsilon, because the nearest double of 0.29 times 10,000 is 2,899.9999…
+            # The epsilon because 0.0057 times 10,000 may come out just below 57
             rounded = (math.floor(v * 10**_DECIMALS + 1e-9) / 10**_DECIMALS for v in values)
             object.__setattr__(self, name, tuple(sorted(rounded)))
 
@@ -181,7 +181,7 @@ def _share(flags: np.ndarray) -> float | None:
 
 
 def _limit(scores: Sequence[float], coverage: float) -> float:
-    # 110 * 0.9 is 99.00000000000001, and its ceiling must be 99
+    # 100 * 0.55 is 55.00000000000001, and its ceiling must be 55
     rank = max(1, math.ceil((len(scores) + 1) * coverage - 1e-9))
     return scores[len(scores) - rank] if rank <= len(scores) else 0.0
 
