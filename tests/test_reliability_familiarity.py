@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cascade.errors import ConfigError, DataError, ShapeError
-from cascade.reliability.familiarity import Familiarity, fit_familiarity
+from cascade.reliability.familiarity import Familiarity, fit_familiarity, pooled_features
 
 
 def gaussian(count, width=40, *, seed=0, shift=0.0, rank=4):
@@ -123,6 +123,19 @@ def test_features_that_are_not_numbers_are_unfamiliar_and_spoil_no_others(model)
     assert np.isinf(distances[1])
     np.testing.assert_allclose(distances[[0, 2]], model.distance(features[[0, 2]]))
     assert model.distance(features[:0]).shape == (0,)
+
+
+def test_pooled_features_are_means_and_deviations_of_length_one():
+    activations = np.random.default_rng(14).normal(1, 2, (3, 5, 4, 6)).astype(np.float32)
+    features = pooled_features(activations)
+    assert (features.shape, features.dtype) == ((3, 10), np.float32)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1.0, rtol=1e-5)
+    ratio = features[1, 2] / features[1, 5 + 3]
+    assert ratio == pytest.approx(activations[1, 2].mean() / activations[1, 3].std(), rel=1e-4)
+    np.testing.assert_allclose(pooled_features(7 * activations), features, rtol=1e-4)
+    np.testing.assert_array_equal(pooled_features(np.zeros((2, 3, 4, 4), np.float32)), 0.0)
+    with pytest.raises(ShapeError, match="C, h, w"):
+        pooled_features(features)
 
 
 def test_what_does_not_fit_is_refused(model):

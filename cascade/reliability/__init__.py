@@ -8,7 +8,7 @@ becomes plain JSON values or small arrays.
 """
 
 from cascade.reliability.conformal import ConformalScores, describe_sets
-from cascade.reliability.familiarity import Familiarity, fit_familiarity
+from cascade.reliability.familiarity import Familiarity, fit_familiarity, pooled_features
 from cascade.reliability.gate import GateLimits, fit_gate_limits
 from cascade.reliability.mask_quality import MaskQuality, mask_quality
 from cascade.reliability.temperature import (
@@ -31,4 +31,5 @@ __all__ = [
     "fit_platt",
     "fit_temperature",
     "mask_quality",
+    "pooled_features",
 ]

@@ -170,7 +170,7 @@ def describe_sets(sets: Sequence[tuple[str, ...]], labels: np.ndarray) -> dict[s
     single = np.array([len(kept) == 1 for kept in sets])
     return {
         "n": len(sets),
-        "abstained": float(1.0 - single.mean()),
+        "abstained": float((~single).mean()),
         "coverage": {name: _share(right[labels == label]) for label, name in enumerate(CLASSES)},
         "accuracy_if_answered": _share(right[single]),
     }

@@ -117,6 +117,34 @@ class Familiarity:
         return cls(**values, **settings)
 
 
+def pooled_features(activations: np.ndarray) -> np.ndarray:
+    """One row of features for each image, from the activations of a convolutional layer.
+
+    Mean and standard deviation of each channel over the image, together scaled to length 1, so that
+    the contrast of an image matters less than its texture. Take the last but one stage of the
+    encoder: in the deepest one, pictures of anything look more alike.
+
+    Args:
+        activations: ``(N, C, h, w)`` float.
+
+    Returns:
+        ``(N, 2 * C)`` float32.
+
+    Raises:
+        ShapeError: the activations have another shape.
+    """
+    if activations.ndim != 4 or activations.dtype.kind != "f" or 0 in activations.shape[1:]:
+        raise ShapeError(
+            f"activations are {activations.shape} {activations.dtype}; give (N, C, h, w) float",
+            expected="(N, C, h, w) float",
+            actual=activations.shape,
+        )
+    places = activations.reshape(*activations.shape[:2], -1).astype(np.float32)
+    features = np.concatenate([places.mean(axis=2), places.std(axis=2)], axis=1)
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    return np.asarray(features / np.maximum(length, np.float32(1e-12)))
+
+
 def fit_familiarity(
     features: np.ndarray,
     *,
