@@ -16,7 +16,8 @@ HEAVY = (
 LIGHT_MODULES = (
     "cascade", "cascade.config", "cascade.errors", "cascade.files", "cascade.imaging",
     "cascade.masking", "cascade.metrics.classification", "cascade.metrics.curves",
-    "cascade.metrics.intervals", "cascade.metrics.segmentation", "cascade.augmented_views",
+    "cascade.metrics.intervals", "cascade.metrics.segmentation", "cascade.reliability",
+    "cascade.augmented_views",
     "cascade.data.tables", "cascade.data.splits", "cascade.data.check", "cascade.data.duplicates",
     "cascade.data.synthetic", "cascade.data.sources.prepare", "cascade.models.protocol",
     "cascade.models.artifact", "cascade.pipeline", "cascade.evaluation.stages",

@@ -13,7 +13,7 @@ PACKAGE = REPOSITORY / "cascade"
 
 ROOMS = (
     "errors", "version", "config", "progress", "files", "imaging", "mask_policy", "masking",
-    "metrics",
+    "metrics", "reliability",
     "augmented_views", "data", "models", "pipeline", "training", "evaluation", "explain",
     "export", "serving", "commands",
 )  # fmt: skip
@@ -23,7 +23,8 @@ FORBIDDEN = {
     "mask_policy": {"files", "imaging"},
     "masking": {"files"},
     "metrics": {"files", "imaging", "masking"},
-    "data": {"metrics"},
+    "reliability": {"files", "imaging"},
+    "data": {"metrics", "reliability"},
     "models": {"data", "metrics"},
     "pipeline": {"data", "metrics"},
     "evaluation": {"training"},

@@ -1,0 +1,35 @@
+"""How far to trust one answer.
+
+Calibrated probabilities, sets of classes instead of a label, doubtful masks, and images unlike
+those of the training.
+
+Numbers from arrays only: no torch, no files, no networks. Every result that a model file must carry
+becomes plain JSON values or small arrays.
+"""
+
+from cascade.reliability.conformal import ConformalScores, describe_sets
+from cascade.reliability.familiarity import Familiarity, fit_familiarity, pooled_features
+from cascade.reliability.gate import GateLimits, fit_gate_limits
+from cascade.reliability.mask_quality import MaskQuality, mask_quality
+from cascade.reliability.temperature import (
+    Calibration,
+    calibrated_probabilities,
+    fit_platt,
+    fit_temperature,
+)
+
+__all__ = [
+    "Calibration",
+    "ConformalScores",
+    "Familiarity",
+    "GateLimits",
+    "MaskQuality",
+    "calibrated_probabilities",
+    "describe_sets",
+    "fit_familiarity",
+    "fit_gate_limits",
+    "fit_platt",
+    "fit_temperature",
+    "mask_quality",
+    "pooled_features",
+]

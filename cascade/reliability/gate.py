@@ -1,0 +1,191 @@
+"""Which masks are good enough to classify by: limits fitted on validation images.
+
+An image that is turned away is one answer less, so the limits are chosen to turn away no more than
+a given share of the validation images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from cascade.config import check_settings, from_dict, setting, to_dict
+from cascade.errors import DataError
+from cascade.metrics.segmentation import IOU_LIMIT
+from cascade.reliability.mask_quality import MaskQuality
+
+
+@dataclass(frozen=True)
+class GateLimits:
+    """What a usable mask must reach. The defaults turn away an empty mask only."""
+
+    smallest_area: float = setting(
+        0.0, "smallest share of the image that a lesion covers", minimum=0.0, maximum=1.0
+    )
+    largest_area: float = setting(
+        1.0, "largest share of the image that a lesion covers", minimum=0.0, maximum=1.0
+    )
+    most_components: int | None = setting(None, "largest number of separate regions", minimum=1)
+    smallest_component_share: float = setting(
+        0.0, "smallest share of the heaviest region", minimum=0.0, maximum=1.0
+    )
+    largest_border_contact: float = setting(
+        1.0, "largest share of the image's border that is lesion", minimum=0.0, maximum=1.0
+    )
+    lowest_confidence: float = setting(
+        0.0, "lowest mean probability within the lesion", minimum=0.0, maximum=1.0
+    )
+    lowest_expected_iou: float = setting(
+        0.0, "lowest IoU that the map itself expects", minimum=0.0, maximum=1.0
+    )
+    largest_disagreement: float = setting(
+        1.0, "largest disagreement of flipped views", minimum=0.0, maximum=1.0
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The limits as plain JSON values."""
+        return to_dict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> GateLimits:
+        """Read limits back.
+
+        Raises:
+            ConfigError: a key is unknown or a value is not allowed.
+        """
+        return from_dict(cls, values)
+
+    def reasons(self, quality: MaskQuality) -> tuple[str, ...]:
+        """Why a mask is not usable, with what was measured and its limit; empty if it is usable.
+
+        The disagreement of views is only judged where views were measured.
+        """
+        if quality.area_fraction <= 0:
+            return ("no lesion was found",)
+        return tuple(
+            f"{what} is {measured:.3g}, {side} the limit of {limit:.3g}"
+            for what, measured, side, limit in self._judged(quality)
+            if (measured < limit if side == "below" else measured > limit)
+        )
+
+    def _judged(self, quality: MaskQuality) -> list[tuple[str, float, str, float]]:
+        judged: list[tuple[str, float, str, float]] = [
+            ("the lesion's share of the image", quality.area_fraction, "below", self.smallest_area),
+            ("the lesion's share of the image", quality.area_fraction, "above", self.largest_area),
+            (
+                "the heaviest region's share of the mask",
+                quality.largest_component_share,
+                "below",
+                self.smallest_component_share,
+            ),
+            (
+                "the lesion's share of the image border",
+                quality.border_contact,
+                "above",
+                self.largest_border_contact,
+            ),
+            (
+                "the mean probability within the lesion",
+                quality.confidence,
+                "below",
+                self.lowest_confidence,
+            ),
+            ("the expected IoU", quality.expected_iou, "below", self.lowest_expected_iou),
+        ]
+        if self.most_components is not None:
+            regions = "the number of separate regions"
+            judged.append((regions, quality.component_count, "above", self.most_components))
+        if quality.flip_disagreement is not None:
+            views = "the disagreement of flipped views"
+            judged.append((views, quality.flip_disagreement, "above", self.largest_disagreement))
+        return judged
+
+
+def fit_gate_limits(
+    qualities: Sequence[MaskQuality],
+    ious: Sequence[float] | np.ndarray,
+    *,
+    bad_below: float = IOU_LIMIT,
+    rejected_share_at_most: float = 0.1,
+) -> GateLimits:
+    """Choose limits on validation images that did not train the segmenter.
+
+    A mask is bad where its IoU with the truth is below ``bad_below``. First each sign is limited to
+    what was seen among the good masks, which turns away no good one; where even that is more than
+    allowed, to what was seen among all masks. Then ``lowest_expected_iou`` is raised to where
+    sensitivity plus specificity for bad masks is best (Youden), as far as the share allows.
+
+    Args:
+        qualities: one a validation image, empty masks too.
+        ious: ``(N,)`` IoU of each mask with its truth.
+        bad_below: IoU from which a mask is good; 0.65 as in ISIC 2018.
+        rejected_share_at_most: share of the validation images that may be turned away, in [0, 1].
+            Empty masks are always turned away and count.
+
+    Raises:
+        DataError: the lengths differ, no mask is good, or a number is outside [0, 1].
+    """
+    scores = np.asarray(ious, np.float64)
+    if scores.shape != (len(qualities),) or not ((scores >= 0) & (scores <= 1)).all():
+        raise DataError(
+            f"{len(qualities)} masks and IoUs of shape {scores.shape}; give one within [0, 1] each"
+        )
+    if not 0 <= rejected_share_at_most <= 1:
+        raise DataError(f"rejected_share_at_most is {rejected_share_at_most}, not within [0, 1]")
+    bad = scores < bad_below
+    found = [quality for quality in qualities if quality.area_fraction > 0]
+    good = [quality for quality, is_bad in zip(qualities, bad, strict=True) if not is_bad]
+    good = [quality for quality in good if quality.area_fraction > 0]
+    if not good:
+        raise DataError(f"none of {len(qualities)} masks reaches IoU {bad_below}; nothing to fit")
+    budget = int(rejected_share_at_most * len(qualities) + 1e-9)
+    limits = _extremes(good)
+    if np.count_nonzero(_rejected(limits, qualities)) > budget:
+        limits = _extremes(found)
+    return _with_best_expected_iou(limits, qualities, bad, budget)
+
+
+def _extremes(qualities: Sequence[MaskQuality]) -> GateLimits:
+    """The tightest limits that turn none of these away; the expected IoU is left open."""
+    disagreements = [q.flip_disagreement for q in qualities if q.flip_disagreement is not None]
+    return GateLimits(
+        smallest_area=min(q.area_fraction for q in qualities),
+        largest_area=max(q.area_fraction for q in qualities),
+        most_components=max(1, *(q.component_count for q in qualities)),
+        smallest_component_share=min(q.largest_component_share for q in qualities),
+        largest_border_contact=max(q.border_contact for q in qualities),
+        lowest_confidence=min(q.confidence for q in qualities),
+        largest_disagreement=max(disagreements, default=1.0),
+    )
+
+
+def _rejected(limits: GateLimits, qualities: Sequence[MaskQuality]) -> np.ndarray:
+    return np.array([bool(limits.reasons(quality)) for quality in qualities])
+
+
+def _with_best_expected_iou(
+    limits: GateLimits, qualities: Sequence[MaskQuality], bad: np.ndarray, budget: int
+) -> GateLimits:
+    already = _rejected(limits, qualities)
+    values = np.array([quality.expected_iou for quality in qualities])
+    best, chosen = _youden(already, bad), 0.0
+    for limit in np.unique(values):
+        rejected = already | (values < limit)
+        if np.count_nonzero(rejected) > budget:
+            break
+        gain = _youden(rejected, bad)
+        if gain > best:
+            best, chosen = gain, float(limit)
+    return replace(limits, lowest_expected_iou=chosen)
+
+
+def _youden(rejected: np.ndarray, bad: np.ndarray) -> float:
+    """Share of bad masks turned away minus that of good ones; the latter alone without bad ones."""
+    caught = float(rejected[bad].mean()) if bad.any() else 0.0
+    return caught - float(rejected[~bad].mean())

@@ -1,0 +1,149 @@
+"""Signs that a mask may be wrong, from the probability map alone, without any truth.
+
+Everything is measured at the size of the probability map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from cascade.errors import ShapeError
+from cascade.mask_policy import MaskPolicy
+from cascade.masking import Lesion
+
+
+@dataclass(frozen=True)
+class MaskQuality:
+    """What a probability map says about its own mask.
+
+    Attributes:
+        area_fraction: share of the image that the lesion covers, in [0, 1].
+        component_count: separate regions of at least the policy's ``minimum_area``.
+        largest_component_share: share of the probability above the threshold, summed over pixels,
+            that lies in the heaviest region; 1 with a single region, 0 without any.
+        border_contact: share of the pixels along the image's border that are lesion, in [0, 1].
+        confidence: mean probability within the lesion, in [0, 1]; 0 without a lesion.
+        expected_iou: IoU of the mask that the map itself expects, see :func:`mask_quality`.
+        flip_disagreement: 1 - mean IoU of the masks of all pairs of augmented views, in [0, 1];
+            ``None`` with fewer than two views.
+    """
+
+    area_fraction: float
+    component_count: int
+    largest_component_share: float
+    border_contact: float
+    confidence: float
+    expected_iou: float
+    flip_disagreement: float | None = None
+
+    @property
+    def score(self) -> float:
+        """One number in [0, 1] to rank masks by, 1 is good and 0 is no lesion.
+
+        The expected IoU, times the mean IoU of the views where there are any. It ranks; it is not
+        an estimate of the IoU.
+        """
+        agreement = 1.0 if self.flip_disagreement is None else 1.0 - self.flip_disagreement
+        return self.expected_iou * agreement
+
+    def to_dict(self) -> dict[str, Any]:
+        """All signs and the score as plain JSON values."""
+        return {**asdict(self), "score": self.score}
+
+
+def mask_quality(
+    probability: np.ndarray,
+    lesion: Lesion,
+    *,
+    policy: MaskPolicy | None = None,
+    views: np.ndarray | None = None,
+) -> MaskQuality:
+    """Measure one mask.
+
+    The expected IoU is ``sum(p * m) / sum(max(p, m))`` over the pixels, p the probability and m the
+    mask: the expected intersection over the expected union if p were right about each pixel.
+    Regions that the policy dropped and probabilities beside the mask lower it.
+
+    Args:
+        probability: ``(S, S)`` or ``(h, w)`` float in [0, 1], from the segmenter.
+        lesion: the lesion found in that map, at any size.
+        policy: threshold and smallest region; by default those of :class:`MaskPolicy`.
+        views: ``(V, S, S)`` float maps of the same image seen flipped or turned, turned back.
+
+    Raises:
+        ShapeError: a map has another shape or values outside [0, 1].
+    """
+    policy = policy or MaskPolicy()
+    probability = _checked(probability, axes=2)
+    mask = _at_size(lesion.mask, probability.shape)
+    masses = _region_masses(probability, policy)
+    inside = float(probability[mask].sum())
+    union = float(np.maximum(probability, mask).sum())
+    return MaskQuality(
+        area_fraction=lesion.area_fraction,
+        component_count=int(np.count_nonzero(masses[1])),
+        largest_component_share=_ratio(float(masses[0].max(initial=0.0)), float(masses[0].sum())),
+        border_contact=_border_contact(mask),
+        confidence=_ratio(inside, float(np.count_nonzero(mask))),
+        expected_iou=_ratio(inside, union),
+        flip_disagreement=None if views is None else _disagreement(views, policy.threshold),
+    )
+
+
+def _ratio(part: float, whole: float) -> float:
+    return min(1.0, part / whole) if whole else 0.0  # rounding may exceed 1
+
+
+def _at_size(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A mask at the size of a map; the smallest lesion still marks a pixel."""
+    if mask.shape == shape:
+        return mask
+    share = cv2.resize(mask.astype(np.float32), (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
+    limit = min(0.5, float(share.max()))
+    return share >= limit if limit > 0 else np.zeros(shape, np.bool_)
+
+
+def _region_masses(probability: np.ndarray, policy: MaskPolicy) -> tuple[np.ndarray, np.ndarray]:
+    """Summed probability of each region above the threshold, and whether each is large enough."""
+    count, regions, statistics, _ = cv2.connectedComponentsWithStats(
+        (probability >= policy.threshold).astype(np.uint8), connectivity=8
+    )
+    masses = np.bincount(regions.ravel(), weights=probability.ravel(), minlength=count)[1:]
+    areas = statistics[1:, cv2.CC_STAT_AREA]
+    return masses, areas >= max(1.0, policy.minimum_area * probability.size)
+
+
+def _border_contact(mask: np.ndarray) -> float:
+    border = np.ones(mask.shape, np.bool_)
+    border[1:-1, 1:-1] = False
+    return float(mask[border].mean())
+
+
+def _disagreement(views: np.ndarray, threshold: float) -> float | None:
+    views = _checked(views, axes=3)
+    if len(views) < 2:
+        return None
+    masks = (views >= threshold).reshape(len(views), -1).astype(np.float32)
+    both = masks @ masks.T
+    areas = np.diag(both)
+    either = areas[:, None] + areas[None, :] - both
+    # Two views without any lesion agree.
+    overlap = np.divide(both, either, out=np.ones_like(both), where=either > 0)
+    return float(1.0 - overlap[np.triu_indices(len(views), k=1)].mean())
+
+
+def _checked(values: np.ndarray, *, axes: int) -> np.ndarray:
+    if values.ndim != axes or values.dtype.kind != "f" or not values.size:
+        expected = ("(h, w) float", "(V, h, w) float")[axes - 2]
+        raise ShapeError(
+            f"probabilities are {values.shape} {values.dtype}; give {expected}",
+            expected=expected,
+            actual=values.shape,
+        )
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ShapeError("a probability map holds values within [0, 1]; these are logits or NaN")
+    return values.astype(np.float32)
