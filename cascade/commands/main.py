@@ -17,6 +17,7 @@ COMMANDS = {
     "seg-eval": "score a segmenter",
     "oof-masks": "write out-of-fold predicted masks to train the classifier on",
     "cls-train": "train the classifier on masked crops",
+    "ensemble": "join cross-validated classifiers, and score what that brings",
     "cls-eval": "score a classifier",
     "evaluate": "score the whole cascade, end to end and by stage",
     "predict": "mask and probability for files, folders or tables of images",

@@ -208,16 +208,26 @@ def with_masks(arguments: Any, table: Table) -> Table:
 
 def load_splits(arguments: Any, table: Table) -> Splits:
     """Read the division that both stages share, or make it; refuse one that leaks into the test."""
-    from cascade.data.splits import load_or_make_splits, require_disjoint
-    from cascade.data.tables import read_table
+    from cascade.data.splits import load_or_make_splits
 
-    folder = Path(arguments.data_path)
-    test = folder / "test_data.csv"
-    if test.is_file() and arguments.table != test.name:
-        require_disjoint(table, read_table(test, check_files=False, require_labels=False))
+    refuse_leak_into_test(arguments, table)
     return load_or_make_splits(
         table,
-        Path(arguments.splits) if arguments.splits else folder / "splits.json",
+        Path(arguments.splits or Path(arguments.data_path) / "splits.json"),
         fraction=arguments.validation_fraction,
         seed=arguments.seed,
     )
+
+
+def refuse_leak_into_test(arguments: Any, table: Table) -> None:
+    """Compare a training table with the test table beside it, if there is one.
+
+    Raises:
+        LeakageError: they share a patient, a lesion, a group or an image.
+    """
+    from cascade.data.splits import require_disjoint
+    from cascade.data.tables import read_table
+
+    test = Path(arguments.data_path) / "test_data.csv"
+    if test.is_file() and arguments.table != test.name:
+        require_disjoint(table, read_table(test, check_files=False, require_labels=False))
