@@ -13,10 +13,10 @@ from cascade.data.datasets import ClassificationDataset
 from cascade.data.synthetic import SyntheticConfig, write_synthetic_dataset
 from cascade.data.tables import read_table
 from cascade.errors import ConfigError, DataError
+from cascade.files import write_csv
 from cascade.masking import MaskPolicy
 from cascade.metrics.classification import roc_auc
 from cascade.metrics.intervals import paired_difference
-from cascade.models.artifact import read_document
 from cascade.models.classifier import Classifier
 from cascade.models.ensemble import load_classifier
 from cascade.training import cross_validation as module
@@ -29,7 +29,13 @@ from cascade.training.out_of_fold import (
     write_out_of_fold,
 )
 from cascade.training.run import image_marks
-from cascade.training.weight_search import EQUAL, SEARCHED, compare_runs, search_weights
+from cascade.training.weight_search import (
+    EQUAL,
+    SEARCHED,
+    compare_runs,
+    nested_scores,
+    search_weights,
+)
 
 CONFIG = ClassifierConfig(architecture="timm/test_resnet", size=32)
 TRAINING = ClassificationTrainConfig(
@@ -43,20 +49,17 @@ POLICY = MaskPolicy.from_mode("hard_crop", margin=0.3)
 def table(tmp_path_factory):
     """Twenty-four images; each lesion was photographed twice."""
     folder = tmp_path_factory.mktemp("data") / "dataset"
-    write_synthetic_dataset(
-        folder, SyntheticConfig(count_train=24, count_test=2, sizes=((48, 56),))
-    )
-    table = read_table(folder / "train_data.csv")
-    counts = {"benign": 0, "malignant": 0}
-    records = []
-    for place, record in enumerate(table):
+    config = SyntheticConfig(count_train=24, count_test=4, sizes=((48, 56),))
+    write_synthetic_dataset(folder, config)
+    rows, counts = [], {"benign": 0, "malignant": 0}
+    for place, record in enumerate(read_table(folder / "train_data.csv")):
         group = f"{record.label} {counts[record.label] // 2}"
         counts[record.label] += 1
         source = "odd" if place % 2 else "=even"
-        records.append(
-            replace(record, group=group, attributes={**record.attributes, "source": source})
-        )
-    return replace(table, records=tuple(records))
+        rows.append({"name": record.name, "class": record.label, "group_id": group,
+                     "source": source})  # fmt: skip
+    write_csv(folder / "train_data.csv", list(rows[0]), rows)
+    return read_table(folder / "train_data.csv")
 
 
 def run(table, folder, **changes):
@@ -406,12 +409,11 @@ def test_a_search_over_what_is_no_scores_is_refused(scores, labels, named):
 def test_the_nested_score_uses_no_weights_that_its_own_fold_chose():
     """The labels of one fold are turned round: its scores must stay, those of others may change."""
     scores, labels, groups, folds = invented(80, noises=(1.0, 1.2))
-    options = {"seed": 0, "resamples": 20}
-    before = compare_runs(["a", "b"], scores, labels, groups, folds, **options)
+    before = compare_runs(["a", "b"], scores, labels, groups, folds, seed=0, resamples=20)
     turned = np.where(folds == 2, 1 - labels, labels)
-    after = compare_runs(["a", "b"], scores, turned, groups, folds, **options)
-    assert before.fold_weights[2] == after.fold_weights[2]
-    assert before.fold_weights[0] != after.fold_weights[0]
+    _, after = nested_scores(scores, turned, groups, folds)
+    assert before.fold_weights[2] == after[2]
+    assert before.fold_weights[0] != after[0]
     mean = np.empty(labels.size)
     for number, weights in before.fold_weights.items():
         mean[folds == number] = np.array(weights) @ scores[:, folds == number]
@@ -459,37 +461,43 @@ def test_runs_with_other_policies_are_not_joined(done, table, tmp_path, monkeypa
 # --- commands -------------------------------------------------------------------------------------
 
 
-def test_the_commands_train_join_and_evaluate(table, done, tmp_path, capsys, own_log):
-    data = table.path.parent
-    output = tmp_path / "run"
-    flags = ["--data_path", data, "--device", "cpu"]
-    assert console.main([str(word) for word in [
+def test_the_commands_do_what_the_functions_do(
+    table, done, other, tmp_path, capsys, own_log, monkeypatch
+):
+    """The flags resume the run that the function made, so they describe exactly the same run."""
+    evaluated = []
+    monkeypatch.setattr(
+        "cascade.commands.cls_eval.report", lambda _, evaluation, **__: evaluated.append(evaluation)
+    )
+
+    def command(*words):
+        code = console.main([str(word) for word in words])
+        return code, capsys.readouterr().out
+
+    folder, result = done
+    flags = ["--data_path", table.path.parent, "--device", "cpu"]
+    code, shown = command(
         "cls-train", *flags, "--folds", 2, "--epochs", 1, "--architecture", "timm/test_resnet",
-        "--image_size", 32, "--augmentation", "none", "--validation_fraction", 0.3,
-        "--learning_rate", 0.003, "--optimizer", "adamw", "--mask_mode", "hard_crop",
-        "--num_workers", 0, "--output", output,
-    ]]) == 0  # fmt: skip
-    shown = capsys.readouterr().out
-    assert "out of fold" in shown
-    assert "ROC AUC" in shown
-    assert "bootstrap resamples" in shown
-    assert not (data / "splits.json").exists()
-    twin = tmp_path / "twin"
-    twin.mkdir()
-    for name in ("out_of_fold.csv", "ensemble.safetensors"):
-        (twin / name).write_bytes((output / name).read_bytes())
+        "--image_size", 32, "--augmentation", "none", "--validation_fraction", 0.4,
+        "--learning_rate", 0.002, "--weight_decay", 0.01, "--optimizer", "adamw",
+        "--batch_size", 8, "--precision", "fp32", "--mask_mode", "hard_crop", "--margin", 0.3,
+        "--output", folder, "--resume",
+    )  # fmt: skip
+    assert code == 0
+    assert f"{result.metrics['roc_auc']:.4f}" in shown
+    assert not (table.path.parent / "splits.json").exists()
+
     joined = tmp_path / "joined.safetensors"
-    join = ["ensemble", str(output), str(twin), "--weights", "search", "--output", str(joined)]
-    assert console.main(join) == 0
-    shown = capsys.readouterr().out
+    code, shown = command("ensemble", folder, other[0], "--weights", "search", "--output", joined)
+    assert code == 0
     assert "searched mean" in shown
-    assert "+0.0000 (+0.0000 to +0.0000)" in shown
-    assert console.main(join) == 2  # never replaced unasked
-    assert console.main(join[:2] + join[3:]) == 2  # nothing to join
-    scored = ["cls-eval", *flags, "--path", output / "ensemble.safetensors", "--output", tmp_path]
-    assert console.main([str(word) for word in [*scored, "--table", "train_data.csv"]]) == 2
-    assert console.main([str(word) for word in scored]) == 0
-    assert read_document(joined)["stages"]["classifier"]["ensemble"]
+    assert command("ensemble", folder, other[0], "--output", joined)[0] == 2  # not unasked
+    assert command("ensemble", folder, "--output", tmp_path / "one.safetensors")[0] == 2
+
+    score = ["cls-eval", *flags, "--path", joined, "--output", tmp_path / "results"]
+    assert command(*score, "--table", "train_data.csv")[0] == 2  # all of it was seen
+    assert command(*score)[0] == 0
+    assert len(evaluated[0].cases) == 4
 
 
 def test_folds_and_a_given_division_exclude_each_other(table, tmp_path, own_log):

@@ -19,7 +19,7 @@ from cascade.metrics.intervals import RESAMPLES, paired_difference, plan_resampl
 BAGS = 10
 """Resamples of the groups over which the search is averaged, so that it fits chance less."""
 
-ROUNDS = 20
+ROUNDS = 10
 """Members drawn for each resample; weights are multiples of its inverse before averaging."""
 
 EQUAL, SEARCHED = "equal mean", "searched mean"
