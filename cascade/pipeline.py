@@ -171,13 +171,13 @@ class Cascade:
         """
         if runtime != "torch":
             raise ConfigError(f"runtime {runtime!r} is unknown; choose torch")
-        from cascade.models.classifier import Classifier
+        from cascade.models.ensemble import load_classifier
         from cascade.models.segmenter import Segmenter
 
         path = default_model() if path is None else path
         artifact = read_artifact(path, needs=("segmenter", "classifier"))
         segmenter = Segmenter.from_artifact(artifact, device=device, source=str(path))
-        classifier = Classifier.from_artifact(artifact, device=device, source=str(path))
+        classifier = load_classifier(artifact, device=device, source=str(path))
         return cls(segmenter, classifier, cutoff=cutoff, limits=limits)
 
     def save(self, path: str | os.PathLike[str], *, half: bool = False) -> None:

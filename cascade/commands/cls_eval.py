@@ -36,9 +36,9 @@ def _main(argv: Sequence[str] | None) -> int:
     arguments = build_parser().parse_args(argv)
 
     from cascade.evaluation.stages import evaluate_classifier
-    from cascade.models.classifier import Classifier
+    from cascade.models.ensemble import load_classifier
 
-    classifier = Classifier.load(arguments.path, device=arguments.device)
+    classifier = load_classifier(arguments.path, device=arguments.device)
     check_size(arguments, {"classifier": classifier.size})
     truth = classifier.policy.uses_mask and arguments.masks == "truth"
     table = load_table(arguments)

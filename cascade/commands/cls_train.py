@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from cascade.commands.arguments import OK, CommandParser, run, settings
 from cascade.commands.options import (
@@ -15,9 +16,15 @@ from cascade.commands.options import (
     load_splits,
     load_table,
     mask_policy,
+    refuse_leak_into_test,
     with_masks,
 )
 from cascade.config import ClassificationTrainConfig, ClassifierConfig, shrinkage_warning
+from cascade.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cascade.data.splits import Splits
+    from cascade.data.tables import Table
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +37,8 @@ def build_parser() -> CommandParser:
         example="python classification_train_pipeline.py --epochs 20 --architecture inception "
         "--class_weight 3\n"
         "  python classification_train_pipeline.py --config configs/classification.yaml "
-        "--masks models/oof_masks",
+        "--masks models/oof_masks\n"
+        "  python classification_train_pipeline.py --config configs/classification.yaml --folds 5",
     )
     add_device(parser)
     parser.add_settings(ClassificationTrainConfig)
@@ -43,6 +51,19 @@ def build_parser() -> CommandParser:
         help="masks that cut the training crops: truth (masks_all), or a folder of predicted masks "
         "such as out-of-fold masks from cascade oof-masks",
     )
+    parser.add_argument(
+        "--folds",
+        type=int,
+        default=None,
+        help="cross-validate instead: train this many classifiers by group, score each image by "
+        "the one that did not see it, and join them to ensemble.safetensors",
+    )
+    parser.add_argument(
+        "--fold_seed",
+        type=int,
+        default=0,
+        help="seed of the folds; runs with the same folds can be joined by cascade ensemble",
+    )
     add_training(parser, output="classifier")
     add_start(parser)
     add_data(parser, table="train_data.csv")
@@ -52,39 +73,73 @@ def build_parser() -> CommandParser:
 def _main(argv: Sequence[str] | None) -> int:
     arguments = build_parser().parse_args(argv)
     training = settings(ClassificationTrainConfig, arguments)
-    config = settings(ClassifierConfig, arguments, size=arguments.image_size)
-    policy = mask_policy(arguments)
-    truth = policy.uses_mask and arguments.masks == "truth"
+    options = _options(arguments, training)
+    if arguments.folds is not None and arguments.splits:
+        raise ConfigError("--folds divides the table itself; leave out --splits, or --folds")
     table = load_table(arguments)
-    splits = load_splits(arguments, table)
-    if truth:
-        table = with_masks(arguments, table)
-    elif policy.uses_mask:
-        table = table.with_masks_from(arguments.masks)
+    if arguments.folds is None:
+        splits = load_splits(arguments, table)
+        _warn_of_shrinkage(training, len(splits.train))
+        _train(_masked(arguments, table), splits, options)
+    else:
+        refuse_leak_into_test(arguments, table)
+        table = _masked(arguments, table)
+        _warn_of_shrinkage(training, round(len(table) * (1 - 1 / max(2, arguments.folds))))
+        _cross_validate(arguments, table, options)
+    return OK
 
-    steps = training.epochs * max(1, len(splits.train) // training.batch_size)
+
+def _masked(arguments: Any, table: Table) -> Table:
+    """The table with the masks that its crops are to be cut by."""
+    if not mask_policy(arguments).uses_mask:
+        return table
+    if arguments.masks == "truth":
+        return with_masks(arguments, table)
+    return table.with_masks_from(arguments.masks)
+
+
+def _warn_of_shrinkage(training: ClassificationTrainConfig, images: int) -> None:
+    steps = training.epochs * max(1, images // training.batch_size)
     warning = shrinkage_warning(training, steps=steps, recipe="configs/classification.yaml")
     if warning:
         log.warning("warning: %s", warning)
 
+
+def _options(arguments: Any, training: ClassificationTrainConfig) -> dict[str, Any]:
+    """What one training and a cross-validation are both told."""
+    return {
+        "config": settings(ClassifierConfig, arguments, size=arguments.image_size),
+        "training": training,
+        "policy": mask_policy(arguments),
+        "weights": arguments.encoder_weights,
+        "initial_model": arguments.initial_model,
+        "output": arguments.output,
+        "device": arguments.device,
+        "resume": arguments.resume,
+        "overwrite": arguments.overwrite,
+    }
+
+
+def _train(table: Table, splits: Splits, options: dict[str, Any]) -> None:
     from cascade.commands.outputs import finish_training
     from cascade.training.classification import train_classifier
 
-    classifier = train_classifier(
+    classifier = train_classifier(table, splits, **options)
+    finish_training(options["output"], classifier.metrics)
+
+
+def _cross_validate(arguments: Any, table: Table, options: dict[str, Any]) -> None:
+    from cascade.commands.outputs import finish_cross_validation
+    from cascade.training.cross_validation import cross_validate_classifier
+
+    result = cross_validate_classifier(
         table,
-        splits,
-        config=config,
-        training=training,
-        policy=policy,
-        weights=arguments.encoder_weights,
-        initial_model=arguments.initial_model,
-        output=arguments.output,
-        device=arguments.device,
-        resume=arguments.resume,
-        overwrite=arguments.overwrite,
+        folds=arguments.folds,
+        validation_fraction=arguments.validation_fraction,
+        seed=arguments.fold_seed,
+        **options,
     )
-    finish_training(arguments.output, classifier.metrics)
-    return OK
+    finish_cross_validation(result)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -49,7 +49,7 @@ def load_cascade(arguments: Any) -> Cascade:
     parts = (arguments.segmenter, arguments.classifier)
     if (arguments.path is None) == (parts == (None, None)) or parts.count(None) == 1:
         raise ConfigError("give --path CASCADE, or both --segmenter FILE and --classifier FILE")
-    from cascade.models.classifier import Classifier
+    from cascade.models.ensemble import load_classifier
     from cascade.models.segmenter import Segmenter
     from cascade.pipeline import Cascade
 
@@ -57,7 +57,7 @@ def load_cascade(arguments: Any) -> Cascade:
         return Cascade.load(arguments.path, device=arguments.device, cutoff=arguments.cutoff)
     return Cascade(
         Segmenter.load(arguments.segmenter, device=arguments.device),
-        Classifier.load(arguments.classifier, device=arguments.device),
+        load_classifier(arguments.classifier, device=arguments.device),
         cutoff=arguments.cutoff,
     )
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "oof-masks": "write out-of-fold predicted masks to train the classifier on",
     "segment": "write the predicted mask of every image of a table",
     "cls-train": "train the classifier on masked crops",
+    "ensemble": "join cross-validated classifiers, and score what that brings",
     "cls-eval": "score a classifier",
     "evaluate": "score the whole cascade, end to end and by stage",
     "predict": "mask and probability for files, folders or tables of images",

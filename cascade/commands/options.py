@@ -230,20 +230,31 @@ def with_masks(arguments: Any, table: Table) -> Table:
 
 def load_splits(arguments: Any, table: Table) -> Splits:
     """Read the division that both stages share, or make it; refuse one that leaks into the test."""
-    from cascade.data.splits import load_or_make_splits, require_disjoint
-    from cascade.data.tables import read_table
+    from cascade.data.splits import load_or_make_splits
 
     folders = data_folders(arguments)
     if arguments.splits is None and len(folders) > 1:
         raise ConfigError(
             "--splits FILE is needed with --more_data: the division belongs to no folder alone"
         )
-    for test in (folder / "test_data.csv" for folder in folders):
-        if test.is_file() and arguments.table != test.name:
-            require_disjoint(table, read_table(test, check_files=False, require_labels=False))
+    refuse_leak_into_test(arguments, table)
     return load_or_make_splits(
         table,
-        Path(arguments.splits) if arguments.splits else folders[0] / "splits.json",
+        Path(arguments.splits or folders[0] / "splits.json"),
         fraction=arguments.validation_fraction,
         seed=arguments.seed,
     )
+
+
+def refuse_leak_into_test(arguments: Any, table: Table) -> None:
+    """Compare a training table with the test tables beside it, if there are any.
+
+    Raises:
+        LeakageError: they share a patient, a lesion, a group or an image.
+    """
+    from cascade.data.splits import require_disjoint
+    from cascade.data.tables import read_table
+
+    for test in (folder / "test_data.csv" for folder in data_folders(arguments)):
+        if test.is_file() and arguments.table != test.name:
+            require_disjoint(table, read_table(test, check_files=False, require_labels=False))

@@ -6,7 +6,10 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cascade.training.cross_validation import CrossValidation
 
 log = logging.getLogger(__name__)
 
@@ -35,3 +38,29 @@ def finish_training(output: str, metrics: Mapping[str, Any]) -> None:
     best = metrics["validation"]
     say(f"best epoch {best['epoch']:.0f}: {metrics['monitor']} {best[metrics['monitor']]:.4f}")
     say(f"written: {folder / 'best.safetensors'}, history.csv, curves.png, config.yaml")
+
+
+def finish_cross_validation(result: CrossValidation) -> None:
+    """Show each fold, the scores of all images together, and where the ensemble is."""
+    from cascade.evaluation.score_table import classification_lines
+
+    say_table(
+        ("fold", "images", "malignant", "ROC AUC", "average precision", "best epoch"),
+        [
+            (
+                str(fold["fold"]), str(fold["n"]), str(fold["positives"]),
+                f"{fold['roc_auc']:.4f}", f"{fold['average_precision']:.4f}",
+                f"{fold['best_epoch']:.0f}",
+            )
+            for fold in result.folds
+        ],
+    )  # fmt: skip
+    say()
+    say("out of fold, each image judged by the one network that never saw it:")
+    for line in classification_lines(result.metrics):
+        say(line)
+    say()
+    say(
+        f"written: {result.folder / 'ensemble.safetensors'}, out_of_fold.csv, "
+        "cross_validation.json and the run of each fold"
+    )

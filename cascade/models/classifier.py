@@ -24,11 +24,10 @@ from cascade.models.normalization import Normalization
 from cascade.models.pretrained import HALF
 
 
-class Classifier(Network):
-    """Probabilities of ``benign`` and ``malignant`` for a masked crop.
+class CalibratedNetwork(Network):
+    """What one classifier and an ensemble share: how logits become probabilities and labels.
 
     Attributes:
-        config: what was built, with the architecture's full name and its size.
         policy: how the crops that it is trained on are cut; the cascade cuts the same way.
         temperature: divides the logits before the softmax (Guo et al. 2017); 1 changes nothing.
         cutoff: probability of ``malignant`` from which the label is ``malignant``.
@@ -37,6 +36,50 @@ class Classifier(Network):
 
     stage = "classifier"
 
+    def __init__(self, policy: MaskPolicy) -> None:
+        super().__init__()
+        self.policy = policy
+        self.temperature = 1.0
+        self.cutoff = 0.5
+        self.operating_points: dict[str, float] = {}
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether :meth:`calibrated` changes the logits."""
+        return self.temperature != 1.0
+
+    def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
+        """``(N, 2)`` logits as the softmax takes them; the only place that knows how."""
+        return logits.float() / self.temperature
+
+    def predict_proba(self, images: np.ndarray) -> np.ndarray:
+        """``(N, S, S, 3)`` uint8 RGB to ``(N, 2)`` float32 probabilities that sum to 1."""
+        with inference_mode(self):
+            logits = self(self.to_device(images))
+            return self.calibrated(logits).softmax(dim=1).cpu().numpy()
+
+    def _describe_use(self) -> dict[str, Any]:
+        return {
+            "classes": list(CLASSES),
+            "policy": self.policy.to_dict(),
+            "temperature": self.temperature,
+            "cutoff": self.cutoff,
+            "operating_points": self.operating_points,
+        }
+
+    def _restore_use(self, description: Mapping[str, Any]) -> None:
+        self.temperature = float(description["temperature"])
+        self.cutoff = float(description["cutoff"])
+        self.operating_points = dict(description["operating_points"])
+
+
+class Classifier(CalibratedNetwork):
+    """Probabilities of ``benign`` and ``malignant`` for a masked crop.
+
+    Attributes:
+        config: what was built, with the architecture's full name and its size.
+    """
+
     def __init__(
         self,
         config: ClassifierConfig,
@@ -44,12 +87,8 @@ class Classifier(Network):
         network: torch.nn.Module,
         normalization: Normalization,
     ) -> None:
-        super().__init__()
+        super().__init__(policy)
         self.config = config
-        self.policy = policy
-        self.temperature = 1.0
-        self.cutoff = 0.5
-        self.operating_points: dict[str, float] = {}
         self.normalization = normalization
         self.network = network
         self.auxiliary_weight = AUXILIARY_WEIGHTS.get(config.architecture.rpartition("/")[2], 0.0)
@@ -95,22 +134,21 @@ class Classifier(Network):
 
     def describe(self) -> dict[str, Any]:
         """The classifier's settings as plain JSON values."""
-        return {
-            "config": to_dict(self.config),
-            "classes": list(CLASSES),
-            "policy": self.policy.to_dict(),
-            "temperature": self.temperature,
-            "cutoff": self.cutoff,
-            "operating_points": self.operating_points,
-        }
+        return {"config": to_dict(self.config), **self._describe_use()}
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:
         """An untrained classifier of the described architecture.
 
         Raises:
-            ModelFileError: its classes are not benign, malignant in this order.
+            ModelFileError: its classes are not benign, malignant in this order, or it is an
+                ensemble.
         """
+        if "ensemble" in description:
+            raise ModelFileError(
+                f"the model is an ensemble of {len(description['ensemble'])} classifiers, not "
+                "a single one; a training goes on from one, such as fold_0/best.safetensors"
+            )
         if tuple(description["classes"]) != CLASSES:
             raise ModelFileError(
                 f"the model's classes are {description['classes']}, not {list(CLASSES)}"
@@ -121,9 +159,7 @@ class Classifier(Network):
         network = build_architecture(architecture, size=size, dropout=config.dropout, fresh=False)
         policy = MaskPolicy.from_dict(description["policy"])
         classifier = cls(config, policy, network, Normalization(HALF, HALF, size=size))
-        classifier.temperature = float(description["temperature"])
-        classifier.cutoff = float(description["cutoff"])
-        classifier.operating_points = dict(description["operating_points"])
+        classifier._restore_use(description)
         return classifier
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -139,9 +175,3 @@ class Classifier(Network):
             return outputs, ()
         logits, *auxiliary = outputs
         return logits, tuple(item for item in auxiliary if item is not None)
-
-    def predict_proba(self, images: np.ndarray) -> np.ndarray:
-        """``(N, S, S, 3)`` uint8 RGB to ``(N, 2)`` float32 probabilities that sum to 1."""
-        with inference_mode(self):
-            logits = self(self.to_device(images)).float() / self.temperature
-            return logits.softmax(dim=1).cpu().numpy()

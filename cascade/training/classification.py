@@ -199,7 +199,14 @@ def classification_loss(
 def predict_logits(
     classifier: Classifier, data: ClassificationDataset, training: ClassificationTrainConfig
 ) -> torch.Tensor:
-    """Logits ``(N, 2)`` float32 over a data set, divided by the temperature."""
+    """Calibrated logits ``(N, 2)`` float32 over a data set."""
+    return classifier.calibrated(predict_raw_logits(classifier, data, training))
+
+
+def predict_raw_logits(
+    classifier: Classifier, data: ClassificationDataset, training: ClassificationTrainConfig
+) -> torch.Tensor:
+    """Logits ``(N, 2)`` float32 over a data set, as the network gives them."""
     loader: DataLoader[Any] = DataLoader(
         data,
         batch_size=training.batch_size,
@@ -207,8 +214,7 @@ def predict_logits(
         worker_init_fn=quiet_worker,
     )
     with inference_mode(classifier):
-        logits = [classifier(crops.to(classifier.device)).float() for crops, _ in loader]
-        return torch.cat(logits) / classifier.temperature
+        return torch.cat([classifier(crops.to(classifier.device)).float() for crops, _ in loader])
 
 
 def malignant_probabilities(logits: torch.Tensor) -> np.ndarray:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cascade.config import SegmentationTrainConfig, SegmenterConfig, TrainConfig, to_dict
-from cascade.data.splits import Splits, make_folds, make_splits
+from cascade.data.splits import make_folds
 from cascade.imaging import read_image, write_mask
 from cascade.masking import MaskPolicy, find_lesion
 from cascade.models.segmenter import Segmenter
 from cascade.pipeline import segment
 from cascade.progress import progress
-from cascade.training.run import CONFIG_FILE, open_run
+from cascade.training.fold_runs import inner_splits, open_folds
 from cascade.training.segmentation import train_segmenter
 
 if TYPE_CHECKING:
@@ -72,39 +72,25 @@ def out_of_fold_masks(
         "encoder_weights": weights, "folds": folds, "fold_seed": seed,
         "validation_fraction": validation_fraction, "table_digest": table.digest,
     }  # fmt: skip
-    open_run(folder, settings, resume=resume, overwrite=overwrite)
-    if not resume:
-        _forget(folder)
-    for number, fold in enumerate(divided):
-        run = folder / f"fold_{number}"
-        finished = run / "finished"
-        log.info("fold %d of %d", number + 1, folds)
-        if not finished.is_file():
+    runs = open_folds(
+        folder, divided, settings, resume=resume, overwrite=overwrite, results=("masks/*.png",)
+    )
+    for run in runs:
+        log.info("fold %d of %d", run.number + 1, folds)
+        if not run.finished:
             segmenter = train_segmenter(
                 table,
-                _inner_splits(table, fold, fraction=validation_fraction, seed=seed),
+                inner_splits(table, run.fold, fraction=validation_fraction, seed=seed),
                 config=config,
                 training=training,
                 weights=weights,
-                output=run,
+                output=run.folder,
                 device=device,
-                resume=(run / CONFIG_FILE).is_file(),
+                resume=run.started,
             )
-            write_masks(segmenter, table.subset(fold.validation), masks, policy)
-            finished.touch()
+            write_masks(segmenter, table.subset(run.fold.validation), masks, policy)
+            run.finish()
     return masks
-
-
-def _forget(folder: Path) -> None:
-    """Remove what an earlier run says of itself, so that a resume never takes it for this one."""
-    patterns = ("fold_*/finished", f"fold_*/{CONFIG_FILE}", "masks/*.png")
-    for path in [path for pattern in patterns for path in folder.glob(pattern)]:
-        path.unlink()
-
-
-def _inner_splits(table: Table, fold: Splits, *, fraction: float, seed: int) -> Splits:
-    """The fold's training part, divided again, so that the held-out part chooses nothing."""
-    return make_splits(table.subset(fold.train), fraction=fraction, seed=seed)
 
 
 def write_masks(segmenter: Segmenter, table: Table, folder: Path, policy: MaskPolicy) -> None:

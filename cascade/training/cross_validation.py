@@ -1,0 +1,252 @@
+"""Cross-validation of the classifier: an honest score of every training image, and an ensemble.
+
+Each fold holds whole groups and is an ordinary run. What is held out chooses nothing: the best
+epoch is chosen on a part of the fold's training images.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cascade.config import CLASSES, ClassificationTrainConfig, ClassifierConfig, to_dict
+from cascade.data.datasets import ClassificationDataset
+from cascade.data.splits import make_folds
+from cascade.errors import DataError
+from cascade.files import write_json
+from cascade.masking import MaskPolicy
+from cascade.metrics.classification import classification_metrics, cutoff_at_sensitivity
+from cascade.models.artifact import read_document
+from cascade.models.classifier import Classifier
+from cascade.models.device import resolve_device
+from cascade.models.ensemble import ClassifierEnsemble
+from cascade.training.classification import (
+    SENSITIVITIES,
+    malignant_probabilities,
+    predict_raw_logits,
+    train_classifier,
+)
+from cascade.training.fold_runs import FoldRun, inner_splits, open_folds
+from cascade.training.out_of_fold import (
+    OUT_OF_FOLD_FILE,
+    OutOfFold,
+    join_folds,
+    read_out_of_fold,
+    write_out_of_fold,
+)
+from cascade.training.run import provenance, require_unseen
+
+if TYPE_CHECKING:
+    from cascade.data.splits import Splits
+    from cascade.data.tables import Table
+
+log = logging.getLogger(__name__)
+
+ENSEMBLE_FILE = "ensemble.safetensors"
+SUMMARY_FILE = "cross_validation.json"
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """What came out of a cross-validation.
+
+    Attributes:
+        folder: where its files are.
+        scores: one out-of-fold score for each image of the table, in its order.
+        metrics: of all scores together, as
+            :func:`cascade.metrics.classification.classification_metrics` gives them, with
+            intervals over groups.
+        folds: for each fold its ``fold`` number, ``n``, ``positives``, ``roc_auc``,
+            ``average_precision`` and ``best_epoch``.
+        ensemble: all folds' classifiers with equal weights.
+    """
+
+    folder: Path
+    scores: OutOfFold
+    metrics: dict[str, Any]
+    folds: tuple[dict[str, Any], ...]
+    ensemble: ClassifierEnsemble
+
+
+def cross_validate_classifier(
+    table: Table,
+    *,
+    folds: int = 5,
+    config: ClassifierConfig | None = None,
+    training: ClassificationTrainConfig | None = None,
+    policy: MaskPolicy | None = None,
+    weights: str = "none",
+    initial_model: str | Path | None = None,
+    output: str | Path = "models/classifier",
+    device: str = "auto",
+    validation_fraction: float = 0.15,
+    seed: int = 0,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> CrossValidation:
+    """Train one classifier for each fold, score what it did not see, and join all of them.
+
+    Args:
+        table: labelled records, with masks if the policy uses them.
+        folds: number of folds; each holds whole groups and both classes.
+        config: the network.
+        training: how to train it.
+        policy: how masks cut the crops.
+        weights: ``imagenet``, ``none`` or a local file.
+        initial_model: trained network to start each fold from; it must not have seen the table.
+        output: folder for ``fold_N/`` (each an ordinary run), ``out_of_fold.csv``,
+            ``cross_validation.json`` and ``ensemble.safetensors``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        validation_fraction: share of each fold's training part that chooses its best epoch.
+        seed: seed of the folds, and of the bootstrap; the training has its own.
+        resume: keep finished folds and go on with the one that was stopped.
+        overwrite: replace what is in ``output``.
+
+    Raises:
+        ConfigError: another run is in ``output``, or a resumed run has other settings or images.
+        DataError: a fold would lack a class, or ``initial_model`` has seen images of the table.
+    """
+    config, training = config or ClassifierConfig(), training or ClassificationTrainConfig()
+    policy = policy or MaskPolicy()
+    folder = Path(output)
+    divided = make_folds(table, folds, seed=seed)
+    inner = [inner_splits(table, fold, fraction=validation_fraction, seed=seed) for fold in divided]
+    _require_both_classes(table, inner)
+    settings: dict[str, Any] = {
+        **to_dict(config), **to_dict(training), "mask_policy": policy.to_dict(),
+        "encoder_weights": weights, "folds": folds, "fold_seed": seed,
+        "validation_fraction": validation_fraction, "table_digest": table.digest,
+    }  # fmt: skip
+    if initial_model is not None:
+        settings["initial_model"] = Path(initial_model).name
+        seen = read_document(initial_model)["provenance"].get(Classifier.stage, {})
+        require_unseen(seen, table.names(), model=str(initial_model))
+    results = (OUT_OF_FOLD_FILE, SUMMARY_FILE, ENSEMBLE_FILE)
+    runs = open_folds(
+        folder, divided, settings, resume=resume, overwrite=overwrite, results=results
+    )
+    for run, splits in zip(runs, inner, strict=True):
+        log.info("fold %d of %d", run.number + 1, folds)
+        if run.finished:
+            continue
+        classifier = train_classifier(
+            table,
+            splits,
+            config=config,
+            training=training,
+            policy=policy,
+            weights=weights,
+            initial_model=initial_model,
+            output=run.folder,
+            device=device,
+            resume=run.started,
+        )
+        write_out_of_fold(
+            run.folder / OUT_OF_FOLD_FILE, _score_fold(classifier, table, run, training)
+        )
+        run.finish()
+    return _join(table, runs, settings, folder, device=device)
+
+
+def _require_both_classes(table: Table, inner: Sequence[Splits]) -> None:
+    """Fail before the first fold trains, and not in the last one.
+
+    Raises:
+        DataError: a fold's training or validation part has one class only.
+    """
+    labels = dict(zip(table.names(), table.labels().tolist(), strict=True))
+    for number, splits in enumerate(inner):
+        for side, names in (("training", splits.train), ("validation", splits.validation)):
+            present = {labels[name] for name in names}
+            if len(present) < len(CLASSES):
+                only = CLASSES[present.pop()]
+                raise DataError(
+                    f"{table.path}: the {side} part of fold {number} ({len(names)} images) is all "
+                    f"{only}; use fewer folds, more images or another --validation_fraction"
+                )
+
+
+def _score_fold(
+    classifier: Classifier, table: Table, run: FoldRun, training: ClassificationTrainConfig
+) -> OutOfFold:
+    held_out = table.subset(run.fold.validation)
+    data = ClassificationDataset(held_out.records, size=classifier.size, policy=classifier.policy)
+    logits = predict_raw_logits(classifier, data, training)
+    sources = [record.attributes.get("source") for record in held_out]
+    return OutOfFold(
+        names=tuple(held_out.names()),
+        labels=held_out.labels(),
+        groups=tuple(held_out.groups()),
+        folds=np.full(len(held_out), run.number, np.int64),
+        logits=(logits[:, 1] - logits[:, 0]).cpu().numpy().astype(np.float64),
+        probabilities=malignant_probabilities(classifier.calibrated(logits)),
+        sources=None if None in sources else tuple(str(source) for source in sources),
+    )
+
+
+def _join(
+    table: Table,
+    runs: Sequence[FoldRun],
+    settings: dict[str, Any],
+    folder: Path,
+    *,
+    device: str,
+) -> CrossValidation:
+    """Write the scores of all folds, their summary and the ensemble."""
+    parts = [read_out_of_fold(run.folder / OUT_OF_FOLD_FILE) for run in runs]
+    scores = join_folds(parts, table.names())
+    metrics = classification_metrics(
+        scores.labels,
+        scores.probabilities,
+        groups=scores.groups,
+        seed=settings["fold_seed"],
+        names=scores.names,
+    )
+    members = [Classifier.load(run.folder / "best.safetensors", device="cpu") for run in runs]
+    summaries = tuple(
+        {
+            "fold": run.number,
+            **_point_metrics(part),
+            "best_epoch": member.metrics["validation"]["epoch"],
+        }
+        for run, part, member in zip(runs, parts, members, strict=True)
+    )
+    ensemble = ClassifierEnsemble(members)
+    ensemble.operating_points = out_of_fold_cutoffs(scores.labels, scores.probabilities)
+    ensemble.metrics = {"out_of_fold": metrics, "folds": list(summaries)}
+    ensemble.provenance = {
+        **provenance(table, runs[0].fold, settings),
+        "splits": {"folds": len(runs), "seed": settings["fold_seed"]},
+    }
+    write_out_of_fold(folder / OUT_OF_FOLD_FILE, scores)
+    write_json(
+        folder / SUMMARY_FILE,
+        {"table": table.path.name, "table_digest": table.digest, "out_of_fold": metrics,
+         "folds": summaries},
+    )  # fmt: skip
+    ensemble.save(folder / ENSEMBLE_FILE)
+    return CrossValidation(
+        folder, scores, metrics, summaries, ensemble.to(resolve_device(device)).eval()
+    )
+
+
+def _point_metrics(part: OutOfFold) -> dict[str, Any]:
+    found = classification_metrics(part.labels, part.probabilities, resamples=1)
+    return {name: found[name] for name in ("n", "positives", "roc_auc", "average_precision")}
+
+
+def out_of_fold_cutoffs(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Target sensitivity to the cutoff that reaches it on out-of-fold scores.
+
+    These are scores of one member each. The mean of several is less extreme, so the sensitivity of
+    an ensemble at such a cutoff is near the target and not exactly there.
+    """
+    return {
+        f"{target:.2f}": cutoff_at_sensitivity(labels, probabilities, target)
+        for target in SENSITIVITIES
+    }

@@ -1,0 +1,506 @@
+import csv
+import json
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import brier_score_loss, roc_auc_score
+
+from cascade.commands import main as console
+from cascade.config import ClassificationTrainConfig, ClassifierConfig
+from cascade.data.datasets import ClassificationDataset
+from cascade.data.synthetic import SyntheticConfig, write_synthetic_dataset
+from cascade.data.tables import read_table
+from cascade.errors import ConfigError, DataError
+from cascade.files import write_csv
+from cascade.masking import MaskPolicy
+from cascade.metrics.classification import roc_auc
+from cascade.metrics.intervals import paired_difference
+from cascade.models.classifier import Classifier
+from cascade.models.ensemble import load_classifier
+from cascade.training import cross_validation as module
+from cascade.training.cross_validation import cross_validate_classifier
+from cascade.training.joining import join_runs
+from cascade.training.out_of_fold import (
+    OutOfFold,
+    read_out_of_fold,
+    require_same_images,
+    write_out_of_fold,
+)
+from cascade.training.run import image_marks
+from cascade.training.weight_search import (
+    EQUAL,
+    SEARCHED,
+    compare_runs,
+    nested_scores,
+    search_weights,
+)
+
+CONFIG = ClassifierConfig(architecture="timm/test_resnet", size=32)
+TRAINING = ClassificationTrainConfig(
+    epochs=1, batch_size=8, learning_rate=0.002, weight_decay=0.01, optimizer="adamw",
+    precision="fp32", augmentation="none",
+)  # fmt: skip
+POLICY = MaskPolicy.from_mode("hard_crop", margin=0.3)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Twenty-four images; each lesion was photographed twice."""
+    folder = tmp_path_factory.mktemp("data") / "dataset"
+    config = SyntheticConfig(count_train=24, count_test=4, sizes=((48, 56),))
+    write_synthetic_dataset(folder, config)
+    rows, counts = [], {"benign": 0, "malignant": 0}
+    for place, record in enumerate(read_table(folder / "train_data.csv")):
+        group = f"{record.label} {counts[record.label] // 2}"
+        counts[record.label] += 1
+        source = "odd" if place % 2 else "=even"
+        rows.append({"name": record.name, "class": record.label, "group_id": group,
+                     "source": source})  # fmt: skip
+    write_csv(folder / "train_data.csv", list(rows[0]), rows)
+    return read_table(folder / "train_data.csv")
+
+
+def run(table, folder, **changes):
+    parts = {
+        "folds": 2, "config": CONFIG, "training": TRAINING, "device": "cpu", "policy": POLICY,
+        "validation_fraction": 0.4, **changes,
+    }  # fmt: skip
+    return cross_validate_classifier(table, output=folder, **parts)
+
+
+@pytest.fixture(scope="module")
+def done(table, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cross_validation") / "run"
+    return folder, run(table, folder)
+
+
+@pytest.fixture(scope="module")
+def other(table, tmp_path_factory):
+    """The same folds, another training."""
+    folder = tmp_path_factory.mktemp("cross_validation") / "other"
+    return folder, run(table, folder, training=replace(TRAINING, seed=1, learning_rate=0.01))
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """Count the trainings, and stop before the one asked for."""
+    train, calls = module.train_classifier, []
+
+    def counted(*arguments, **options):
+        calls.append(options["output"].name)
+        if len(calls) == counted.stop_at:
+            raise KeyboardInterrupt
+        return train(*arguments, **options)
+
+    counted.stop_at = None
+    counted.calls = calls
+    monkeypatch.setattr(module, "train_classifier", counted)
+    return counted
+
+
+@pytest.fixture
+def own_log():
+    """Commands send cascade's log to the terminal; give it back to pytest."""
+    own = logging.getLogger("cascade")
+    before = own.handlers[:], own.level, own.propagate
+    yield
+    own.handlers[:], own.propagate = before[0], before[2]
+    own.setLevel(before[1])
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# --- the folds ------------------------------------------------------------------------------------
+
+
+def test_every_image_is_scored_exactly_once_in_the_order_of_the_table(done, table):
+    folder, result = done
+    rows = rows_of(folder / "out_of_fold.csv")
+    assert list(rows[0]) == [
+        "name", "class", "label", "group", "source", "fold", "logit", "probability",
+    ]  # fmt: skip
+    assert [row["name"] for row in rows] == table.names()
+    assert [row["class"] for row in rows] == [record.label for record in table]
+    assert [int(row["label"]) for row in rows] == table.labels().tolist()
+    assert [row["group"] for row in rows] == table.groups()
+    assert {row["fold"] for row in rows} == {"0", "1"}
+    assert {row["source"] for row in rows} == {"odd", "'=even"}  # safe to open in a spreadsheet
+    assert set(read_out_of_fold(folder / "out_of_fold.csv").sources) == {"odd", "=even"}
+    assert result.scores.names == tuple(table.names())
+
+
+def test_each_score_is_that_of_the_one_network_that_never_saw_the_image(done, table):
+    folder, result = done
+    networks = [Classifier.load(folder / f"fold_{n}" / "best.safetensors", device="cpu")
+                for n in range(2)]  # fmt: skip
+    seen = [set(network.provenance["trained_on"]) for network in networks]
+    data = ClassificationDataset(table.records, size=32, policy=POLICY)
+    crops = np.stack([data.crop(index).pixels for index in range(len(data))])
+    judged = np.stack([network.predict_proba(crops)[:, 1] for network in networks])
+    assert np.abs(judged[0] - judged[1]).max() > 1e-3  # else the comparison would prove nothing
+    for index, name in enumerate(table.names()):
+        (mark,) = image_marks([name])
+        (unseen,) = [number for number in range(2) if mark not in seen[number]]
+        assert result.scores.folds[index] == unseen
+        assert result.scores.probabilities[index] == pytest.approx(judged[unseen, index], abs=1e-5)
+    odds = 1 / (1 + np.exp(-result.scores.logits))
+    np.testing.assert_allclose(odds, result.scores.probabilities, atol=1e-6)
+
+
+def test_no_group_is_on_both_sides_of_a_fold_or_of_its_inner_division(done, table):
+    group = dict(zip(table.names(), table.groups(), strict=True))
+    folder, _ = done
+    held_out = [set(), set()]
+    for row in rows_of(folder / "out_of_fold.csv"):
+        held_out[int(row["fold"])].add(row["name"])
+    for number in range(2):
+        settings = (folder / f"fold_{number}" / "config.yaml").read_text()
+        fold = module.make_folds(table, 2, seed=0)[number]
+        inner = module.inner_splits(table, fold, fraction=0.4, seed=0)
+        assert inner.digest in settings  # the division that this fold was trained with
+        sides = [{group[name] for name in side}
+                 for side in (inner.train, inner.validation, held_out[number])]  # fmt: skip
+        assert all(sides)
+        assert not sides[0] & sides[1]
+        assert not sides[0] & sides[2]
+        assert not sides[1] & sides[2]
+        assert set().union(*sides) == set(group.values())
+
+
+def test_the_summary_holds_what_sklearn_computes(done, table):
+    folder, result = done
+    stored = json.loads((folder / "cross_validation.json").read_text())
+    labels, scores = result.scores.labels, result.scores.probabilities
+    whole = stored["out_of_fold"]
+    assert whole["n"] == len(table)
+    assert whole["n_groups"] == len(set(table.groups())) == 12
+    assert whole["roc_auc"] == pytest.approx(roc_auc_score(labels, scores))
+    assert whole["brier"] == pytest.approx(brier_score_loss(labels, scores))
+    low, high = whole["intervals"]["roc_auc"]
+    assert low <= whole["roc_auc"] <= high
+    assert {"average_precision", "ece"} <= set(whole)
+    for number, fold in enumerate(stored["folds"]):
+        rows = result.scores.folds == number
+        assert (fold["fold"], fold["n"]) == (number, rows.sum())
+        assert fold["roc_auc"] == pytest.approx(roc_auc_score(labels[rows], scores[rows]))
+
+
+def test_the_ensemble_has_all_folds_with_equal_weights_and_knows_what_it_saw(done, table):
+    folder, result = done
+    ensemble = load_classifier(folder / "ensemble.safetensors", device="cpu")
+    assert ensemble.weights == (0.5, 0.5)
+    assert ensemble.policy == POLICY
+    assert ensemble.provenance["trained_on"] == image_marks(table.names())
+    assert ensemble.metrics["out_of_fold"]["roc_auc"] == result.metrics["roc_auc"]
+    crops = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    members = [Classifier.load(folder / f"fold_{n}" / "best.safetensors", device="cpu")
+               for n in range(2)]  # fmt: skip
+    expected = np.mean([item.predict_proba(crops) for item in members], axis=0)
+    np.testing.assert_allclose(ensemble.predict_proba(crops), expected, atol=1e-6)
+    malignant = result.scores.probabilities[result.scores.labels == 1]
+    for target, cutoff in ensemble.operating_points.items():
+        assert np.mean(malignant >= cutoff) >= float(target)
+
+
+# --- stopping and going on ------------------------------------------------------------------------
+
+
+def test_a_stopped_run_goes_on_and_ends_with_the_same_scores(table, tmp_path, trainings, done):
+    folder, _ = done
+    trainings.stop_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        run(table, tmp_path / "run")
+    assert not (tmp_path / "run" / "out_of_fold.csv").exists()
+    kept = tmp_path / "run" / "fold_0" / "best.safetensors"
+    before = kept.stat().st_mtime_ns
+    trainings.stop_at = None
+    trainings.calls.clear()
+    run(table, tmp_path / "run", resume=True)
+    assert trainings.calls == ["fold_1"]
+    assert kept.stat().st_mtime_ns == before
+    for name in ("out_of_fold.csv", "cross_validation.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (folder / name).read_bytes()
+    trainings.calls.clear()
+    run(table, tmp_path / "run", resume=True)
+    assert trainings.calls == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"folds": 3}, "folds was 2, is 3"), ({"seed": 1}, "fold_seed was 0, is 1"),
+     ({"policy": MaskPolicy()}, "mask_policy")],
+)  # fmt: skip
+def test_finished_folds_are_never_mixed_with_others(done, table, trainings, changes, named):
+    with pytest.raises(ConfigError, match=named):
+        run(table, done[0], resume=True, **changes)
+    assert trainings.calls == []
+
+
+def test_an_existing_run_is_refused_and_overwriting_forgets_it_at_once(
+    table, tmp_path, trainings, done
+):
+    with pytest.raises(ConfigError, match="holds a run already"):
+        run(table, done[0])
+    folder = tmp_path / "run"
+    (folder / "fold_0").mkdir(parents=True)
+    for name in ("config.yaml", "out_of_fold.csv", "ensemble.safetensors", "fold_0/finished"):
+        (folder / name).touch()
+    trainings.stop_at = 1
+    with pytest.raises(KeyboardInterrupt):
+        run(table, folder, overwrite=True)
+    left = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert left == {"config.yaml"}
+
+
+def test_a_fold_without_one_class_fails_before_any_training(table, tmp_path, trainings):
+    records = [record for record in table if record.label == "benign"]
+    records += [record for record in table if record.label == "malignant"][:4]
+    few = replace(table, records=tuple(records))
+    with pytest.raises(DataError, match=r"part of fold 0 .* is all benign"):
+        run(few, tmp_path / "run")
+    assert trainings.calls == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_start_from_a_network_that_saw_the_table_is_refused(done, table, tmp_path, trainings):
+    model = done[0] / "fold_0" / "best.safetensors"
+    with pytest.raises(DataError, match="were used to train it"):
+        run(table, tmp_path / "run", initial_model=model)
+    assert trainings.calls == []
+    assert not (tmp_path / "run").exists()
+
+
+# --- files of scores ------------------------------------------------------------------------------
+
+
+def scores_of(count=6, **changes):
+    generator = np.random.default_rng(0)
+    probabilities = generator.random(count).astype(np.float32).astype(np.float64)
+    parts = {
+        "names": tuple(f"image {index}" for index in range(count)),
+        "labels": np.arange(count) % 2,
+        "groups": tuple(f"-{index}" for index in range(count)),
+        "folds": np.arange(count) // 2 % 3,
+        "logits": np.log(probabilities / (1 - probabilities)).astype(np.float32).astype(float),
+        "probabilities": probabilities,
+        **changes,
+    }
+    return OutOfFold(**parts)
+
+
+def test_scores_are_read_back_to_the_last_bit(tmp_path):
+    scores = scores_of()
+    write_out_of_fold(tmp_path / "s.csv", scores)
+    again = read_out_of_fold(tmp_path / "s.csv")
+    assert (again.names, again.groups, again.sources) == (scores.names, scores.groups, None)
+    for field in ("labels", "folds", "logits", "probabilities"):
+        np.testing.assert_array_equal(getattr(again, field), getattr(scores, field))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("probability", "score", "no column probability"),
+        ("image 1,", "image 0,", "more than one row for image 0"),
+        ("malignant", "bad", "neither benign nor malignant for image 1"),
+        ("image 2,benign,0,'-2,1,", "image 2,benign,0,'-2,one,", "fold of image 2 is 'one'"),
+    ],
+)
+def test_a_damaged_file_of_scores_is_refused_with_what_is_wrong(tmp_path, old, new, named):
+    path = tmp_path / "s.csv"
+    write_out_of_fold(path, scores_of())
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(DataError, match=rf"s\.csv.*{named}"):
+        read_out_of_fold(path)
+
+
+def test_runs_over_the_same_images_are_brought_into_one_order():
+    scores = scores_of()
+    order = [3, 0, 5, 1, 4, 2]
+    shuffled = OutOfFold(
+        names=tuple(scores.names[index] for index in order),
+        groups=tuple(scores.groups[index] for index in order),
+        **{field: getattr(scores, field)[order]
+           for field in ("labels", "folds", "logits", "probabilities")},
+    )  # fmt: skip
+    _, again = require_same_images([scores, shuffled], ["a", "b"])
+    assert again.names == scores.names
+    np.testing.assert_array_equal(again.probabilities, scores.probabilities)
+    np.testing.assert_array_equal(again.folds, scores.folds)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"names": ("image 0", "image 1", "image 2", "image 3", "image 4", "new")}, "image 5, new"),
+        ({"folds": np.array([0, 0, 1, 1, 2, 0])}, "different folds for 1 images, e.g. image 5"),
+        ({"labels": np.array([0, 1, 0, 1, 0, 0])}, "different labels for 1 images"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_refused_with_the_difference(changes, named):
+    with pytest.raises(DataError, match=f"a and b.*{named}"):
+        require_same_images([scores_of(), scores_of(**changes)], ["a", "b"])
+
+
+# --- weights --------------------------------------------------------------------------------------
+
+
+def invented(count=240, *, noises=(0.6, 3.0), seed=0):
+    """Systems with known noise over groups of two, in four folds."""
+    generator = np.random.default_rng(seed)
+    labels = (np.arange(count) // 2 % 3 == 0).astype(np.int64)
+    scores = [1 / (1 + np.exp(-(2.0 * labels - 1 + generator.normal(0, noise, count))))
+              for noise in noises]  # fmt: skip
+    groups = [f"g{index // 2}" for index in range(count)]
+    return np.array(scores), labels, groups, np.arange(count) // 2 % 4
+
+
+def auc(labels, scores):
+    return roc_auc_score(labels, scores)
+
+
+def test_the_search_finds_the_better_of_two_systems():
+    for flipped in (False, True):
+        scores, labels, groups, _ = invented()
+        weights = search_weights(scores[::-1] if flipped else scores, labels, groups)
+        assert weights.sum() == pytest.approx(1.0)
+        assert weights.min() >= 0
+        assert weights[1 if flipped else 0] > 0.8
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_search_is_never_worse_than_the_best_system_on_its_own_data(seed):
+    scores, labels, groups, _ = invented(60, noises=(1.5, 1.6, 4.0), seed=seed)
+    weights = search_weights(scores, labels, groups, bags=4, rounds=8)
+    singles = [auc(labels, row) for row in scores]
+    assert auc(labels, weights @ scores) >= max(singles) - 1e-12
+    np.testing.assert_array_equal(weights, search_weights(scores, labels, groups, bags=4, rounds=8))
+
+
+def test_the_search_uses_both_of_two_systems_that_complete_each_other():
+    scores, labels, groups, _ = invented(noises=(2.0, 2.0))
+    weights = search_weights(scores, labels, groups)
+    assert 0.2 < weights[0] < 0.8
+    assert auc(labels, weights @ scores) > max(auc(labels, row) for row in scores)
+
+
+def test_one_system_has_all_the_weight():
+    scores, labels, groups, _ = invented()
+    assert search_weights(scores[:1], labels, groups).tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "named"),
+    [([[0.1, 0.2]], [0, 1, 1], "scores are"), ([[0.1, 1.2]], [0, 1], "no.*probability|probability"),
+     ([[0.1, 0.2]], [1, 1], "one class")],
+)  # fmt: skip
+def test_a_search_over_what_is_no_scores_is_refused(scores, labels, named):
+    with pytest.raises(DataError, match=named):
+        search_weights(np.array(scores), np.array(labels))
+
+
+def test_the_nested_score_uses_no_weights_that_its_own_fold_chose():
+    """The labels of one fold are turned round: its scores must stay, those of others may change."""
+    scores, labels, groups, folds = invented(80, noises=(1.0, 1.2))
+    before = compare_runs(["a", "b"], scores, labels, groups, folds, seed=0, resamples=20)
+    turned = np.where(folds == 2, 1 - labels, labels)
+    _, after = nested_scores(scores, turned, groups, folds)
+    assert before.fold_weights[2] == after[2]
+    assert before.fold_weights[0] != after[0]
+    mean = np.empty(labels.size)
+    for number, weights in before.fold_weights.items():
+        mean[folds == number] = np.array(weights) @ scores[:, folds == number]
+    assert before.metrics[SEARCHED]["roc_auc"] == pytest.approx(auc(labels, mean))
+    assert before.metrics[EQUAL]["roc_auc"] == pytest.approx(auc(labels, scores.mean(axis=0)))
+    difference, low, high = paired_difference(
+        roc_auc, labels, mean, scores.mean(axis=0), groups, 0, resamples=20
+    )
+    found = before.differences[f"{SEARCHED} less {EQUAL}"]
+    assert [found["difference"], *found["interval"]] == pytest.approx([difference, low, high])
+
+
+# --- joining runs ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("searched", [False, True])
+def test_joined_runs_give_the_weighted_mean_of_their_ensembles(done, other, tmp_path, searched):
+    path = tmp_path / "joined.safetensors"
+    comparison = join_runs([done[0], other[0]], path, searched=searched)
+    joined = load_classifier(path, device="cpu")
+    weights = comparison.weights if searched else (0.5, 0.5)
+    crops = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    expected = sum(
+        weight * result.ensemble.predict_proba(crops)
+        for weight, (_, result) in zip(weights, (done, other), strict=True)
+    )
+    np.testing.assert_allclose(joined.predict_proba(crops), expected, atol=1e-5)
+    assert joined.provenance["trained_on"] == done[1].ensemble.provenance["trained_on"]
+    assert comparison.metrics[str(done[0])]["roc_auc"] == done[1].metrics["roc_auc"]
+
+
+def test_runs_with_other_policies_are_not_joined(done, table, tmp_path, monkeypatch):
+    ensemble = load_classifier(done[0] / "ensemble.safetensors", device="cpu")
+    for member in (ensemble, *ensemble.classifiers):
+        member.policy = MaskPolicy()
+    folder = tmp_path / "other"
+    folder.mkdir()
+    ensemble.save(folder / "ensemble.safetensors")
+    (folder / "out_of_fold.csv").write_bytes((done[0] / "out_of_fold.csv").read_bytes())
+    with pytest.raises(ConfigError, match="mask policy"):
+        join_runs([done[0], folder], tmp_path / "joined.safetensors")
+    assert not (tmp_path / "joined.safetensors").exists()
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def test_the_commands_do_what_the_functions_do(
+    table, done, other, tmp_path, capsys, own_log, monkeypatch
+):
+    """The flags resume the run that the function made, so they describe exactly the same run."""
+    evaluated = []
+    monkeypatch.setattr(
+        "cascade.commands.cls_eval.report", lambda _, evaluation, **__: evaluated.append(evaluation)
+    )
+
+    def command(*words):
+        code = console.main([str(word) for word in words])
+        return code, capsys.readouterr().out
+
+    folder, result = done
+    flags = ["--data_path", table.path.parent, "--device", "cpu"]
+    code, shown = command(
+        "cls-train", *flags, "--folds", 2, "--epochs", 1, "--architecture", "timm/test_resnet",
+        "--image_size", 32, "--augmentation", "none", "--validation_fraction", 0.4,
+        "--learning_rate", 0.002, "--weight_decay", 0.01, "--optimizer", "adamw",
+        "--batch_size", 8, "--precision", "fp32", "--mask_mode", "hard_crop", "--margin", 0.3,
+        "--output", folder, "--resume",
+    )  # fmt: skip
+    assert code == 0
+    assert f"{result.metrics['roc_auc']:.4f}" in shown
+    assert not (table.path.parent / "splits.json").exists()
+
+    joined = tmp_path / "joined.safetensors"
+    code, shown = command("ensemble", folder, other[0], "--weights", "search", "--output", joined)
+    assert code == 0
+    assert "searched mean" in shown
+    assert command("ensemble", folder, other[0], "--output", joined)[0] == 2  # not unasked
+    assert command("ensemble", folder, "--output", tmp_path / "one.safetensors")[0] == 2
+
+    score = ["cls-eval", *flags, "--path", joined, "--output", tmp_path / "results"]
+    assert command(*score, "--table", "train_data.csv")[0] == 2  # all of it was seen
+    assert command(*score)[0] == 0
+    assert len(evaluated[0].cases) == 4
+
+
+def test_folds_and_a_given_division_exclude_each_other(table, tmp_path, own_log):
+    given = ["cls-train", "--folds", "2", "--splits", "s.json", "--output", str(tmp_path / "run")]
+    assert console.main([*given, "--data_path", str(table.path.parent)]) == 2
+    assert not (tmp_path / "run").exists()
