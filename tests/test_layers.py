@@ -13,7 +13,7 @@ PACKAGE = REPOSITORY / "cascade"
 
 ROOMS = (
     "errors", "version", "config", "progress", "files", "imaging", "mask_policy", "masking",
-    "metrics",
+    "measurements", "metrics",
     "augmented_views", "data", "models", "pipeline", "training", "evaluation", "explain",
     "export", "serving", "commands",
 )  # fmt: skip
@@ -22,7 +22,8 @@ ROOMS = (
 FORBIDDEN = {
     "mask_policy": {"files", "imaging"},
     "masking": {"files"},
-    "metrics": {"files", "imaging", "masking"},
+    "measurements": {"files"},
+    "metrics": {"files", "imaging", "masking", "measurements"},
     "data": {"metrics"},
     "models": {"data", "metrics"},
     "pipeline": {"data", "metrics"},
