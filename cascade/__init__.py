@@ -29,6 +29,8 @@ _PUBLIC = {
     "read_image": "cascade.imaging",
     "SegmentationTrainConfig": "cascade.config",
     "ClassificationTrainConfig": "cascade.config",
+    "Measurements": "cascade.measurements",
+    "measure": "cascade.measurements",
     "CascadeError": "cascade.errors",
     "CascadeWarning": "cascade.errors",
     "ClassifierConfig": "cascade.config",

@@ -36,6 +36,7 @@ from cascade.masking import (
     apply_mask,
     find_lesion,
 )
+from cascade.measurements import Measurements, check_scale, measure
 from cascade.models.artifact import default_model, merge_artifacts, read_artifact, write_artifact
 from cascade.models.protocol import ClassifierStage, SegmenterStage
 
@@ -59,6 +60,7 @@ class Prediction:
         crop_box: the square of the image that ``crop`` shows; it may reach over the border.
         orientation: EXIF orientation of the file, 1 to 8.
         warnings: what a user should know about this prediction.
+        measurements: the lesion's size, shape and colour, or ``None`` without a lesion.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Prediction:
     crop_box: Box
     orientation: int = 1
     warnings: tuple[str, ...] = ()
+    measurements: Measurements | None = None
 
     @property
     def area_fraction(self) -> float:
@@ -203,6 +206,7 @@ class Cascade:
         *,
         tta: TestTimeAugmentation = "none",
         bgr: bool = False,
+        pixels_per_millimetre: float | None = None,
     ) -> list[Prediction]:
         """Predict one or several images; the first broken one raises.
 
@@ -211,15 +215,19 @@ class Cascade:
                 in a list, another iterable, or an array ``(N, H, W, 3)``.
             tta: test-time augmentation of both stages.
             bgr: arrays hold blue first, as OpenCV reads them.
+            pixels_per_millimetre: scale of all these images, for measurements in millimetres.
 
         Returns:
             One prediction for each source, in order; always a list.
 
         Raises:
             ImageError: an image cannot be used; the message names it.
+            ConfigError: the scale is not a positive number.
         """
         results = []
-        for result in self.predict_iter(sources, tta=tta, bgr=bgr):
+        for result in self.predict_iter(
+            sources, tta=tta, bgr=bgr, pixels_per_millimetre=pixels_per_millimetre
+        ):
             if isinstance(result, Failure):
                 raise result.error
             results.append(result)
@@ -232,6 +240,7 @@ class Cascade:
         tta: TestTimeAugmentation = "none",
         batch_size: int = 1,
         bgr: bool = False,
+        pixels_per_millimetre: float | None = None,
     ) -> Iterator[Prediction | Failure]:
         """Predict a stream of images in constant memory, one result for each, in order.
 
@@ -240,15 +249,24 @@ class Cascade:
             tta: ``none``; ``flips`` averages 4 views; ``dihedral`` averages 8.
             batch_size: images that pass the networks together; larger pays on CUDA only.
             bgr: arrays hold blue first, as OpenCV reads them; files know their own order.
+            pixels_per_millimetre: scale of all these images, for measurements in millimetres.
+
+        Raises:
+            ConfigError: the scale is not a positive number.
         """
         _check_tta(tta)
+        check_scale(pixels_per_millimetre)
         several: Iterable[Any] = [sources] if _is_one(sources) else sources  # type: ignore[assignment]
         iterator = iter(several)
         while chunk := list(itertools.islice(iterator, max(1, batch_size))):
-            yield from self._predict_chunk([self._read(item, bgr=bgr) for item in chunk], tta)
+            read = [self._read(item, bgr=bgr) for item in chunk]
+            yield from self._predict_chunk(read, tta, pixels_per_millimetre)
 
     def _predict_chunk(
-        self, read: Sequence[LoadedImage | Failure], tta: TestTimeAugmentation
+        self,
+        read: Sequence[LoadedImage | Failure],
+        tta: TestTimeAugmentation,
+        scale: float | None,
     ) -> Iterator[Prediction | Failure]:
         loaded = [item for item in read if isinstance(item, LoadedImage)]
         maps = segment(self.segmenter, [item.pixels for item in loaded], tta=tta)
@@ -268,7 +286,7 @@ class Cascade:
                 continue
             probabilities = next(judged)
             if np.isfinite(probabilities).all():
-                yield self._prediction(image, probability, *cut, probabilities)
+                yield self._prediction(image, probability, *cut, probabilities, scale)
             else:
                 message = f"{image.name}: the classifier gave {probabilities}, no probabilities"
                 yield Failure(image.name, ModelFileError(message))
@@ -297,6 +315,7 @@ class Cascade:
         lesion: Lesion,
         crop: MaskedCrop,
         judged: np.ndarray,
+        scale: float | None,
     ) -> Prediction:
         doubts = plausibility_warnings(image.pixels)
         warnings = [*image.warnings, *doubts, *lesion.warnings]
@@ -309,6 +328,9 @@ class Cascade:
         label = None
         if probabilities:
             label = CLASSES[int(probabilities[CLASSES[1]] >= self.cutoff)]
+        sizes = None
+        if lesion.found:  # now, because a prediction does not keep the image
+            sizes = measure(image.pixels, lesion.mask, pixels_per_millimetre=scale)
         return Prediction(
             name=image.name,
             label=label,
@@ -320,6 +342,7 @@ class Cascade:
             crop_box=crop.box,
             orientation=image.orientation,
             warnings=tuple(warnings),
+            measurements=sizes,
         )
 
     @property

@@ -13,7 +13,7 @@ PACKAGE = REPOSITORY / "cascade"
 
 ROOMS = (
     "errors", "version", "config", "progress", "files", "imaging", "mask_policy", "masking",
-    "metrics", "reliability",
+    "measurements", "metrics", "reliability",
     "augmented_views", "data", "models", "pipeline", "training", "evaluation", "explain",
     "export", "serving", "commands",
 )  # fmt: skip
@@ -22,8 +22,9 @@ ROOMS = (
 FORBIDDEN = {
     "mask_policy": {"files", "imaging"},
     "masking": {"files"},
-    "metrics": {"files", "imaging", "masking"},
-    "reliability": {"files", "imaging"},
+    "measurements": {"files"},
+    "metrics": {"files", "imaging", "masking", "measurements"},
+    "reliability": {"files", "imaging", "measurements"},
     "data": {"metrics", "reliability"},
     "models": {"data", "metrics"},
     "pipeline": {"data", "metrics"},

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cascade.commands.main import main as console
-from cascade.commands.predict import COLUMNS, find_inputs, main
+from cascade.commands.predict import COLUMNS, MEASURED, find_inputs, main
 from cascade.data.tables import read_csv
 from cascade.errors import ModelFileError
 from cascade.imaging import read_image, read_mask
@@ -440,3 +440,48 @@ def test_values_that_make_no_sense_are_refused(predict, photos, args):
 def test_the_console_command_reaches_it(loads, photos, tmp_path):
     assert console(["predict", str(photos / "a.png"), "--output", str(tmp_path / "out")]) == 0
     assert len(loads) == 1
+
+
+# --- measurements ---------------------------------------------------------------------------------
+
+
+def test_a_row_holds_the_measurements_of_the_lesion(predict, photos, fake_cascade, tmp_path):
+    image = np.full((64, 64, 3), 230, np.uint8)
+    image[:, ::2] = 240
+    Image.fromarray(image).save(tmp_path / "plain.png")
+    scale = ("--pixels_per_millimetre", "12.5")
+    code, (row, plain) = predict(photos / "a.png", tmp_path / "plain.png", *scale)
+    assert code == 0
+    (expected,) = fake_cascade(photos / "a.png", pixels_per_millimetre=12.5)
+    for name in MEASURED:
+        assert float(row[name]) == pytest.approx(getattr(expected.measurements, name)), name
+        assert plain[name] == ""
+
+
+def test_without_a_scale_only_the_millimetres_are_empty(predict, photos):
+    _, (row,) = predict(photos / "a.png")
+    assert [name for name in MEASURED if not row[name]] == ["diameter_millimetres"]
+
+
+@pytest.mark.parametrize("scale", ["0", "-2"])
+def test_a_scale_that_makes_no_sense_costs_nothing(predict, photos, loads, scale, capfd):
+    code, rows = predict(photos, f"--pixels_per_millimetre={scale}")
+    assert (code, rows, loads) == (2, None, [])
+    assert "pixels_per_millimetre" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "code"),
+    [((), ("0.3",), 2), (("0.3",), (), 2), (("0.3",), ("0.31",), 2), (("0.3",), ("0.3",), 0)],
+)
+def test_a_run_goes_on_only_with_its_own_scale(predict, photos, before, after, code, capfd):
+    def scale(values):
+        return [f"--pixels_per_millimetre={value}" for value in values]
+
+    _, first = predict(photos / "a.png", *scale(before))
+    found, rows = predict(photos / "a.png", photos / "c.jpg", *scale(after), "--resume")
+    assert found == code
+    assert rows[:1] == first
+    assert len(rows) == (1 if code else 2)
+    assert ("--pixels_per_millimetre" in capfd.readouterr().err) is bool(code)
+    assert predict(photos / "a.png", *scale(after), "--overwrite")[0] == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from cascade.commands.outputs import say
 from cascade.errors import ConfigError, DataError, ImageError
 from cascade.files import csv_line
 from cascade.imaging import FoundFile, ImageLimits, expand_sources, safe_stem
+from cascade.measurements import check_scale
 from cascade.progress import progress
 
 if TYPE_CHECKING:
@@ -26,9 +28,15 @@ log = logging.getLogger(__name__)
 
 COLUMNS = (
     "name", "path", "label", "probability_benign", "probability_malignant", "box_top", "box_left",
-    "box_bottom", "box_right", "height", "width", "area_fraction", "warnings", "error", "mask",
-    "overlay",
+    "box_bottom", "box_right", "height", "width", "area_fraction", "diameter_pixels",
+    "diameter_millimetres", "asymmetry", "border_irregularity", "colour_variegation", "warnings",
+    "error", "mask", "overlay",
 )  # fmt: skip
+MEASURED = (
+    "diameter_pixels", "diameter_millimetres", "asymmetry", "border_irregularity",
+    "colour_variegation",
+)  # fmt: skip
+"""Columns that are fields of a prediction's measurements, empty without a lesion."""
 
 
 def build_parser() -> CommandParser:
@@ -67,6 +75,12 @@ def build_parser() -> CommandParser:
     parser.add_argument(
         "--max_megapixels", type=float, default=50.0, help="larger images get an error row"
     )
+    parser.add_argument(
+        "--pixels_per_millimetre",
+        type=float,
+        default=None,
+        help="scale of the images, the same for all; without it diameters are in pixels only",
+    )
     add_switch(parser, "--save_masks", "write masks/STEM.png, 0 and 255, original size")
     add_switch(parser, "--save_overlays", "write overlays/STEM.jpg with the outline")
     add_switch(parser, "--allow_truncated", "predict damaged JPEGs too, with a warning")
@@ -80,7 +94,10 @@ def _main(argv: Sequence[str] | None) -> int:
     arguments = build_parser().parse_args(argv)
     folder = Path(arguments.output)
     table = folder / "predictions.csv"
+    check_scale(arguments.pixels_per_millimetre)
     kept = _earlier_rows(table, resume=arguments.resume, overwrite=arguments.overwrite)
+    if not arguments.overwrite:
+        _check_same_scale(table, kept, arguments.pixels_per_millimetre)
     found = find_inputs(arguments.inputs, recursive=not arguments.not_recursive, results=folder)
 
     from cascade.pipeline import Cascade
@@ -151,6 +168,40 @@ def _earlier_rows(table: Path, *, resume: bool, overwrite: bool) -> list[dict[st
     if tuple(columns) != COLUMNS and not overwrite:
         raise DataError(f"{table}: was not written by this version; its columns are {columns}")
     return rows
+
+
+def _check_same_scale(
+    table: Path, rows: Sequence[Mapping[str, str]], pixels_per_millimetre: float | None
+) -> None:
+    """Refuse to put millimetres of another scale, or none, below those that are there.
+
+    Raises:
+        ConfigError: a row was measured with another scale.
+    """
+    row = next((row for row in rows if row["diameter_pixels"]), None)
+    if row is None:
+        return
+    before = _scale_of(table, row)
+    if before is None or pixels_per_millimetre is None:
+        same = before is pixels_per_millimetre
+    else:
+        same = math.isclose(before, pixels_per_millimetre, rel_tol=1e-6)  # nine digits are kept
+    if not same:
+        words = [f"{scale:.6g}" if scale else "no" for scale in (before, pixels_per_millimetre)]
+        raise ConfigError(
+            f"{table}: {row['name']} was measured with {words[0]} pixels per millimetre, now it is "
+            f"{words[1]}; give the same --pixels_per_millimetre or start anew (--overwrite)"
+        )
+
+
+def _scale_of(table: Path, row: Mapping[str, str]) -> float | None:
+    """Pixels per millimetre behind a row's two diameters."""
+    if not row["diameter_millimetres"]:
+        return None
+    try:
+        return float(row["diameter_pixels"]) / float(row["diameter_millimetres"])
+    except (ValueError, ZeroDivisionError) as error:
+        raise DataError(f"{table}: {row['name']} has diameters that are no numbers") from error
 
 
 def _remove_results(folder: Path, table: Path, rows: Sequence[Mapping[str, str]]) -> None:
@@ -265,7 +316,12 @@ def predict_rows(
     """One row for each input, in order, holding a batch of images at a time."""
     while chunk := list(itertools.islice(inputs, max(1, arguments.batch_size))):
         usable = [found.path for found in chunk if found.problem is None]
-        results = cascade.predict_iter(usable, tta=arguments.tta, batch_size=len(usable))
+        results = cascade.predict_iter(
+            usable,
+            tta=arguments.tta,
+            batch_size=len(usable),
+            pixels_per_millimetre=arguments.pixels_per_millimetre,
+        )
         for found in chunk:
             if found.problem is not None:
                 error = ImageError(f"{found.path.name}: {found.problem}")
@@ -294,6 +350,7 @@ def _result_row(path: Path, result: Prediction | Failure, pictures: Pictures) ->
         height=result.mask.shape[0],
         width=result.mask.shape[1],
         area_fraction=result.area_fraction,
+        **{name: getattr(result.measurements, name, None) for name in MEASURED},
         warnings="; ".join(result.warnings),
         **written,
     )
