@@ -18,6 +18,7 @@ COMMANDS = {
     "oof-masks": "write out-of-fold predicted masks to train the classifier on",
     "cls-train": "train the classifier on masked crops",
     "cls-eval": "score a classifier",
+    "mask-modes": "train and compare the classifier under each masking mode",
     "evaluate": "score the whole cascade, end to end and by stage",
     "predict": "mask and probability for files, folders or tables of images",
     "score": "score anybody's masks or probabilities by the public protocols",

@@ -90,7 +90,7 @@ def out_of_fold_masks(
                 device=device,
                 resume=(run / CONFIG_FILE).is_file(),
             )
-            _write_masks(segmenter, table.subset(fold.validation), masks, policy)
+            write_masks(segmenter, table.subset(fold.validation), masks, policy)
             finished.touch()
     return masks
 
@@ -107,8 +107,9 @@ def _inner_splits(table: Table, fold: Splits, *, fraction: float, seed: int) -> 
     return make_splits(table.subset(fold.train), fraction=fraction, seed=seed)
 
 
-def _write_masks(segmenter: Segmenter, table: Table, folder: Path, policy: MaskPolicy) -> None:
-    for record in progress(table, description="out-of-fold masks"):
+def write_masks(segmenter: Segmenter, table: Table, folder: Path, policy: MaskPolicy) -> None:
+    """Predict the mask of each record's image and write it to ``STEM.png`` in the folder."""
+    for record in progress(table, description="predicted masks"):
         image = read_image(record.image_path).pixels
         probability = segment(segmenter, [image])[0]
         lesion = find_lesion(probability, policy, shape=image.shape[:2])
