@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cascade.errors import DataError
+from cascade.evaluation.mask_modes import ModeResult, with_interval
 from cascade.evaluation.plots import (
     BLUE,
     GREEN,
@@ -15,15 +16,12 @@ from cascade.evaluation.plots import (
     PURPLE,
     PathLike,
     _figure,
-    _legend,
     _save,
     _tidy,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from cascade.evaluation.mask_modes import ModeResult
 
 _STYLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"))
 _STEP = 0.28
@@ -60,7 +58,7 @@ def plot_differences(results: Sequence[ModeResult], path: PathLike) -> Path:
         f"intervals\nn = {reference.n:,}, {reference.positives:,} malignant; filled marks: the "
         "interval excludes 0"
     )
-    _tidy(axes, title, "whole image better   ←   0   →   mode better", "")
+    _tidy(axes, title, "ROC AUC of the mode minus that of the whole image", "")
     axes.set_yticks(range(len(modes)), [mode.replace("_", " ") for mode in modes], fontsize=9)
     axes.set_ylim(len(modes) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
@@ -69,29 +67,22 @@ def plot_differences(results: Sequence[ModeResult], path: PathLike) -> Path:
     for place, kind in enumerate(kinds):
         color, marker = _STYLES[place % len(_STYLES)]
         axes.plot([], [], marker, color=color, label=f"{kind} masks")
-    _legend(
-        axes,
-        loc="upper left",
-        bbox_to_anchor=(0, -0.6 / figure.get_figheight() - 0.06),
-        ncols=len(kinds),
-    )
+    figure.legend(loc="outside lower center", fontsize=8, frameon=False, ncols=len(kinds))
     return _save(figure, path)
 
 
 def _draw(axes: Axes, result: ModeResult, height: float, color: str, marker: str) -> None:
     difference = result.difference or 0.0
     interval = result.difference_interval
-    text = f"{difference:+.3f}"
     certain = False
     if interval is not None:
         low, high = interval
         certain = not low <= 0 <= high
-        text += f" ({low:+.3f} to {high:+.3f})"
         axes.plot((low, high), (height, height), color=color, linewidth=1.6, solid_capstyle="butt")
     face = color if certain else "white"
     axes.plot(difference, height, marker, color=color, markerfacecolor=face, markersize=6)
     axes.annotate(
-        text,
+        with_interval(difference, interval, signed=True),
         (1.0, height),
         xycoords=axes.get_yaxis_transform(),
         xytext=(6, 0),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cascade.evaluation.forest_plot import plot_differences
-from cascade.evaluation.mask_modes import COLUMNS, NO_DIFFERENCE, Interval, MaskModeReport
+from cascade.evaluation.mask_modes import COLUMNS, NO_DIFFERENCE, MaskModeReport, with_interval
 from cascade.files import write_csv, write_text
 from cascade.metrics.intervals import RESAMPLES
 
@@ -93,15 +93,6 @@ def markdown(report: MaskModeReport) -> str:
         ]
         lines += ["", *_markdown_table(("scores", "lowest single AUC", "highest"), single)]
     return "\n".join(lines) + "\n"
-
-
-def with_interval(value: float, interval: Interval | None, *, signed: bool = False) -> str:
-    """A number with its interval, such as ``0.872 (0.836 to 0.906)``."""
-    sign = "+" if signed else ""
-    text = f"{value:{sign}.3f}"
-    if interval is None:
-        return text
-    return f"{text} ({interval[0]:{sign}.3f} to {interval[1]:{sign}.3f})"
 
 
 def _about_seeds(seeds: int) -> str:

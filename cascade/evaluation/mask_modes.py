@@ -234,6 +234,15 @@ def compare_mask_modes(
     return tuple(results)
 
 
+def with_interval(value: float, interval: Interval | None, *, signed: bool = False) -> str:
+    """A number with its interval, such as ``0.872 (0.836 to 0.906)``."""
+    sign = "+" if signed else ""
+    text = f"{value:{sign}.3f}"
+    if interval is None:
+        return text
+    return f"{text} ({interval[0]:{sign}.3f} to {interval[1]:{sign}.3f})"
+
+
 def _same_images(tests: Mapping[str, Table]) -> Table:
     """The first table, after a look whether the others hold the same images in the same order."""
     first = next(iter(tests.values()), None)
