@@ -69,6 +69,7 @@ def error_of(capsys, command, *args):
         ("seg-train", (SegmentationTrainConfig, SegmenterConfig)),
         ("oof-masks", (SegmentationTrainConfig, SegmenterConfig)),
         ("cls-train", (ClassificationTrainConfig, ClassifierConfig)),
+        ("mask-modes", (ClassificationTrainConfig, ClassifierConfig)),
     ],
 )
 def test_without_flags_the_settings_are_the_defaults_of_the_dataclass(command, classes):
@@ -127,6 +128,7 @@ def test_settings_collects_lists_as_tuples():
         ("seg-train", "segmentation_documented.yaml"),
         ("oof-masks", "segmentation.yaml"),
         ("cls-train", "classification.yaml"),
+        ("mask-modes", "classification.yaml"),
     ],
 )
 def test_shipped_files_are_found_from_any_folder_and_accepted(command, name, tmp_path, monkeypatch):
@@ -211,6 +213,8 @@ def test_no_command_has_short_flags_that_are_not_documented(command):
     documented = {word for flags in DOCUMENTED.get(command, {}) for word in flags.split()}
     if command == "oof-masks":  # it trains segmenters, with the same flags
         documented |= {word for flags in DOCUMENTED["seg-train"] for word in flags.split()}
+    if command == "mask-modes":  # it trains classifiers
+        documented |= {word for flags in DOCUMENTED["cls-train"] for word in flags.split()}
     assert short <= documented
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "cls-train": "train the classifier on masked crops",
     "ensemble": "join cross-validated classifiers, and score what that brings",
     "cls-eval": "score a classifier",
+    "mask-modes": "train and compare the classifier under each masking mode",
     "evaluate": "score the whole cascade, end to end and by stage",
     "predict": "mask and probability for files, folders or tables of images",
     "score": "score anybody's masks or probabilities by the public protocols",

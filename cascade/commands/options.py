@@ -74,19 +74,24 @@ def add_cutoff(parser: CommandParser) -> None:
 
 def add_start(parser: CommandParser) -> None:
     """Add the start of a single training: its division and an earlier training to go on from."""
-    parser.add_argument(
-        "--splits",
-        type=str,
-        default=None,
-        help="file of the train and validation division, made if absent; by default splits.json in "
-        "the data folder; both stages must use the same one",
-    )
+    add_splits(parser)
     parser.add_argument(
         "--initial_model",
         type=str,
         default=None,
         help="trained model of the same architecture to go on from, for instance with larger "
         "images; its weights replace those of --encoder_weights",
+    )
+
+
+def add_splits(parser: CommandParser) -> None:
+    """Add ``--splits``."""
+    parser.add_argument(
+        "--splits",
+        type=str,
+        default=None,
+        help="file of the train and validation division, made if absent; by default splits.json in "
+        "the data folder; both stages must use the same one",
     )
 
 
@@ -132,6 +137,18 @@ def add_mask_policy(parser: CommandParser) -> None:
         "frame without background (hard edge, or feathered beyond a dilated mask), or the "
         "background only",
     )
+    add_crop_shape(parser)
+    parser.add_argument(
+        "--on_empty",
+        type=Literal["whole", "abstain", "raise"],
+        default=default.on_empty,
+        help="without a lesion: classify the whole image, give no label, or stop",
+    )
+
+
+def add_crop_shape(parser: CommandParser) -> None:
+    """Add how wide a crop's margin and soft edge are."""
+    default = MaskPolicy()
     parser.add_argument(
         "--margin",
         type=float,
@@ -146,12 +163,6 @@ def add_mask_policy(parser: CommandParser) -> None:
     )
     parser.add_argument(
         "--feather", type=float, default=default.feather, help="width of the soft edge, same unit"
-    )
-    parser.add_argument(
-        "--on_empty",
-        type=Literal["whole", "abstain", "raise"],
-        default=default.on_empty,
-        help="without a lesion: classify the whole image, give no label, or stop",
     )
 
 

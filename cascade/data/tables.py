@@ -24,6 +24,7 @@ from cascade.data.grouping import group_names, grouping_warnings
 from cascade.data.locate import FileFinder, match_stem, unsafe_name
 from cascade.data.spreadsheet import Sheet, listed, read_csv, read_sheet
 from cascade.errors import DataError
+from cascade.files import file_digest
 
 __all__ = ["Record", "Table", "match_stem", "read_csv", "read_table"]
 
@@ -108,6 +109,14 @@ class Table(Sequence[Record]):
         """SHA-256 over the sorted names, labels and groups, as hexadecimal text."""
         rows = sorted((record.name, record.label or "", record.group) for record in self.records)
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    @cached_property
+    def mask_digest(self) -> str:
+        """SHA-256 over the names and the files of all masks, as hexadecimal text."""
+        masks = sorted(
+            (record.name, file_digest(record.mask_path)) for record in self if record.mask_path
+        )
+        return hashlib.sha256(json.dumps(masks).encode()).hexdigest()
 
     def subset(self, names: Iterable[str]) -> Table:
         """The records with these names, in the table's order.
