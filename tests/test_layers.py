@@ -13,7 +13,7 @@ PACKAGE = REPOSITORY / "cascade"
 
 ROOMS = (
     "errors", "version", "config", "progress", "files", "imaging", "mask_policy", "masking",
-    "metrics",
+    "skin_tone", "metrics",
     "augmented_views", "data", "models", "pipeline", "training", "evaluation", "explain",
     "export", "serving", "commands",
 )  # fmt: skip
@@ -22,7 +22,8 @@ ROOMS = (
 FORBIDDEN = {
     "mask_policy": {"files", "imaging"},
     "masking": {"files"},
-    "metrics": {"files", "imaging", "masking"},
+    "skin_tone": {"files", "masking"},
+    "metrics": {"files", "imaging", "masking", "skin_tone"},
     "data": {"metrics"},
     "models": {"data", "metrics"},
     "pipeline": {"data", "metrics"},
