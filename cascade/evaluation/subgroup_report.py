@@ -175,11 +175,16 @@ def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; bars, line ends and angle brackets in cells cannot break it."""
-    lines = [list(headers), ["---"] * len(headers), *([_escaped(c) for c in row] for row in rows)]
+    lines = [
+        list(headers),
+        ["---"] * len(headers),
+        *([markdown_text(c) for c in row] for row in rows),
+    ]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _escaped(text: str) -> str:
+def markdown_text(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
     flat = " ".join(text.split())
     for character, replacement in (
         ("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\\", "\\\\"), ("|", "\\|"), ("[", "\\["),

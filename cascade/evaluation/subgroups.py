@@ -108,6 +108,15 @@ def wilson_interval(successes: float, count: float) -> list[float]:
     return [max(0.0, middle - half), min(1.0, middle + half)]
 
 
+def share_with_interval(right: np.ndarray, groups: Sequence[str]) -> tuple[float, list[float]]:
+    """Share of true values in ``(N,)`` bool, N above 0, and Wilson's interval of it.
+
+    Ten photographs of one lesion are one case for the interval, so its count is that of groups.
+    """
+    share, count = float(right.mean()), len(set(groups))
+    return share, wilson_interval(share * count, count)
+
+
 def _group(case: Case, column: str) -> str:
     if column == SKIN_TONE:
         return NOT_MEASURABLE if case.skin_angle is None else skin_tone(case.skin_angle)
@@ -192,15 +201,11 @@ def _classification(
 def _share(
     cases: Sequence[Case], chosen: np.ndarray, right: np.ndarray, name: str
 ) -> tuple[float | None, list[float] | None, str]:
-    """Share of right calls among the chosen cases.
-
-    Ten photographs of one lesion are one case for the interval, so its count is that of groups.
-    """
+    """Share of right calls among the chosen cases."""
     if not chosen.any():
         return None, None, f"none of the {len(cases)} images is {name}"
-    share = float(right[chosen].mean())
-    groups = {case.record.group for case, own in zip(cases, chosen, strict=True) if own}
-    return share, wilson_interval(share * len(groups), len(groups)), ""
+    groups = [case.record.group for case, own in zip(cases, chosen, strict=True) if own]
+    return (*share_with_interval(right[chosen], groups), "")
 
 
 def _mean_iou(
