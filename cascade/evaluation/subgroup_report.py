@@ -24,7 +24,8 @@ SUBGROUP_NOTE = (
     f"{FEWEST_OF_A_CLASS} of a class. Sensitivity and specificity are those at the cutoff, with "
     "Wilson intervals; the other intervals are bootstraps over patients or lesions. Where the mean "
     "probability is above the prevalence, the group's risk is overstated. Groups differ in more "
-    "than their name, for instance in diagnoses: a difference is no cause."
+    "than their name, for instance in diagnoses: a difference is no cause. The tone of skin is not "
+    "measurable where little of it is seen or the picture is bluish."
 )
 
 _COUNTS = ("n", "n_groups", "labelled", "positives", "abstained", "n_masks")
@@ -108,15 +109,11 @@ def plot_subgroups(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     axes.set_yticks(range(len(lines)), [text for text, _ in lines])
     axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.set_xlim(min(0.45, *(_interval(row)[0] - 0.02 for row in drawn)), 1.02)
-    plots._tidy(axes, "ROC AUC by subgroup, 95 % intervals", "ROC AUC", "")
+    across = f"ROC AUC (hollow: {FEW}; dotted: chance)"
+    plots._tidy(axes, "ROC AUC by subgroup, 95 % intervals", across, "")
     axes.grid(visible=False, axis="y")
     for label, (_, row) in zip(axes.get_yticklabels(), lines, strict=True):
         label.set_fontweight("bold" if row is None else "normal")
-    legend = f"hollow: {FEW}; dotted: chance"
-    axes.annotate(
-        legend, (1, 1), xycoords="axes fraction", ha="right", va="bottom", fontsize=8,
-        color=plots.GREY,
-    )  # fmt: skip
     return plots._save(figure, path)
 
 
