@@ -86,6 +86,10 @@ class MaskPolicy:
         """Whether the classifier's input depends on the mask at all."""
         return self.frame == "crop" or self.background != "keep"
 
+    def without_mask(self) -> MaskPolicy:
+        """The policy that shows the whole image and is alike in all else."""
+        return replace(self, frame="full", background="keep")
+
     def to_dict(self) -> dict[str, Any]:
         """The policy as plain JSON values."""
         return {**asdict(self), "fill": list(self.fill)}

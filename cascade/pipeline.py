@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,85 +25,23 @@ from cascade.imaging import (
     plausibility_warnings,
     read_image,
 )
-from cascade.imaging.orientation import to_stored_box, to_stored_mask
 from cascade.imaging.resize import resize_pixels
 from cascade.masking import (
     NO_LESION,
-    Box,
     Lesion,
     MaskedCrop,
     MaskPolicy,
     apply_mask,
     find_lesion,
 )
-from cascade.measurements import Measurements, check_scale, measure
+from cascade.measurements import check_scale, measure
 from cascade.models.artifact import default_model, merge_artifacts, read_artifact, write_artifact
 from cascade.models.protocol import ClassifierStage, SegmenterStage
+from cascade.models.safeguards import read_safeguards, with_safeguards
+from cascade.prediction import Failure, Prediction
+from cascade.reliability import MaskQuality, Safeguards, cutoff_of, mask_quality
 
 Runtime = Literal["torch"]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the cascade says about one image.
-
-    Boxes and masks are in displayed orientation, that is, after the EXIF rotation.
-
-    Attributes:
-        name: file name, or ``image`` for an array.
-        label: ``benign`` or ``malignant``; ``None`` where the policy abstains.
-        probabilities: class name to probability; they sum to 1. Empty where the policy abstains.
-        mask: ``(H, W)`` bool, the lesion in original pixels.
-        mask_probability: ``(S, S)`` float32 probability of lesion, at the segmenter's size.
-        box: the lesion's bounding box ``(top, left, bottom, right)``, or ``None`` without one.
-        crop: ``(s, s, 3)`` uint8 RGB, exactly what the classifier saw.
-        crop_box: the square of the image that ``crop`` shows; it may reach over the border.
-        orientation: EXIF orientation of the file, 1 to 8.
-        warnings: what a user should know about this prediction.
-        measurements: the lesion's size, shape and colour, or ``None`` without a lesion.
-    """
-
-    name: str
-    label: str | None
-    probabilities: Mapping[str, float]
-    mask: np.ndarray
-    mask_probability: np.ndarray
-    box: Box | None
-    crop: np.ndarray
-    crop_box: Box
-    orientation: int = 1
-    warnings: tuple[str, ...] = ()
-    measurements: Measurements | None = None
-
-    @property
-    def area_fraction(self) -> float:
-        """Share of the image that the lesion covers, in [0, 1]."""
-        return float(np.count_nonzero(self.mask) / self.mask.size)
-
-    @property
-    def stored_mask(self) -> np.ndarray:
-        """The mask in the file's stored pixel order, before the EXIF rotation."""
-        return to_stored_mask(self.mask, self.orientation)
-
-    @property
-    def stored_box(self) -> Box | None:
-        """The box in the file's stored pixel order, before the EXIF rotation."""
-        if self.box is None:
-            return None
-        return to_stored_box(self.box, self.orientation, self.mask.shape)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An input that could not be predicted.
-
-    Attributes:
-        name: file name, or ``image`` for an array.
-        error: what was wrong with it.
-    """
-
-    name: str
-    error: CascadeError
 
 
 class Cascade:
@@ -121,6 +59,9 @@ class Cascade:
         *,
         policy: MaskPolicy | None = None,
         cutoff: float | None = None,
+        operating_point: float | None = None,
+        coverage: float = 0.9,
+        safeguards: Safeguards | None = None,
         limits: ImageLimits | None = None,
     ) -> None:
         """Chain two stages.
@@ -131,10 +72,16 @@ class Cascade:
             policy: checked against the classifier's own; give it to be sure, not to change it.
             cutoff: probability of malignant from which the label is malignant; by default the one
                 stored with the classifier.
+            operating_point: sensitivity of a cutoff stored with the classifier, such as 0.9;
+                instead of ``cutoff``.
+            coverage: share of the images of each class whose ``prediction_set`` is to hold the
+                true class.
+            safeguards: when not to trust the answer; by default nothing is doubted.
             limits: what images are accepted.
 
         Raises:
-            ConfigError: the policy is not the one that the classifier was trained with.
+            ConfigError: the policy is not the one that the classifier was trained with, or the
+                classifier has no such operating point.
         """
         if policy is not None and policy != classifier.policy:
             raise ConfigError(
@@ -144,9 +91,17 @@ class Cascade:
         self.segmenter = segmenter
         self.classifier = classifier
         self.policy = classifier.policy
+        if operating_point is not None:
+            if cutoff is not None:
+                raise ConfigError("give a cutoff or an operating point, not both")
+            cutoff = cutoff_of(getattr(classifier, "operating_points", {}), operating_point)
         self.cutoff = classifier.cutoff if cutoff is None else cutoff
         if not 0 <= self.cutoff <= 1:
             raise ConfigError(f"cutoff is {self.cutoff}; a probability lies within [0, 1]")
+        if not 0 < coverage <= 1:
+            raise ConfigError(f"coverage is {coverage}; it must be above 0 and at most 1")
+        self.coverage = coverage
+        self.safeguards = safeguards or Safeguards()
         self.limits = limits or ImageLimits()
 
     @classmethod
@@ -157,6 +112,8 @@ class Cascade:
         device: str = "auto",
         runtime: Runtime = "torch",
         cutoff: float | None = None,
+        operating_point: float | None = None,
+        coverage: float = 0.9,
         limits: ImageLimits | None = None,
     ) -> Cascade:
         """Read a cascade from its file.
@@ -166,8 +123,10 @@ class Cascade:
                 the library.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             runtime: what computes the networks.
-            cutoff: see :class:`Cascade`.
-            limits: see :class:`Cascade`.
+            cutoff: see :class:`Cascade`, as for the rest.
+            operating_point: sensitivity of a stored cutoff, instead of ``cutoff``.
+            coverage: of the prediction sets.
+            limits: what images are accepted.
 
         Raises:
             ModelFileError: the file is missing, damaged, or lacks a stage.
@@ -181,7 +140,15 @@ class Cascade:
         artifact = read_artifact(path, needs=("segmenter", "classifier"))
         segmenter = Segmenter.from_artifact(artifact, device=device, source=str(path))
         classifier = load_classifier(artifact, device=device, source=str(path))
-        return cls(segmenter, classifier, cutoff=cutoff, limits=limits)
+        return cls(
+            segmenter,
+            classifier,
+            cutoff=cutoff,
+            operating_point=operating_point,
+            coverage=coverage,
+            safeguards=read_safeguards(artifact, source=str(path)),
+            limits=limits,
+        )
 
     def save(self, path: str | os.PathLike[str], *, half: bool = False) -> None:
         """Write both stages into one file.
@@ -198,7 +165,7 @@ class Cascade:
         if not (isinstance(self.segmenter, Network) and isinstance(self.classifier, Network)):
             raise ConfigError("only a cascade of torch networks can be saved as safetensors")
         parts = (self.segmenter.to_artifact(half=half), self.classifier.to_artifact(half=half))
-        write_artifact(path, merge_artifacts(*parts))
+        write_artifact(path, with_safeguards(merge_artifacts(*parts), self.safeguards))
 
     def __call__(
         self,
@@ -269,27 +236,43 @@ class Cascade:
         scale: float | None,
     ) -> Iterator[Prediction | Failure]:
         loaded = [item for item in read if isinstance(item, LoadedImage)]
-        maps = segment(self.segmenter, [item.pixels for item in loaded], tta=tta)
+        views, strange = self._segment([item.pixels for item in loaded], tta)
         joined = [
-            self._join(image, probability) for image, probability in zip(loaded, maps, strict=True)
+            self._join(image, views[:, place], float(strange[place]))
+            for place, image in enumerate(loaded)
         ]
-        crops = [item for item in joined if not isinstance(item, CascadeError)]
-        judged = iter(classify(self.classifier, [crop for _, crop in crops], tta=tta))
-        results = iter(zip(loaded, maps, joined, strict=True))
+        cut = [item for item in joined if isinstance(item, _Joined)]
+        judged = iter(classify(self.classifier, [item.crop for item in cut], tta=tta))
+        results = iter(zip(loaded, joined, strict=True))
         for item in read:
             if isinstance(item, Failure):
                 yield item
                 continue
-            image, probability, cut = next(results)
-            if isinstance(cut, CascadeError):
-                yield Failure(image.name, cut)
+            image, found = next(results)
+            if isinstance(found, CascadeError):
+                yield Failure(image.name, found)
                 continue
             probabilities = next(judged)
             if np.isfinite(probabilities).all():
-                yield self._prediction(image, probability, *cut, probabilities, scale)
+                yield self._prediction(image, found, probabilities, scale)
             else:
                 message = f"{image.name}: the classifier gave {probabilities}, no probabilities"
                 yield Failure(image.name, ModelFileError(message))
+
+    def _segment(
+        self, images: Sequence[np.ndarray], tta: TestTimeAugmentation
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Maps ``(V, N, S, S)`` of all views, and how unfamiliar each image is, NaN if unknown."""
+        familiarity = self.safeguards.familiarity
+        if familiarity is None:
+            return segment_views(self.segmenter, images, tta=tta), np.full(len(images), np.nan)
+        if not images:
+            return segment_views(self.segmenter, images, tta=tta), np.zeros(0)
+        batch = np.stack([resize_pixels(image, self.segmenter.size) for image in images])
+        first, *others = VIEWS[tta]  # the first is the image as it is
+        maps, features = self.segmenter.predict_with_features(batch)
+        seen = [maps, *(undo(self.segmenter.predict(view(batch, how)), how) for how in others)]
+        return np.stack(seen), familiarity.distance(features) / familiarity.threshold
 
     def _read(self, source: ImageSource | LoadedImage, *, bgr: bool) -> LoadedImage | Failure:
         if isinstance(source, LoadedImage):
@@ -300,49 +283,57 @@ class Cascade:
             return Failure(source_name(source), error)
 
     def _join(
-        self, image: LoadedImage, probability: np.ndarray
-    ) -> tuple[Lesion, MaskedCrop] | CascadeError:
+        self, image: LoadedImage, views: np.ndarray, unfamiliarity: float
+    ) -> _Joined | CascadeError:
+        """Find the lesion in the mean of the views ``(V, S, S)`` and cut the crop."""
+        probability = average(list(views))
         try:
             lesion = find_lesion(probability, self.policy, shape=image.shape)
-            return lesion, apply_mask(image.pixels, lesion, self.policy, size=self.classifier.size)
+            several = views if len(views) > 1 else None
+            quality = mask_quality(probability, lesion, policy=self.policy, views=several)
+            gate = self.safeguards.gate
+            doubts = ()
+            if gate is not None and lesion.found and self.policy.uses_mask:
+                doubts = gate.reasons(quality)
+            policy = self.policy.without_mask() if doubts else self.policy
+            crop = apply_mask(image.pixels, lesion, policy, size=self.classifier.size)
         except CascadeError as error:
             return error
+        return _Joined(probability, lesion, crop, quality, doubts, unfamiliarity)
 
     def _prediction(
-        self,
-        image: LoadedImage,
-        probability: np.ndarray,
-        lesion: Lesion,
-        crop: MaskedCrop,
-        judged: np.ndarray,
-        scale: float | None,
+        self, image: LoadedImage, joined: _Joined, judged: np.ndarray, scale: float | None
     ) -> Prediction:
-        doubts = plausibility_warnings(image.pixels)
-        warnings = [*image.warnings, *doubts, *lesion.warnings]
-        abstains = not lesion.found and self.policy.uses_mask and self.policy.on_empty == "abstain"
-        if not lesion.found and self.policy.uses_mask:
-            outcome = "no label is given" if abstains else "the whole image was classified"
-            warnings = [item for item in warnings if not item.startswith(NO_LESION)]
-            warnings.append(f"{NO_LESION}: {outcome}")
+        lesion = joined.lesion
+        missing = not lesion.found and self.policy.uses_mask
+        abstains = missing and self.policy.on_empty == "abstain"
         probabilities = {} if abstains else dict(zip(CLASSES, judged.tolist(), strict=True))
-        label = None
+        label, possible = None, ()
         if probabilities:
-            label = CLASSES[int(probabilities[CLASSES[1]] >= self.cutoff)]
+            chance = probabilities[CLASSES[1]]
+            label = CLASSES[int(chance >= self.cutoff)]
+            if self.safeguards.conformal is not None:
+                possible = self.safeguards.conformal.prediction_set(chance, self.coverage)[0]
         sizes = None
         if lesion.found:  # now, because a prediction does not keep the image
             sizes = measure(image.pixels, lesion.mask, pixels_per_millimetre=scale)
+        known = not np.isnan(joined.unfamiliarity)
         return Prediction(
             name=image.name,
             label=label,
             probabilities=probabilities,
             mask=lesion.mask,
-            mask_probability=probability,
+            mask_probability=joined.probability,
             box=lesion.box,
-            crop=crop.pixels,
-            crop_box=crop.box,
+            crop=joined.crop.pixels,
+            crop_box=joined.crop.box,
             orientation=image.orientation,
-            warnings=tuple(warnings),
+            warnings=_warnings(image, joined, missing=missing, abstains=abstains),
             measurements=sizes,
+            mask_quality=joined.quality,
+            mask_doubts=joined.doubts,
+            prediction_set=possible,
+            unfamiliarity=joined.unfamiliarity if known else None,
         )
 
     @property
@@ -356,18 +347,59 @@ class Cascade:
         return {
             "segmenter": self.segmenter.describe(),
             "classifier": self.classifier.describe(),
+            "safeguards": self.safeguards.describe(),
             "cutoff": self.cutoff,
+            "coverage": self.coverage,
         }
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """One image between the stages."""
+
+    probability: np.ndarray
+    lesion: Lesion
+    crop: MaskedCrop
+    quality: MaskQuality
+    doubts: tuple[str, ...]
+    unfamiliarity: float
+
+
+def _warnings(
+    image: LoadedImage, joined: _Joined, *, missing: bool, abstains: bool
+) -> tuple[str, ...]:
+    found = [*image.warnings, *plausibility_warnings(image.pixels), *joined.lesion.warnings]
+    if missing:
+        outcome = "no label is given" if abstains else "the whole image was classified"
+        found = [item for item in found if not item.startswith(NO_LESION)]
+        found.append(f"{NO_LESION}: {outcome}")
+    if joined.doubts:
+        found.append(
+            f"the mask is doubtful, so the whole image was classified: {'; '.join(joined.doubts)}"
+        )
+    if joined.unfamiliarity > 1:
+        found.append(
+            "this does not look like a dermoscopic photograph of a lesion "
+            f"({joined.unfamiliarity:.1f} times the limit): do not rely on the answer"
+        )
+    return tuple(found)
+
+
+def segment_views(
+    segmenter: SegmenterStage, images: Sequence[np.ndarray], *, tta: TestTimeAugmentation = "none"
+) -> np.ndarray:
+    """Probability maps ``(V, N, S, S)`` float32 of each view, all as the image stands."""
+    if not images:
+        return np.zeros((len(VIEWS[tta]), 0, segmenter.size, segmenter.size), np.float32)
+    batch = np.stack([resize_pixels(image, segmenter.size) for image in images])
+    return np.stack([undo(segmenter.predict(view(batch, how)), how) for how in VIEWS[tta]])
 
 
 def segment(
     segmenter: SegmenterStage, images: Sequence[np.ndarray], *, tta: TestTimeAugmentation = "none"
 ) -> np.ndarray:
     """Probability maps ``(N, S, S)`` float32 of ``(H, W, 3)`` uint8 RGB images of any size."""
-    if not images:
-        return np.zeros((0, segmenter.size, segmenter.size), np.float32)
-    batch = np.stack([resize_pixels(image, segmenter.size) for image in images])
-    return average([undo(segmenter.predict(view(batch, how)), how) for how in VIEWS[tta]])
+    return average(list(segment_views(segmenter, images, tta=tta)))
 
 
 def classify(

@@ -13,8 +13,8 @@ PACKAGE = REPOSITORY / "cascade"
 
 ROOMS = (
     "errors", "version", "config", "progress", "files", "imaging", "mask_policy", "masking",
-    "measurements", "metrics", "reliability",
-    "augmented_views", "data", "models", "pipeline", "training", "evaluation", "explain",
+    "measurements", "skin_tone", "metrics", "reliability",
+    "augmented_views", "data", "models", "prediction", "pipeline", "training", "evaluation", "explain",
     "export", "serving", "commands",
 )  # fmt: skip
 """From the ground up: each may know those before it, unless FORBIDDEN says otherwise."""
@@ -22,10 +22,16 @@ ROOMS = (
 FORBIDDEN = {
     "mask_policy": {"files", "imaging"},
     "masking": {"files"},
+<<<<<<< HEAD
     "measurements": {"files"},
     "metrics": {"files", "imaging", "masking", "measurements"},
     "reliability": {"files", "imaging", "measurements"},
     "data": {"metrics", "reliability"},
+=======
+    "skin_tone": {"files", "masking"},
+    "metrics": {"files", "imaging", "masking", "skin_tone"},
+    "data": {"metrics"},
+>>>>>>> card
     "models": {"data", "metrics"},
     "pipeline": {"data", "metrics"},
     "evaluation": {"training"},

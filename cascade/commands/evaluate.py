@@ -35,6 +35,11 @@ def build_parser() -> CommandParser:
     )
     add_evaluation(parser, output="results/cascade")
     add_cutoff(parser)
+    add_switch(
+        parser,
+        "--subgroups",
+        "score by source, diagnosis, age, sex, site, kind of image and apparent skin tone, too",
+    )
     add_switch(parser, "--save_masks", "write each predicted mask to masks/STEM.png")
     add_switch(parser, "--save_overlays", "write each image with both outlines to overlays/")
     return parser
@@ -85,6 +90,11 @@ def _main(argv: Sequence[str] | None) -> int:
         num_workers=arguments.num_workers,
         seed=arguments.seed,
     )
+
+    if arguments.subgroups:
+        from cascade.evaluation.subgroups import with_subgroups
+
+        evaluation = with_subgroups(evaluation, seed=arguments.seed)
 
     def sketch(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         prediction = cascade([image], tta=arguments.tta)[0]

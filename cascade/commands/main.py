@@ -24,6 +24,7 @@ COMMANDS = {
     "evaluate": "score the whole cascade, end to end and by stage",
     "predict": "mask and probability for files, folders or tables of images",
     "score": "score anybody's masks or probabilities by the public protocols",
+    "card": "write a model card from a model's file and its evaluations",
     "doctor": "say which versions and devices there are, and what is wrong",
 }
 

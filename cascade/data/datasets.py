@@ -148,7 +148,7 @@ class ClassificationDataset(_Samples):
         generator = np.random.default_rng(seed)
         policy = self.policy
         if self.whole_image_share and generator.random() < self.whole_image_share:
-            policy = replace(policy, frame="full", background="keep")
+            policy = policy.without_mask()
         crop = self._cut(index, policy, generator if self._jittered else None)
         pixels, _ = self._augment(crop.pixels, seed=seed)
         return np.ascontiguousarray(pixels), int(self.labels[index])

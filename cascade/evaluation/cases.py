@@ -27,6 +27,8 @@ class Case:
         counts: pixels of the predicted against the true mask, or ``None`` without a true mask.
         area_fraction: predicted lesion's share of the image, or ``None`` without a mask.
         warnings: from the prediction.
+        skin_angle: apparent tone of the skin around the lesion in degrees, see
+            :mod:`cascade.skin_tone`; ``None`` where it was not or cannot be estimated.
     """
 
     record: Record
@@ -35,6 +37,7 @@ class Case:
     counts: PixelCounts | None = None
     area_fraction: float | None = None
     warnings: tuple[str, ...] = ()
+    skin_angle: float | None = None
 
     def row(self) -> dict[str, Any]:
         """The case as a row of ``predictions.csv``."""

@@ -14,6 +14,15 @@ from cascade.evaluation.overlays import contact_sheet, overlay
 from cascade.evaluation.plots import plot_classification, plot_iou_histogram
 from cascade.evaluation.score_table import CLASSIFICATION_ROWS, SEGMENTATION_ROWS
 from cascade.evaluation.stages import Evaluation
+from cascade.evaluation.subgroup_report import (
+    SUBGROUP_HEADERS,
+    SUBGROUP_NOTE,
+    by_column,
+    column_title,
+    has_areas,
+    subgroup_cells,
+    write_subgroups,
+)
 from cascade.files import write_csv, write_json
 from cascade.imaging import read_image, read_mask, write_image
 from cascade.metrics.segmentation import iou
@@ -75,6 +84,8 @@ def write_evaluation(
 ) -> None:
     """Write ``metrics.json``, ``predictions.csv``, plots, worst cases and ``report.html``.
 
+    Where the metrics hold ``subgroups``, ``subgroups.csv``, ``.md`` and ``.png`` are written, too.
+
     Args:
         folder: where the files go.
         evaluation: the run.
@@ -89,6 +100,7 @@ def write_evaluation(
         *_examples_section(folder, evaluation.cases, sketch),
         *_segmentation_section(folder, evaluation, sketch),
         *_classification_section(folder, evaluation, sketch),
+        *_subgroups_section(folder, evaluation),
         *_warnings_section(evaluation.cases),
     ]
     write_report(folder / "report.html", title=title, summary=about, sections=sections)
@@ -200,6 +212,22 @@ def _classification_section(
             ],
         )
     ]
+
+
+def _subgroups_section(folder: Path, evaluation: Evaluation) -> list[ReportSection]:
+    rows = evaluation.metrics.get("subgroups")
+    if not rows:
+        return []
+    write_subgroups(folder, rows)
+    figure = ReportFigure(
+        folder / "subgroups.png", "ROC AUC by subgroup", "ROC AUC and interval of each subgroup"
+    )
+    tables = [
+        ReportTable(SUBGROUP_HEADERS, [subgroup_cells(row) for row in part], column_title(column))
+        for column, part in by_column(rows).items()
+    ]
+    figures = [figure] if has_areas(rows) else []
+    return [ReportSection("Subgroups", SUBGROUP_NOTE, tables=tables, figures=figures)]
 
 
 def _warnings_section(cases: Sequence[Case]) -> list[ReportSection]:

@@ -31,6 +31,7 @@ from cascade.metrics.intervals import paired_difference
 from cascade.metrics.segmentation import PixelCounts, count_pixels
 from cascade.pipeline import Cascade, Failure, classify, segment
 from cascade.progress import progress
+from cascade.skin_tone import individual_typology_angle
 
 if TYPE_CHECKING:
     from cascade.data.tables import Record, Table
@@ -233,7 +234,7 @@ def _predicted_cases(
     images = [image for _, image in loaded]
     results = cascade.predict_iter(images, tta=tta, batch_size=batch_size)
     cases = []
-    for (record, _), result in zip(loaded, results, strict=True):
+    for (record, image), result in zip(loaded, results, strict=True):
         if isinstance(result, Failure):
             raise DataError(f"{record.name}: cannot be evaluated: {result.error}") from result.error
         cases.append(
@@ -244,6 +245,7 @@ def _predicted_cases(
                 counts=_counts(record, result.mask),
                 area_fraction=result.area_fraction,
                 warnings=result.warnings,
+                skin_angle=individual_typology_angle(image.pixels, result.mask),
             )
         )
     return cases
@@ -255,7 +257,7 @@ def _with_other_mask(
     """Probabilities with the true mask, or with none; ``None`` where there is no true mask."""
     policy = cascade.policy
     if name == WHOLE_IMAGE:
-        policy = replace(policy, frame="full", background="keep")
+        policy = policy.without_mask()
     usable = [pair for pair in loaded if name == WHOLE_IMAGE or pair[0].mask_path is not None]
     crops = [
         apply_mask(

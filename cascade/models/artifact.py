@@ -24,7 +24,7 @@ from cascade.files import atomic_path
 from cascade.version import __version__
 
 FORMAT = 1
-STAGES = ("segmenter", "classifier")
+PARTS = ("segmenter", "classifier", "safeguards")
 INTENDED_USE = (
     "Research and teaching on photographs of single skin lesions. Not a medical device; not for "
     "diagnosis, triage or any decision about a person."
@@ -196,7 +196,7 @@ def _document(path: str | os.PathLike[str], metadata: Mapping[str, str] | None) 
             f"{path}: has format {document.get('format')}, this version reads format {FORMAT}"
         )
     missing = {"stages", "provenance", "metrics", "tensors_sha256"} - set(document)
-    unknown = set(document.get("stages", {})) - set(STAGES)
+    unknown = set(document.get("stages", {})) - set(PARTS)
     if missing or unknown:
         raise ModelFileError(f"{path}: incomplete description: {sorted(missing | unknown)}")
     return document

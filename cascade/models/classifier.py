@@ -30,6 +30,7 @@ class CalibratedNetwork(Network):
     Attributes:
         policy: how the crops that it is trained on are cut; the cascade cuts the same way.
         temperature: divides the logits before the softmax (Guo et al. 2017); 1 changes nothing.
+        bias: added to the log odds of ``malignant`` (Platt 1999); 0 changes nothing.
         cutoff: probability of ``malignant`` from which the label is ``malignant``.
         operating_points: target sensitivity, as text such as ``"0.90"``, to its cutoff.
     """
@@ -40,17 +41,23 @@ class CalibratedNetwork(Network):
         super().__init__()
         self.policy = policy
         self.temperature = 1.0
+        self.bias = 0.0
         self.cutoff = 0.5
         self.operating_points: dict[str, float] = {}
 
     @property
     def is_calibrated(self) -> bool:
         """Whether :meth:`calibrated` changes the logits."""
-        return self.temperature != 1.0
+        return (self.temperature, self.bias) != (1.0, 0.0)
 
     def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
-        """``(N, 2)`` logits as the softmax takes them; the only place that knows how."""
-        return logits.float() / self.temperature
+        """``(N, 2)`` logits as the softmax takes them; the only place that knows how.
+
+        The softmax of the result is ``sigmoid(d / temperature + bias)`` for ``malignant``, with d
+        the difference of the logits.
+        """
+        bias = torch.tensor([0.0, self.bias], device=logits.device)
+        return logits.float() / self.temperature + bias
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
         """``(N, S, S, 3)`` uint8 RGB to ``(N, 2)`` float32 probabilities that sum to 1."""
@@ -63,12 +70,14 @@ class CalibratedNetwork(Network):
             "classes": list(CLASSES),
             "policy": self.policy.to_dict(),
             "temperature": self.temperature,
+            "bias": self.bias,
             "cutoff": self.cutoff,
             "operating_points": self.operating_points,
         }
 
     def _restore_use(self, description: Mapping[str, Any]) -> None:
         self.temperature = float(description["temperature"])
+        self.bias = float(description.get("bias", 0.0))
         self.cutoff = float(description["cutoff"])
         self.operating_points = dict(description["operating_points"])
 

@@ -19,6 +19,12 @@ class SegmenterStage(Protocol):
     def predict(self, images: np.ndarray) -> np.ndarray:
         """``(N, S, S, 3)`` uint8 RGB to ``(N, S, S)`` float32 probabilities of lesion."""
 
+    def predict_with_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same, and ``(N, D)`` float32 features that tell familiar images from others.
+
+        Only called where a cascade was given a :class:`cascade.reliability.Familiarity`.
+        """
+
     def describe(self) -> dict[str, Any]:
         """The stage's settings as plain JSON values."""
 

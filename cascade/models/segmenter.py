@@ -27,6 +27,7 @@ from cascade.models.pretrained import (
     load_backbone,
     read_weights,
 )
+from cascade.reliability import pooled_features
 
 ENCODER_ALIASES = {
     "mobilenet": "mobilenet_v2",
@@ -96,6 +97,22 @@ class Segmenter(Network):
         """``(N, S, S, 3)`` uint8 RGB to ``(N, S, S)`` float32 probabilities in [0, 1]."""
         with inference_mode(self):
             return self(self.to_device(images)).float().sigmoid().cpu().numpy()
+
+    def predict_with_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities as :meth:`predict` gives them, and features of the same pass.
+
+        Args:
+            images: ``(N, S, S, 3)`` uint8 RGB.
+
+        Returns:
+            ``(N, S, S)`` float32 in [0, 1], and ``(N, D)`` float32: means and spreads of the
+            channels of the encoder's last stage but one.
+        """
+        with inference_mode(self):
+            stages = self.network.encoder(self.normalization(self.to_device(images)))
+            logits = self.network.segmentation_head(self.network.decoder(stages))[:, 0]
+            features = pooled_features(stages[-2].float().cpu().numpy())
+            return logits.float().sigmoid().cpu().numpy(), features
 
 
 def encoder_name(name: str) -> str:

@@ -11,6 +11,7 @@ from cascade.reliability.conformal import ConformalScores, describe_sets
 from cascade.reliability.familiarity import Familiarity, fit_familiarity, pooled_features
 from cascade.reliability.gate import GateLimits, fit_gate_limits
 from cascade.reliability.mask_quality import MaskQuality, mask_quality
+from cascade.reliability.safeguards import Safeguards, cutoff_of
 from cascade.reliability.temperature import (
     Calibration,
     calibrated_probabilities,
@@ -24,7 +25,9 @@ __all__ = [
     "Familiarity",
     "GateLimits",
     "MaskQuality",
+    "Safeguards",
     "calibrated_probabilities",
+    "cutoff_of",
     "describe_sets",
     "fit_familiarity",
     "fit_gate_limits",

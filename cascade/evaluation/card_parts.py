@@ -1,0 +1,202 @@
+"""What a model card says about one evaluation, taken from the files that the evaluation wrote."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cascade.config import CLASSES
+from cascade.data.spreadsheet import read_csv
+from cascade.errors import DataError
+from cascade.evaluation.report import METRIC_HEADERS, STAGE_HEADERS, metric_rows, stage_rows
+from cascade.evaluation.score_table import CLASSIFICATION_ROWS, SEGMENTATION_ROWS
+from cascade.evaluation.subgroup_report import (
+    SUBGROUP_HEADERS,
+    by_column,
+    column_title,
+    markdown_table,
+    markdown_text,
+    subgroup_cells,
+)
+from cascade.evaluation.subgroups import share_with_interval
+from cascade.files import read_json
+
+CALIBRATION = ("brier", "ece", "log_loss")
+PLOTS = {
+    "reliability": "Predicted probability against the share that is malignant",
+    "roc": "ROC curve with its 95 % band",
+    "iou_histogram": "Histogram of the lesion's IoU over images",
+    "subgroups": "ROC AUC and interval of each subgroup",
+}
+"""Figures that a card may show; none of them holds an image of a patient."""
+
+_KNOWN = {"segmentation", "classification", "stages", "subgroups", "about"}
+_MOST_WARNINGS = 10
+_LONGEST_LIST = 12
+
+
+@dataclass(frozen=True)
+class EvaluationFolder:
+    """An evaluation as it lies on disk.
+
+    Attributes:
+        path: the folder.
+        metrics: ``metrics.json``.
+        predictions: rows of ``predictions.csv``; empty where there is none.
+    """
+
+    path: Path
+    metrics: Mapping[str, Any]
+    predictions: Sequence[Mapping[str, str]]
+
+    @property
+    def title(self) -> str:
+        """The data that was evaluated on, else the folder's name."""
+        return str(self.metrics.get("about", {}).get("data") or self.path.resolve().name)
+
+
+def read_evaluation(folder: Path) -> EvaluationFolder:
+    """Read what ``cascade evaluate`` wrote.
+
+    Raises:
+        DataError: ``metrics.json`` is missing or is not a JSON object.
+    """
+    metrics = read_json(folder / "metrics.json")
+    if not isinstance(metrics, dict):
+        raise DataError(f"{folder / 'metrics.json'}: is not a JSON object; evaluate again")
+    table = folder / "predictions.csv"
+    rows = read_csv(table)[1] if table.is_file() else []
+    return EvaluationFolder(folder, metrics, rows)
+
+
+def evaluation_part(
+    folder: EvaluationFolder, title: str, points: Mapping[str, float], figures: Mapping[str, str]
+) -> dict[str, Any]:
+    """One evaluation for the card's template; what does not exist is empty.
+
+    Args:
+        folder: the evaluation.
+        title: its heading.
+        points: target sensitivity to cutoff, as stored with the classifier.
+        figures: name of a plot in :data:`PLOTS` to its address in the card.
+    """
+    metrics = folder.metrics
+    classification = metrics.get("classification") or {}
+    ranking = {k: v for k, v in CLASSIFICATION_ROWS.items() if k not in CALIBRATION}
+    calibration = {k: v for k, v in CLASSIFICATION_ROWS.items() if k in CALIBRATION}
+    stages = stage_rows(metrics.get("stages") or {})
+    return {
+        "title": markdown_text(title),
+        "about": fact_table(metrics.get("about") or {}),
+        "segmentation": metrics.get("segmentation") or {},
+        "segmentation_table": _scores(metrics.get("segmentation"), SEGMENTATION_ROWS),
+        "classification": classification,
+        "classification_table": _scores(classification, ranking),
+        "calibration_table": _scores(classification, calibration),
+        "stages_table": markdown_table(STAGE_HEADERS, stages) if stages else "",
+        "operating_table": operating_table(folder.predictions, points),
+        "subgroups": [
+            (column_title(column), _table(SUBGROUP_HEADERS, map(subgroup_cells, rows)))
+            for column, rows in by_column(metrics.get("subgroups") or []).items()
+        ],
+        "warnings_table": _warnings(folder.predictions),
+        "others": [
+            (markdown_text(key.replace("_", " ")), text)
+            for key, value in metrics.items()
+            if key not in _KNOWN and (text := other_table(value))
+        ],
+        "figures": {name: f"![{PLOTS[name]}]({address})" for name, address in figures.items()},
+    }
+
+
+def operating_table(predictions: Sequence[Mapping[str, str]], points: Mapping[str, float]) -> str:
+    """Sensitivity and specificity of the evaluation at the cutoffs chosen on validation data."""
+    rows = [row for row in predictions if row.get("probability") and row.get("class")]
+    if not rows or not points:
+        return ""
+    scores = np.array([float(row["probability"]) for row in rows])
+    malignant = np.array([row["class"] == CLASSES[1] for row in rows])
+    groups = np.array([row.get("group") or row["name"] for row in rows])
+    cells = []
+    for target, cutoff in sorted(points.items(), key=lambda item: float(item[0])):
+        called = scores >= cutoff
+        shares = [
+            share_text(right[chosen], groups[chosen].tolist())
+            for chosen, right in ((malignant, called), (~malignant, ~called))
+        ]
+        cells.append((str(target), f"{cutoff:.4f}", *shares))
+    headers = ("target on validation", "cutoff", "sensitivity here", "specificity here")
+    return markdown_table(headers, cells)
+
+
+def share_text(right: np.ndarray, groups: Sequence[str]) -> str:
+    """A share with its interval and counts, or that there is nothing to count."""
+    if not right.size:
+        return "no image of this class"
+    share, (low, high) = share_with_interval(right, groups)
+    return f"{share:.4f} ({low:.4f} – {high:.4f}); {int(right.sum())} of {right.size}"
+
+
+def fact_table(facts: Mapping[str, Any]) -> str:
+    """Names and values as a Markdown table; nested names are joined, empty values left out."""
+    return _table(("", "value"), flat_facts(facts).items())
+
+
+def flat_facts(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested facts as one mapping from name to text; empty values and long lists are left out."""
+    flat: dict[str, str] = {}
+    for key, value in facts.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, Mapping):
+            flat |= flat_facts(value, f"{name}, ")
+        elif (text := _fact(value)) and name != "splits digest":  # it stands beside the seed
+            flat[name] = Path(text).name if text.startswith("/") else text
+    return flat
+
+
+def other_table(value: Any) -> str:
+    """Numbers of a kind that this version does not know: a mapping, or a list of mappings."""
+    if isinstance(value, Mapping):
+        return fact_table(value)
+    if not isinstance(value, list) or not all(isinstance(row, Mapping) for row in value):
+        return ""
+    headers = list(dict.fromkeys(key for row in value for key in row if _fact(row[key])))
+    if not headers:
+        return ""
+    return markdown_table(headers, [[_fact(row.get(key)) for key in headers] for row in value])
+
+
+def _fact(value: Any) -> str:
+    if value is None or isinstance(value, Mapping):
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        simple = all(isinstance(item, (str, int, float)) for item in value)
+        return ", ".join(map(_fact, value)) if simple and len(value) <= _LONGEST_LIST else ""
+    return str(value)
+
+
+def _scores(metrics: Mapping[str, Any] | None, titles: Mapping[str, tuple[str, str]]) -> str:
+    known = {key: title for key, title in titles.items() if key in (metrics or {})}
+    return _table(METRIC_HEADERS, metric_rows({"intervals": {}, **(metrics or {})}, known))
+
+
+def _warnings(predictions: Sequence[Mapping[str, str]]) -> str:
+    counts = Counter(
+        warning for row in predictions for warning in row.get("warnings", "").split("; ") if warning
+    )
+    common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MOST_WARNINGS]
+    return _table(("warning", "images"), [(text, str(count)) for text, count in common])
+
+
+def _table(headers: Sequence[str], rows: Any) -> str:
+    rows = list(rows)
+    return markdown_table(headers, rows) if rows else ""

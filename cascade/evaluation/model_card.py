@@ -1,0 +1,240 @@
+"""A model card (Mitchell et al. 2019, "Model cards for model reporting") written from files.
+
+Every number comes from the model's file or from an evaluation's; the prose is in the template
+``model_card.md``. The same files give the same card, byte for byte.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from cascade.errors import ConfigError
+from cascade.evaluation.card_parts import (
+    PLOTS,
+    EvaluationFolder,
+    evaluation_part,
+    fact_table,
+    flat_facts,
+    read_evaluation,
+)
+from cascade.evaluation.subgroup_report import SUBGROUP_NOTE, markdown_table, markdown_text
+from cascade.files import atomic_path, file_digest, write_text
+from cascade.models.artifact import read_artifact, read_document
+
+DataSet = Literal["isic_task1", "ham10000", "synthetic"]
+DATA_SETS: dict[str, tuple[str, str, bool]] = {
+    "isic_task1": ("ISIC 2016, 2017 and 2018, task 1 (lesion boundaries)", "CC-0", True),
+    "ham10000": ("HAM10000 and ISIC 2018 task 3 (diagnoses)", "CC BY-NC 4.0", False),
+    "synthetic": ("invented lesions of `cascade prepare`", "none needed", True),
+}
+"""Title, licence, and whether commercial use is allowed."""
+
+_HEADLINES = (
+    ("segmentation", "mean_iou", "mean IoU, mean over images"),
+    ("classification", "roc_auc", "ROC AUC, malignant against benign"),
+)
+
+
+def write_model_card(
+    output: Path,
+    *,
+    model: Path,
+    evaluations: Sequence[Path] = (),
+    images: Path | None = None,
+    segmenter_data: Sequence[str] = ("isic_task1",),
+    classifier_data: Sequence[str] = ("isic_task1", "ham10000"),
+    commands: Sequence[str] = (),
+) -> None:
+    """Write a model card as Markdown.
+
+    Args:
+        output: the file to write.
+        model: the cascade's file; its tensors are verified.
+        evaluations: folders that ``cascade evaluate`` wrote.
+        images: folder for copies of the evaluations' plots; without one the card has no figures.
+        segmenter_data: what the segmenter learnt from, keys of :data:`DATA_SETS`.
+        classifier_data: what the classifier learnt from.
+        commands: command lines that made the model.
+
+    Raises:
+        ConfigError: a data set is not known.
+        DataError: an evaluation cannot be read.
+        ModelFileError: the model's file is missing, damaged, or lacks a stage.
+    """
+    import jinja2
+
+    folders = [read_evaluation(Path(folder)) for folder in evaluations]
+    titles = _titles(folders)
+    model_part = _model(model)
+    parts = [
+        evaluation_part(
+            folder,
+            title,
+            model_part["points"],
+            _copy_plots(folder, f"{number}-{_slug(title)}", images, output),
+        )
+        for number, (folder, title) in enumerate(zip(folders, titles, strict=True), start=1)
+    ]
+    environment = jinja2.Environment(
+        autoescape=False, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = resources.files("cascade.evaluation").joinpath("model_card.md").read_text("utf-8")
+    card = environment.from_string(source).render(
+        model=model_part,
+        data=_data(segmenter_data, classifier_data),
+        evaluations=parts,
+        headlines=_headlines(folders, titles),
+        commands=list(commands),
+        subgroup_note=SUBGROUP_NOTE,
+    )
+    write_text(output, _one_blank_line(card))
+
+
+def trainings_of(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The trainings that made a stage, the first one first (see ``--initial_model``)."""
+    chain = [provenance]
+    while isinstance(before := chain[-1].get("initial_model"), Mapping):
+        chain.append(before)
+    return [training for training in reversed(chain) if training]
+
+
+def _model(path: Path) -> dict[str, Any]:
+    document = read_document(path)
+    artifact = read_artifact(path, needs=("segmenter", "classifier"))
+    stages = []
+    for name, description in document["stages"].items():
+        trainings = trainings_of(document["provenance"].get(name, {}))
+        config = description.get("config") or {}
+        others = {k: v for k, v in description.items() if k not in ("config", "operating_points")}
+        stages.append(
+            {
+                "name": name,
+                "size": config.get("size"),
+                "stored": sum(tensor.size for tensor in artifact.stage_tensors(name).values()),
+                "table": fact_table({**config, **others}),
+                "recipe": _recipe(trainings),
+                "chosen": fact_table(document["metrics"].get(name) or {}),
+            }
+        )
+    return {
+        "file": markdown_text(path.name),
+        "megabytes": f"{path.stat().st_size / 1e6:.1f}",
+        "digest": file_digest(path),
+        "tensors_digest": document["tensors_sha256"],
+        "version": document.get("version", ""),
+        "intended_use": document.get("intended_use", ""),
+        "points": document["stages"]["classifier"].get("operating_points") or {},
+        "stages": stages,
+        "pretrained": _pretrained(document["provenance"]),
+    }
+
+
+def _recipe(trainings: Sequence[Mapping[str, Any]]) -> str:
+    """One column a training, one row a setting."""
+    columns = [flat_facts(_recorded(training)) for training in trainings]
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    if not names:
+        return ""
+    numbered = [f"training {number}" for number in range(1, len(columns) + 1)]
+    rows = [[name, *(column.get(name, "–") for column in columns)] for name in names]
+    return markdown_table(["", *(numbered if len(columns) > 1 else ["value"])], rows)
+
+
+def _recorded(training: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training recorded, without what stands elsewhere in the card."""
+    left_out = {"trained_on", "initial_model", "settings"}
+    settings = dict(training.get("settings") or {})
+    settings.pop("mask_policy", None)
+    if "encoder_weights" in settings:
+        left_out |= {"weights", "encoder_weights"}
+    return {**{k: v for k, v in training.items() if k not in left_out}, **settings}
+
+
+def _pretrained(provenance: Mapping[str, Any]) -> bool:
+    """Whether a stage began with weights from elsewhere."""
+    settings = [
+        training.get("settings", {}) for part in provenance.values() for training in
+        trainings_of(part)
+    ]  # fmt: skip
+    return any(values.get("encoder_weights", "none") != "none" for values in settings)
+
+
+def _data(segmenter: Sequence[str], classifier: Sequence[str]) -> dict[str, Any]:
+    unknown = sorted({*segmenter, *classifier} - set(DATA_SETS))
+    if unknown:
+        raise ConfigError(
+            f"data set {unknown[0]!r} is not known; choose from {', '.join(DATA_SETS)}"
+        )
+    rows = [
+        (stage, *DATA_SETS[name][:2])
+        for stage, names in (("segmenter", segmenter), ("classifier", classifier))
+        for name in names
+    ]
+    return {
+        "table": markdown_table(("stage", "images", "licence"), rows),
+        "names": [name for name in DATA_SETS if name in (*segmenter, *classifier)],
+        "segmenter_commercial": all(DATA_SETS[name][2] for name in segmenter),
+        "classifier_commercial": all(DATA_SETS[name][2] for name in classifier),
+    }
+
+
+def _headlines(folders: Sequence[EvaluationFolder], titles: Sequence[str]) -> str:
+    rows = []
+    for folder, title in zip(folders, titles, strict=True):
+        for part, key, name in _HEADLINES:
+            metrics = folder.metrics.get(part) or {}
+            if (value := metrics.get(key)) is None:
+                continue
+            limits = metrics.get("intervals", {}).get(key)
+            interval = f"{limits[0]:.4f} – {limits[1]:.4f}" if limits else ""
+            rows.append((title, name, str(metrics["n"]), f"{value:.4f}", interval))
+    headers = ("test images", "metric", "n", "value", "95 % interval")
+    return markdown_table(headers, rows) if rows else ""
+
+
+def _titles(folders: Sequence[EvaluationFolder]) -> list[str]:
+    """A heading for each evaluation; those on the same data get their folder's name, too."""
+    counts = Counter(folder.title for folder in folders)
+    return [
+        folder.title
+        if counts[folder.title] == 1
+        else f"{folder.title} ({folder.path.resolve().name})"
+        for folder in folders
+    ]
+
+
+def _copy_plots(
+    folder: EvaluationFolder, prefix: str, images: Path | None, output: Path
+) -> dict[str, str]:
+    """Copy the plots that exist; name to address relative to the card."""
+    if images is None:
+        return {}
+    addresses = {}
+    for name in PLOTS:
+        source = folder.path / f"{name}.png"
+        if source.is_file():
+            target = images / f"{prefix}-{name.replace('_', '-')}.png"
+            with atomic_path(target) as temporary:
+                shutil.copyfile(source, temporary)
+            addresses[name] = Path(os.path.relpath(target, output.parent)).as_posix()
+    return addresses
+
+
+def _slug(title: str) -> str:
+    kept = "".join(c if c.isascii() and c.isalnum() else "-" for c in title.lower())
+    return "-".join(word for word in kept.split("-") if word) or "evaluation"
+
+
+def _one_blank_line(text: str) -> str:
+    """At most one blank line in a row, which a template's conditions cannot promise."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.strip() or (lines and lines[-1]):
+            lines.append(line.rstrip())
+    return "\n".join(lines).strip() + "\n"

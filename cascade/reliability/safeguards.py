@@ -1,0 +1,83 @@
+"""Everything that a cascade's file knows about when not to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cascade.config import did_you_mean
+from cascade.errors import ConfigError
+from cascade.reliability.conformal import ConformalScores
+from cascade.reliability.familiarity import Familiarity
+from cascade.reliability.gate import GateLimits
+
+
+@dataclass(frozen=True)
+class Safeguards:
+    """Limits that were fitted on validation images; each may be missing.
+
+    Attributes:
+        conformal: calibration scores for sets of classes.
+        gate: limits beyond which a mask is not trusted and the whole image is classified.
+        familiarity: which images look like those of the training.
+    """
+
+    conformal: ConformalScores | None = None
+    gate: GateLimits | None = None
+    familiarity: Familiarity | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """All that is there as plain JSON values, but for the arrays of ``familiarity``."""
+        parts = {
+            "conformal": self.conformal and self.conformal.to_dict(),
+            "gate": self.gate and self.gate.to_dict(),
+            "familiarity": self.familiarity and self.familiarity.settings(),
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """What belongs among the tensors of a model file."""
+        return {} if self.familiarity is None else self.familiarity.to_arrays()
+
+    @classmethod
+    def from_description(
+        cls, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    ) -> Safeguards:
+        """Read safeguards back.
+
+        Raises:
+            ConfigError: a part is unknown or its values are not allowed.
+            ShapeError: the arrays do not fit each other.
+        """
+        known = ("conformal", "gate", "familiarity")
+        for name in description:
+            if name not in known:
+                raise ConfigError(f"safeguards: unknown part {name!r}{did_you_mean(name, known)}")
+        conformal, gate, familiarity = (description.get(name) for name in known)
+        return cls(
+            None if conformal is None else ConformalScores.from_dict(conformal),
+            None if gate is None else GateLimits.from_dict(gate),
+            None if familiarity is None else Familiarity.from_arrays(arrays, familiarity),
+        )
+
+
+def cutoff_of(operating_points: Mapping[str, float], sensitivity: float) -> float:
+    """The stored cutoff for a sensitivity.
+
+    Args:
+        operating_points: sensitivity, as text such as ``"0.90"``, to its cutoff.
+        sensitivity: the one to look up, in [0, 1].
+
+    Raises:
+        ConfigError: there is none for this sensitivity; those that there are are listed.
+    """
+    name = f"{sensitivity:.2f}"
+    if name not in operating_points:
+        stored = ", ".join(operating_points) or "none"
+        raise ConfigError(
+            f"the model has no operating point for sensitivity {sensitivity:g}; stored: {stored}"
+        )
+    return operating_points[name]
