@@ -26,6 +26,7 @@ from cascade.imaging import (
     read_image,
 )
 from cascade.imaging.resize import resize_pixels
+from cascade.inference import classify, segment_views
 from cascade.masking import (
     NO_LESION,
     Lesion,
@@ -269,7 +270,7 @@ class Cascade:
         if not images:
             return segment_views(self.segmenter, images, tta=tta), np.zeros(0)
         batch = np.stack([resize_pixels(image, self.segmenter.size) for image in images])
-        first, *others = VIEWS[tta]  # the first is the image as it is
+        others = VIEWS[tta][1:]  # the first is the image as it is
         maps, features = self.segmenter.predict_with_features(batch)
         seen = [maps, *(undo(self.segmenter.predict(view(batch, how)), how) for how in others)]
         return np.stack(seen), familiarity.distance(features) / familiarity.threshold
@@ -383,33 +384,6 @@ def _warnings(
             f"({joined.unfamiliarity:.1f} times the limit): do not rely on the answer"
         )
     return tuple(found)
-
-
-def segment_views(
-    segmenter: SegmenterStage, images: Sequence[np.ndarray], *, tta: TestTimeAugmentation = "none"
-) -> np.ndarray:
-    """Probability maps ``(V, N, S, S)`` float32 of each view, all as the image stands."""
-    if not images:
-        return np.zeros((len(VIEWS[tta]), 0, segmenter.size, segmenter.size), np.float32)
-    batch = np.stack([resize_pixels(image, segmenter.size) for image in images])
-    return np.stack([undo(segmenter.predict(view(batch, how)), how) for how in VIEWS[tta]])
-
-
-def segment(
-    segmenter: SegmenterStage, images: Sequence[np.ndarray], *, tta: TestTimeAugmentation = "none"
-) -> np.ndarray:
-    """Probability maps ``(N, S, S)`` float32 of ``(H, W, 3)`` uint8 RGB images of any size."""
-    return average(list(segment_views(segmenter, images, tta=tta)))
-
-
-def classify(
-    classifier: ClassifierStage, crops: Sequence[MaskedCrop], *, tta: TestTimeAugmentation = "none"
-) -> np.ndarray:
-    """Class probabilities ``(N, 2)`` float32 of masked crops."""
-    if not crops:
-        return np.zeros((0, len(CLASSES)), np.float32)
-    batch = np.stack([crop.pixels for crop in crops])
-    return average([classifier.predict_proba(view(batch, how)) for how in VIEWS[tta]])
 
 
 def _is_one(sources: Any) -> bool:

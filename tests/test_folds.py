@@ -9,7 +9,7 @@ from cascade.imaging import read_image, read_mask
 from cascade.masking import MaskPolicy, find_lesion
 from cascade.models.artifact import read_document
 from cascade.models.segmenter import Segmenter
-from cascade.pipeline import segment
+from cascade.inference import segment
 from cascade.training import folds as module
 from cascade.training.folds import out_of_fold_masks
 from cascade.training.run import image_marks

@@ -24,7 +24,8 @@ from cascade.evaluation.stages import evaluate_cascade, evaluate_classifier, eva
 from cascade.imaging import read_image, read_mask
 from cascade.masking import MaskPolicy, apply_mask, find_lesion, lesion_from_mask
 from cascade.metrics.segmentation import PixelCounts, iou
-from cascade.pipeline import Cascade, segment
+from cascade.inference import segment
+from cascade.pipeline import Cascade
 
 SEGMENTATION_KEYS = {
     "mean_iou", "mean_thresholded_iou", "pooled_iou", "two_class_iou", "dice", "sensitivity",

@@ -42,7 +42,7 @@ def _main(argv: Sequence[str] | None) -> int:
     from cascade.evaluation.stages import evaluate_segmenter
     from cascade.masking import MaskPolicy, find_lesion
     from cascade.models.segmenter import Segmenter
-    from cascade.pipeline import segment
+    from cascade.inference import segment
 
     segmenter = Segmenter.load(arguments.path, device=arguments.device)
     check_size(arguments, {"segmenter": segmenter.size})

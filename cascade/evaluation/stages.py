@@ -29,7 +29,9 @@ from cascade.masking import Lesion, MaskPolicy, apply_mask, find_lesion, lesion_
 from cascade.metrics.classification import roc_auc
 from cascade.metrics.intervals import paired_difference
 from cascade.metrics.segmentation import PixelCounts, count_pixels
-from cascade.pipeline import Cascade, Failure, classify, segment
+from cascade.inference import classify, segment
+from cascade.pipeline import Cascade
+from cascade.prediction import Failure
 from cascade.progress import progress
 from cascade.skin_tone import individual_typology_angle
 

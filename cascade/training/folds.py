@@ -15,7 +15,7 @@ from cascade.data.splits import make_folds
 from cascade.imaging import read_image, write_mask
 from cascade.masking import MaskPolicy, find_lesion
 from cascade.models.segmenter import Segmenter
-from cascade.pipeline import segment
+from cascade.inference import segment
 from cascade.progress import progress
 from cascade.training.fold_runs import inner_splits, open_folds
 from cascade.training.segmentation import train_segmenter
