@@ -6,10 +6,10 @@ from cascade.config import SegmentationTrainConfig, SegmenterConfig
 from cascade.data.tables import read_table
 from cascade.errors import ConfigError, DataError
 from cascade.imaging import read_image, read_mask
+from cascade.inference import segment
 from cascade.masking import MaskPolicy, find_lesion
 from cascade.models.artifact import read_document
 from cascade.models.segmenter import Segmenter
-from cascade.inference import segment
 from cascade.training import folds as module
 from cascade.training.folds import out_of_fold_masks
 from cascade.training.run import image_marks

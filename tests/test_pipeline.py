@@ -18,8 +18,8 @@ from cascade import Cascade, Failure, MaskPolicy, Prediction
 from cascade.augmented_views import VIEWS, average, undo, view
 from cascade.errors import ConfigError, EmptyMaskError, ImageError, ModelFileError, ShapeError
 from cascade.imaging import ImageLimits, apply_orientation, read_image, resize_pixels
-from cascade.masking import apply_mask, bounding_box, find_lesion
 from cascade.inference import classify, segment
+from cascade.masking import apply_mask, bounding_box, find_lesion
 
 DIHEDRAL = VIEWS["dihedral"]
 

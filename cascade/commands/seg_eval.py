@@ -40,9 +40,9 @@ def _main(argv: Sequence[str] | None) -> int:
 
     from cascade.evaluation.pictures import write_pictures
     from cascade.evaluation.stages import evaluate_segmenter
+    from cascade.inference import segment
     from cascade.masking import MaskPolicy, find_lesion
     from cascade.models.segmenter import Segmenter
-    from cascade.inference import segment
 
     segmenter = Segmenter.load(arguments.path, device=arguments.device)
     check_size(arguments, {"segmenter": segmenter.size})

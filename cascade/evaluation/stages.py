@@ -25,11 +25,11 @@ from cascade.evaluation.cases import (
     true_labels,
 )
 from cascade.imaging import LoadedImage, read_image, read_mask
+from cascade.inference import classify, segment
 from cascade.masking import Lesion, MaskPolicy, apply_mask, find_lesion, lesion_from_mask
 from cascade.metrics.classification import roc_auc
 from cascade.metrics.intervals import paired_difference
 from cascade.metrics.segmentation import PixelCounts, count_pixels
-from cascade.inference import classify, segment
 from cascade.pipeline import Cascade
 from cascade.prediction import Failure
 from cascade.progress import progress
