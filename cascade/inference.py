@@ -23,6 +23,17 @@ def segment_views(
     return np.stack([undo(segmenter.predict(view(batch, how)), how) for how in VIEWS[tta]])
 
 
+def segment_views_with_features(
+    segmenter: SegmenterStage, images: Sequence[np.ndarray], *, tta: TestTimeAugmentation = "none"
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same of at least one image, and ``(N, D)`` float32 features of the first view."""
+    batch = np.stack([resize_pixels(image, segmenter.size) for image in images])
+    maps, features = segmenter.predict_with_features(batch)
+    others = VIEWS[tta][1:]  # the first is the image as it is
+    turned = [undo(segmenter.predict(view(batch, how)), how) for how in others]
+    return np.stack([maps, *turned]), features
+
+
 def segment(
     segmenter: SegmenterStage, images: Sequence[np.ndarray], *, tta: TestTimeAugmentation = "none"
 ) -> np.ndarray:

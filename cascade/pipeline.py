@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cascade.augmented_views import VIEWS, TestTimeAugmentation, average, undo, view
+from cascade.augmented_views import VIEWS, TestTimeAugmentation, average
 from cascade.config import CLASSES
 from cascade.errors import CascadeError, ConfigError, ModelFileError
 from cascade.imaging import (
@@ -25,8 +25,7 @@ from cascade.imaging import (
     plausibility_warnings,
     read_image,
 )
-from cascade.imaging.resize import resize_pixels
-from cascade.inference import classify, segment_views
+from cascade.inference import classify, segment_views, segment_views_with_features
 from cascade.masking import (
     NO_LESION,
     Lesion,
@@ -265,15 +264,10 @@ class Cascade:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Maps ``(V, N, S, S)`` of all views, and how unfamiliar each image is, NaN if unknown."""
         familiarity = self.safeguards.familiarity
-        if familiarity is None:
+        if familiarity is None or not images:
             return segment_views(self.segmenter, images, tta=tta), np.full(len(images), np.nan)
-        if not images:
-            return segment_views(self.segmenter, images, tta=tta), np.zeros(0)
-        batch = np.stack([resize_pixels(image, self.segmenter.size) for image in images])
-        others = VIEWS[tta][1:]  # the first is the image as it is
-        maps, features = self.segmenter.predict_with_features(batch)
-        seen = [maps, *(undo(self.segmenter.predict(view(batch, how)), how) for how in others)]
-        return np.stack(seen), familiarity.distance(features) / familiarity.threshold
+        views, features = segment_views_with_features(self.segmenter, images, tta=tta)
+        return views, familiarity.distance(features) / familiarity.threshold
 
     def _read(self, source: ImageSource | LoadedImage, *, bgr: bool) -> LoadedImage | Failure:
         if isinstance(source, LoadedImage):
