@@ -21,6 +21,7 @@ COMMANDS = {
     "ensemble": "join cross-validated classifiers, and score what that brings",
     "cls-eval": "score a classifier",
     "mask-modes": "train and compare the classifier under each masking mode",
+    "calibrate": "fit probabilities, cutoffs and limits, and join both stages into one file",
     "evaluate": "score the whole cascade, end to end and by stage",
     "predict": "mask and probability for files, folders or tables of images",
     "score": "score anybody's masks or probabilities by the public protocols",

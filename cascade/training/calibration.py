@@ -1,0 +1,203 @@
+"""What is fitted after both trainings, on validation images: probabilities, cutoffs, safeguards.
+
+Everything is chosen on images that trained neither stage and is then stored in the cascade's file,
+so that the test images decide nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cascade.config import ClassificationTrainConfig
+from cascade.data.datasets import ClassificationDataset
+from cascade.errors import ConfigError, DataError
+from cascade.imaging import read_image, read_mask
+from cascade.inference import segment, segment_views_with_features
+from cascade.masking import find_lesion
+from cascade.metrics.classification import cutoff_at_sensitivity
+from cascade.metrics.segmentation import IOU_LIMIT, count_pixels, iou
+from cascade.progress import progress
+from cascade.reliability import (
+    Calibration,
+    ConformalScores,
+    Familiarity,
+    GateLimits,
+    Safeguards,
+    fit_familiarity,
+    fit_gate_limits,
+    fit_platt,
+    mask_quality,
+)
+from cascade.training.classification import (
+    SENSITIVITIES,
+    malignant_probabilities,
+    predict_raw_logits,
+)
+
+if TYPE_CHECKING:
+    from cascade.data.splits import Splits
+    from cascade.data.tables import Record, Table
+    from cascade.mask_policy import MaskPolicy
+    from cascade.models.classifier import Classifier
+    from cascade.models.ensemble import ClassifierEnsemble
+    from cascade.models.segmenter import Segmenter
+
+log = logging.getLogger(__name__)
+
+MOST_IMAGES = 1000
+"""Images that a model of familiar images is fitted on at most; more change it little."""
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """What a calibration found.
+
+    Attributes:
+        safeguards: for :class:`cascade.pipeline.Cascade`.
+        facts: numbers of images, likelihoods before and after, limits, as plain JSON values.
+    """
+
+    safeguards: Safeguards
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def calibrate_cascade(
+    segmenter: Segmenter,
+    classifier: Classifier | ClassifierEnsemble,
+    table: Table,
+    splits: Splits,
+    *,
+    masks: str | None = None,
+    sensitivity: float = 0.9,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> CalibrationResult:
+    """Fit probabilities and cutoffs of a classifier in place, and the safeguards of a cascade.
+
+    In this order, all on the validation part: temperature and bias (Platt 1999), cutoffs for
+    sensitivities of 0.80, 0.90 and 0.95, calibration scores for sets of classes, limits for masks
+    (on the images with true masks) and the threshold of the model of familiar images, which itself
+    is fitted on training images.
+
+    Args:
+        segmenter: the first stage.
+        classifier: the second stage; its temperature, bias, cutoffs and ``metrics`` are set.
+        table: labelled records, with true masks where there are any.
+        splits: the division that the classifier was trained with.
+        masks: folder of predicted masks of all validation images, from a segmenter that did not
+            train on them; by default the true masks of the table.
+        sensitivity: the operating point that becomes the default cutoff; 0.8, 0.9 or 0.95.
+        batch_size: crops that pass the classifier together.
+        seed: draws the training images for the model of familiar images.
+
+    Raises:
+        ConfigError: there is no such operating point.
+        DataError: the classifier was trained with another division, or masks are missing.
+    """
+    if sensitivity not in SENSITIVITIES:
+        known = ", ".join(f"{value:.2f}" for value in SENSITIVITIES)
+        raise ConfigError(f"sensitivity is {sensitivity}; choose from {known}")
+    _require_same_division(classifier, splits)
+    train, validation = splits.parts(table)
+    cut = validation if masks is None else validation.with_masks_from(masks)
+    facts, conformal = _calibrate_classifier(classifier, cut, batch_size)
+    classifier.cutoff = classifier.operating_points[f"{sensitivity:.2f}"]
+    gate, facts["gate"] = _fit_gate(segmenter, validation.with_mask(), classifier.policy)
+    familiarity, facts["familiarity"] = _fit_familiarity(
+        segmenter, train.records, validation.records, seed
+    )
+    facts["splits_digest"] = splits.digest
+    classifier.metrics = {**classifier.metrics, "calibration": facts}
+    return CalibrationResult(Safeguards(conformal, gate, familiarity), facts)
+
+
+def _require_same_division(classifier: Classifier | ClassifierEnsemble, splits: Splits) -> None:
+    trained = classifier.provenance.get("splits", {}).get("digest")
+    if trained != splits.digest:
+        raise DataError(
+            "the classifier was trained with another division, so these validation images may have "
+            "trained it; give the --splits of its training"
+        )
+
+
+def _calibrate_classifier(
+    classifier: Classifier | ClassifierEnsemble, validation: Table, batch_size: int
+) -> tuple[dict[str, Any], ConformalScores]:
+    data = ClassificationDataset(validation.records, size=classifier.size, policy=classifier.policy)
+    settings = ClassificationTrainConfig(batch_size=batch_size)
+    logits = predict_raw_logits(classifier, data, settings)  # type: ignore[arg-type]
+    values = logits.cpu().numpy()
+    fitted = fit_platt(values, data.labels)
+    classifier.temperature, classifier.bias = fitted.temperature, fitted.bias
+    chances = malignant_probabilities(classifier.calibrated(logits))
+    classifier.operating_points = {
+        f"{target:.2f}": cutoff_at_sensitivity(data.labels, chances, target)
+        for target in SENSITIVITIES
+    }
+    facts = {
+        "images": len(data),
+        "malignant": int(data.labels.sum()),
+        **fitted.to_dict(),
+        "log_loss_before": _log_loss(Calibration().probabilities(values), data.labels),
+        "log_loss_after": _log_loss(fitted.probabilities(values), data.labels),
+    }
+    return facts, ConformalScores.from_probabilities(chances, data.labels)
+
+
+def _log_loss(chances: np.ndarray, labels: np.ndarray) -> float:
+    of_truth = chances[np.arange(labels.size), labels].astype(np.float64)
+    return float(-np.log(np.maximum(of_truth, 1e-12)).mean())
+
+
+def _fit_gate(
+    segmenter: Segmenter, validation: Table, policy: MaskPolicy
+) -> tuple[GateLimits | None, dict[str, Any]]:
+    if not len(validation):
+        log.warning("warning: no validation image has a true mask, so no mask can be doubted")
+        return None, {"images": 0}
+    qualities, scores = [], []
+    for record in progress(validation, description="mask limits"):
+        image = read_image(record.image_path).pixels
+        probability = segment(segmenter, [image])[0]
+        lesion = find_lesion(probability, policy, shape=image.shape[:2])
+        qualities.append(mask_quality(probability, lesion, policy=policy))
+        truth = read_mask(str(record.mask_path), shape=image.shape[:2])
+        scores.append(iou(count_pixels(truth, lesion.mask)))
+    if max(scores) < IOU_LIMIT:
+        log.warning("warning: no mask reaches IoU %g, so no mask can be doubted", IOU_LIMIT)
+        return None, {"images": len(scores)}
+    limits = fit_gate_limits(qualities, scores)
+    doubted = np.array([bool(limits.reasons(quality)) for quality in qualities])
+    ious = np.array(scores)
+    return limits, {
+        "images": len(scores),
+        "doubted": int(doubted.sum()),
+        "mean_iou_doubted": float(ious[doubted].mean()) if doubted.any() else None,
+        "mean_iou_trusted": float(ious[~doubted].mean()) if not doubted.all() else None,
+    }
+
+
+def _fit_familiarity(
+    segmenter: Segmenter, train: Sequence[Record], held_out: Sequence[Record], seed: int
+) -> tuple[Familiarity, dict[str, Any]]:
+    generator = np.random.default_rng(seed)
+    chosen = generator.permutation(len(train))[:MOST_IMAGES]
+    model = fit_familiarity(
+        _features(segmenter, [train[index] for index in chosen]),
+        held_out=_features(segmenter, held_out[:MOST_IMAGES]),
+    )
+    return model, model.settings()
+
+
+def _features(segmenter: Segmenter, records: Sequence[Record]) -> np.ndarray:
+    """``(N, D)`` float32 features of the records' images."""
+    found = []
+    for record in progress(records, description="familiar images"):
+        image = read_image(record.image_path).pixels
+        found.append(segment_views_with_features(segmenter, [image])[1])
+    return np.concatenate(found)

@@ -1,0 +1,164 @@
+"""What is fitted on validation images and stored in the cascade's file."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cascade.commands import main as console
+from cascade.config import ClassifierConfig, SegmenterConfig
+from cascade.data.datasets import ClassificationDataset
+from cascade.data.splits import make_splits, write_splits
+from cascade.data.synthetic import SyntheticConfig, write_synthetic_dataset
+from cascade.data.tables import read_table
+from cascade.errors import ConfigError, DataError
+from cascade.masking import MaskPolicy
+from cascade.models.classifier import Classifier
+from cascade.models.segmenter import Segmenter
+from cascade.pipeline import Cascade
+from cascade.training import calibration
+from cascade.training.calibration import calibrate_cascade
+
+POLICY = MaskPolicy.from_mode("crop")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("calibration") / "data"
+    config = SyntheticConfig(count_train=48, count_test=2, seed=3, sizes=((48, 64),))
+    write_synthetic_dataset(path, config)
+    return path
+
+
+@pytest.fixture(scope="module")
+def table(folder):
+    return read_table(folder / "train_data.csv")
+
+
+@pytest.fixture(scope="module")
+def splits(table):
+    return make_splits(table, fraction=0.5, seed=0)
+
+
+def networks(splits):
+    torch.manual_seed(0)
+    segmenter = Segmenter.build(
+        SegmenterConfig(encoder="tu-test_resnet", size=32, decoder_channels=(16, 16, 8, 8, 8))
+    )
+    config = ClassifierConfig(architecture="timm/test_resnet", size=32)
+    classifier = Classifier.build(config, policy=POLICY)
+    classifier.provenance["splits"] = {"digest": splits.digest}
+    return segmenter.eval(), classifier.eval()
+
+
+@pytest.fixture(scope="module")
+def calibrated(table, splits):
+    segmenter, classifier = networks(splits)
+    return segmenter, classifier, calibrate_cascade(segmenter, classifier, table, splits)
+
+
+def validation_probabilities(classifier, table, splits):
+    data = ClassificationDataset(splits.parts(table)[1].records, size=32, policy=POLICY)
+    crops = np.stack([data.crop(index).pixels for index in range(len(data))])
+    return data.labels, classifier.predict_proba(crops)[:, 1]
+
+
+def test_probabilities_are_right_on_average_where_they_were_fitted(calibrated, table, splits):
+    _, classifier, result = calibrated
+    labels, chances = validation_probabilities(classifier, table, splits)
+    assert chances.mean() == pytest.approx(labels.mean(), abs=0.05)  # Platt's targets are not 0, 1
+    assert result.facts["log_loss_after"] <= result.facts["log_loss_before"]
+    assert result.facts["images"] == labels.size
+
+
+@pytest.mark.parametrize("target", [0.8, 0.9, 0.95])
+def test_each_cutoff_finds_its_share_of_the_malignant_validation_images(
+    calibrated, table, splits, target
+):
+    _, classifier, _ = calibrated
+    labels, chances = validation_probabilities(classifier, table, splits)
+    cutoff = classifier.operating_points[f"{target:.2f}"]
+    assert (chances[labels == 1] >= cutoff).mean() >= target
+    higher = chances[labels == 1]
+    higher = higher[higher > cutoff]
+    if higher.size:  # the next higher cutoff would find fewer
+        assert (chances[labels == 1] >= higher.min()).mean() < target
+
+
+def test_the_default_cutoff_is_the_operating_point_asked_for(calibrated, table, splits):
+    _, classifier, _ = calibrated
+    assert classifier.cutoff == classifier.operating_points["0.90"]
+    segmenter, other = networks(splits)
+    calibrate_cascade(segmenter, other, table, splits, sensitivity=0.8)
+    assert other.cutoff == other.operating_points["0.80"]
+
+
+def test_conformal_scores_are_those_of_the_validation_images(calibrated, table, splits):
+    _, classifier, result = calibrated
+    labels, chances = validation_probabilities(classifier, table, splits)
+    stored = np.array(result.safeguards.conformal.malignant)
+    np.testing.assert_allclose(stored, np.sort(chances[labels == 1]), atol=2e-4)
+    assert len(result.safeguards.conformal.benign) == (labels == 0).sum()
+
+
+def test_another_division_is_refused(table, splits):
+    segmenter, classifier = networks(splits)
+    with pytest.raises(DataError, match="another division"):
+        calibrate_cascade(segmenter, classifier, table, make_splits(table, fraction=0.5, seed=9))
+
+
+def test_an_operating_point_that_is_not_stored_is_refused(table, splits):
+    segmenter, classifier = networks(splits)
+    with pytest.raises(ConfigError, match=r"choose from 0\.80, 0\.90, 0\.95"):
+        calibrate_cascade(segmenter, classifier, table, splits, sensitivity=0.85)
+
+
+def test_without_true_masks_no_mask_is_doubted(calibrated, table, splits, tmp_path, caplog):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for record in table:
+        (masks / f"{record.stem}.png").write_bytes(record.mask_path.read_bytes())
+    bare = replace(table, records=tuple(replace(r, mask_path=None) for r in table))
+    segmenter, classifier = networks(splits)
+    result = calibrate_cascade(segmenter, classifier, bare, splits, masks=str(masks))
+    assert result.safeguards.gate is None
+    assert "no mask can be doubted" in caplog.text
+    assert classifier.temperature == calibrated[1].temperature
+
+
+def test_training_images_never_decide_anything_but_what_looks_familiar(table, splits, monkeypatch):
+    read = []
+    original = calibration.read_image
+    monkeypatch.setattr(
+        calibration, "read_image", lambda path: read.append(path.name) or original(path)
+    )
+    segmenter, _ = networks(splits)
+    calibration._fit_gate(segmenter, splits.parts(table)[1].with_mask(), POLICY)
+    assert set(read) <= set(splits.validation)
+
+
+def test_the_command_writes_a_cascade_with_everything_in_it(
+    folder, table, splits, tmp_path, capsys
+):
+    segmenter, classifier = networks(splits)
+    segmenter.save(tmp_path / "segmenter.safetensors")
+    classifier.save(tmp_path / "classifier.safetensors")
+    write_splits(tmp_path / "splits.json", splits)
+    output = tmp_path / "cascade.safetensors"
+    flags = ["calibrate", "--segmenter", str(tmp_path / "segmenter.safetensors"),
+             "--classifier", str(tmp_path / "classifier.safetensors"), "--device", "cpu",
+             "--data_path", str(folder), "--splits", str(tmp_path / "splits.json"),
+             "--output", str(output), "--half"]  # fmt: skip
+    assert console.main(flags) == 0
+    assert "sensitivity 0.90: cutoff" in capsys.readouterr().out
+    cascade = Cascade.load(output, device="cpu")
+    assert set(cascade.safeguards.describe()) <= {"conformal", "gate", "familiarity"}
+    assert cascade.safeguards.conformal is not None
+    assert cascade.safeguards.familiarity is not None
+    assert cascade.cutoff == cascade.classifier.operating_points["0.90"]
+    prediction = cascade([table[0].image_path])[0]
+    assert prediction.unfamiliarity is not None
+    assert prediction.prediction_set
+    assert console.main(flags) == 2  # never replaced unasked
+    assert "--overwrite" in capsys.readouterr().err
