@@ -8,28 +8,42 @@ BIN = $(ENVIRONMENT)/bin
 # Threads that wait without spinning cost nothing alone and save a lot on a busy machine.
 RUN = OMP_WAIT_POLICY=passive $(BIN)/python -m cascade
 
-.PHONY: help demo test check fix install notebooks train-seg train-cls cascade clean
+.PHONY: help demo demo-train default-model test check fix install notebooks train-seg train-cls cascade clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "Training takes EPOCHS= MODEL= BATCH= SEED= SIZE= CONFIG= DATA= FLAGS=, for instance"
 	@echo "  make train-seg MODEL=resnet34 EPOCHS=30 DATA=dataset FLAGS=--resume"
 	@echo "Another Python: make demo PYTHON=python3.12"
 
-demo: $(ENVIRONMENT)/installed ## draw lesions, train both stages, score them, write a page (minutes)
+demo: $(ENVIRONMENT)/installed ## draw lesions, let the default cascade judge them, write a page (a minute)
+	rm -rf demo
+	$(RUN) prepare --source synthetic --count 40 --output demo/dataset
+	$(RUN) predict demo/dataset/images_all --output demo/predictions --save_overlays
+	$(RUN) evaluate --path models/default.safetensors --data_path demo/dataset \
+		--output demo/results --save_overlays
+	@echo
+	@echo "Open demo/results/report.html. The lesions are invented: the numbers say nothing about patients."
+
+demo-train: $(ENVIRONMENT)/installed ## draw lesions, train both stages on them, score them (minutes)
 	rm -rf demo
 	$(RUN) prepare --source synthetic --count 480 --output demo/dataset
 	$(RUN) seg-train --config configs/demo_segmentation.yaml \
 		--data_path demo/dataset --output demo/segmenter
 	$(RUN) cls-train --config configs/demo_classification.yaml \
 		--data_path demo/dataset --output demo/classifier
-	$(RUN) evaluate --data_path demo/dataset \
+	$(RUN) calibrate --data_path demo/dataset \
 		--segmenter demo/segmenter/best.safetensors \
-		--classifier demo/classifier/best.safetensors \
-		--save demo/cascade.safetensors --output demo/results --save_overlays
+		--classifier demo/classifier/best.safetensors --output demo/cascade.safetensors
+	$(RUN) evaluate --data_path demo/dataset --path demo/cascade.safetensors \
+		--output demo/results --save_overlays
 	@echo
 	@echo "Open demo/results/report.html. The lesions are invented: the numbers say nothing about patients."
+
+default-model: $(ENVIRONMENT)/installed ## make models/default.safetensors again from DATA (hours on a CPU; resumes)
+	$(RUN) default-model --data "$${DATA:?give DATA=FOLDER with isic/ and ham10000/}" \
+		$${WEIGHTS:+--encoder_weights "$$WEIGHTS"} $$FLAGS
 
 test: $(ENVIRONMENT)/installed-test ## check style and types, then run the tests
 	@failed=0; \
