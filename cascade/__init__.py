@@ -15,6 +15,8 @@ _PUBLIC = {
     "Cascade": "cascade.pipeline",
     "Failure": "cascade.pipeline",
     "Prediction": "cascade.pipeline",
+    "MaskQuality": "cascade.reliability",
+    "Safeguards": "cascade.reliability",
     "Segmenter": "cascade.models.segmenter",
     "Classifier": "cascade.models.classifier",
     "ClassifierEnsemble": "cascade.models.ensemble",

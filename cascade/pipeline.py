@@ -35,11 +35,16 @@ from cascade.masking import (
     find_lesion,
 )
 from cascade.measurements import check_scale, measure
-from cascade.models.artifact import default_model, merge_artifacts, read_artifact, write_artifact
+from cascade.models.artifact import (
+    merge_artifacts,
+    read_artifact,
+    required_default_model,
+    write_artifact,
+)
 from cascade.models.protocol import ClassifierStage, SegmenterStage
 from cascade.models.safeguards import read_safeguards, with_safeguards
 from cascade.prediction import Failure, Prediction
-from cascade.reliability import MaskQuality, Safeguards, cutoff_of, mask_quality
+from cascade.reliability import MaskQuality, Safeguards, chosen_cutoff, mask_quality
 
 Runtime = Literal["torch"]
 
@@ -91,13 +96,7 @@ class Cascade:
         self.segmenter = segmenter
         self.classifier = classifier
         self.policy = classifier.policy
-        if operating_point is not None:
-            if cutoff is not None:
-                raise ConfigError("give a cutoff or an operating point, not both")
-            cutoff = cutoff_of(getattr(classifier, "operating_points", {}), operating_point)
-        self.cutoff = classifier.cutoff if cutoff is None else cutoff
-        if not 0 <= self.cutoff <= 1:
-            raise ConfigError(f"cutoff is {self.cutoff}; a probability lies within [0, 1]")
+        self.cutoff = chosen_cutoff(classifier, cutoff, operating_point)
         if not 0 < coverage <= 1:
             raise ConfigError(f"coverage is {coverage}; it must be above 0 and at most 1")
         self.coverage = coverage
@@ -136,7 +135,7 @@ class Cascade:
         from cascade.models.ensemble import load_classifier
         from cascade.models.segmenter import Segmenter
 
-        path = default_model() if path is None else path
+        path = required_default_model() if path is None else path
         artifact = read_artifact(path, needs=("segmenter", "classifier"))
         segmenter = Segmenter.from_artifact(artifact, device=device, source=str(path))
         classifier = load_classifier(artifact, device=device, source=str(path))
@@ -253,7 +252,7 @@ class Cascade:
                 yield Failure(image.name, found)
                 continue
             probabilities = next(judged)
-            if np.isfinite(probabilities).all():
+            if ((probabilities >= 0) & (probabilities <= 1)).all():
                 yield self._prediction(image, found, probabilities, scale)
             else:
                 message = f"{image.name}: the classifier gave {probabilities}, no probabilities"
@@ -287,7 +286,7 @@ class Cascade:
             several = views if len(views) > 1 else None
             quality = mask_quality(probability, lesion, policy=self.policy, views=several)
             gate = self.safeguards.gate
-            doubts = ()
+            doubts: tuple[str, ...] = ()
             if gate is not None and lesion.found and self.policy.uses_mask:
                 doubts = gate.reasons(quality)
             policy = self.policy.without_mask() if doubts else self.policy
@@ -303,7 +302,8 @@ class Cascade:
         missing = not lesion.found and self.policy.uses_mask
         abstains = missing and self.policy.on_empty == "abstain"
         probabilities = {} if abstains else dict(zip(CLASSES, judged.tolist(), strict=True))
-        label, possible = None, ()
+        label: str | None = None
+        possible: tuple[str, ...] = ()
         if probabilities:
             chance = probabilities[CLASSES[1]]
             label = CLASSES[int(chance >= self.cutoff)]

@@ -188,7 +188,15 @@ DOCUMENTED = {
     "seg-eval": {"-d --device": "auto", "--threshold": 0.5, "--table": "test_data.csv"},
     "cls-eval": {"-d --device": "auto", "--cutoff": None, "--table": "test_data.csv"},
     "evaluate": {"-d --device": "auto", "--path": None, "--table": "test_data.csv"},
-    "predict": {"-d --device": "auto", "--output": "predictions", "--tta": "none"},
+    "predict": {
+        "-d --device": "auto",
+        "--output": "predictions",
+        "--tta": "none",
+        "--model": None,
+        "--operating_point": None,
+        "--coverage": 0.9,
+    },
+    "segment": {"-d --device": "auto"},
     "prepare": {"--source": None, "--count": 200, "--test_fraction": 0.2},
     "oof-masks": {"--folds": 5, "-e --epochs": 20},
 }

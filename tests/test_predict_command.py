@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import FakeClassifier
 from PIL import Image
 
 from cascade.commands.main import main as console
@@ -16,6 +18,7 @@ from cascade.data.tables import read_csv
 from cascade.errors import ModelFileError
 from cascade.imaging import read_image, read_mask
 from cascade.pipeline import Cascade
+from cascade.reliability import ConformalScores, GateLimits, Safeguards
 
 
 @pytest.fixture
@@ -23,9 +26,9 @@ def loads(monkeypatch, fake_segmenter, fake_classifier):
     """The command gets a cascade of numpy stages; the list holds what it asked for."""
     asked = []
 
-    def load(path, *, device, cutoff, limits):
-        asked.append({"path": path, "device": device, "cutoff": cutoff, "limits": limits})
-        return Cascade(fake_segmenter, fake_classifier, cutoff=cutoff, limits=limits)
+    def load(path, *, device, **use):
+        asked.append({"path": path, "device": device, **use})
+        return Cascade(fake_segmenter, fake_classifier, **use)
 
     monkeypatch.setattr(Cascade, "load", load)
     return asked
@@ -145,6 +148,82 @@ def test_damaged_photographs_are_predicted_on_request_only(predict, photos):
     assert code == 0
     assert rows[0]["label"]
     assert rows[0]["warnings"]
+
+
+# --- safeguards -----------------------------------------------------------------------------------
+
+
+def test_a_row_says_how_far_to_trust_it(predict, photos, loads, monkeypatch, fake_segmenter):
+    scores = ConformalScores(benign=(0.6,) * 20, malignant=(0.9,) * 20)
+
+    def load(path, *, device, **use):
+        safeguards = Safeguards(conformal=scores, gate=GateLimits(smallest_area=1.0))
+        return Cascade(fake_segmenter, FakeClassifier(), safeguards=safeguards, **use)
+
+    monkeypatch.setattr(Cascade, "load", load)
+    code, rows = predict(photos, "--coverage", "0.8")
+    assert code == 3
+    (expected,) = load(None, device="cpu", coverage=0.8)(photos / "a.png")
+    row, broken, _ = rows
+    assert row["prediction_set"] == " ".join(expected.prediction_set)
+    assert float(row["mask_score"]) == round(expected.mask_quality.score, 3)
+    assert 0 < float(row["mask_score"]) < 1
+    assert row["unfamiliarity"] == ""
+    assert "the mask is doubtful, so the whole image was classified" in row["warnings"]
+    assert broken["prediction_set"] == broken["mask_score"] == broken["unfamiliarity"] == ""
+
+
+@pytest.mark.parametrize(
+    ("possible", "unfamiliarity", "cells"),
+    [
+        (("benign",), 0.41, ("benign", "0.41")),
+        (("benign", "malignant"), 2.0004, ("benign malignant", "2")),
+        ((), None, ("", "")),
+        (("malignant",), float("inf"), ("malignant", "inf")),
+    ],
+)
+def test_sets_and_unfamiliarity_are_written_as_they_are(
+    predict, photos, monkeypatch, possible, unfamiliarity, cells
+):
+    predicted = Cascade.predict_iter
+
+    def judged(self, sources, **options):
+        for result in predicted(self, sources, **options):
+            yield replace(result, prediction_set=possible, unfamiliarity=unfamiliarity)
+
+    monkeypatch.setattr(Cascade, "predict_iter", judged)
+    _, (row,) = predict(photos / "a.png")
+    assert (row["prediction_set"], row["unfamiliarity"]) == cells
+
+
+def test_operating_point_and_coverage_reach_the_cascade(
+    predict, photos, loads, fake_classifier, capfd
+):
+    fake_classifier.operating_points = {"0.90": 0.0}
+    _, (row,) = predict(photos / "a.png", "--operating_point", "0.90", "--coverage", "0.75")
+    assert row["label"] == "malignant", "everything is, from probability 0 on"
+    assert (loads[0]["cutoff"], loads[0]["operating_point"], loads[0]["coverage"]) == (
+        None, 0.9, 0.75,
+    )  # fmt: skip
+    for flags in (["0.8"], ["0.9", "--cutoff", "0.5"]):
+        assert predict(photos, "--overwrite", "--operating_point", *flags)[0] == 2
+    errors = capfd.readouterr().err
+    assert "stored: 0.90" in errors
+    assert "not both" in errors
+
+
+def test_without_a_model_the_default_one_is_taken(predict, photos, loads):
+    assert predict(photos / "a.png")[0] == 0
+    assert loads[0]["path"] is None
+
+
+def test_without_a_default_model_the_error_says_what_to_do(photos, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("cascade.models.artifact.default_model", lambda: tmp_path / "none.file")
+    assert main([str(photos), "--output", str(tmp_path / "out")]) == 2
+    message = capfd.readouterr().err
+    assert "there is no default model" in message
+    assert "--model" in message
+    assert not (tmp_path / "out").exists()
 
 
 # --- what counts as an input ----------------------------------------------------------------------
@@ -430,7 +509,13 @@ def test_an_output_that_cannot_be_written_is_one_error(predict, photos, tmp_path
 
 @pytest.mark.parametrize(
     "args",
-    [["--cutoff", "1.5"], ["--max_megapixels", "0"], ["--max_megapixels", "-1"]],
+    [
+        ["--cutoff", "1.5"],
+        ["--coverage", "0"],
+        ["--coverage", "1.1"],
+        ["--max_megapixels", "0"],
+        ["--max_megapixels", "-1"],
+    ],
 )
 def test_values_that_make_no_sense_are_refused(predict, photos, args):
     code, rows = predict(photos, *args)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cascade.commands.arguments import OK, CommandParser, run
 from cascade.commands.evaluation_options import add_evaluation, check_size, check_unseen, report
-from cascade.commands.options import add_cutoff, load_table, with_masks
+from cascade.commands.options import add_cutoff, add_operating_point, load_table, with_masks
 
 
 def build_parser() -> CommandParser:
@@ -29,6 +29,7 @@ def build_parser() -> CommandParser:
         help="masks that cut the crops: truth (masks_all), or a folder of predicted masks",
     )
     add_cutoff(parser)
+    add_operating_point(parser)
     return parser
 
 
@@ -37,8 +38,10 @@ def _main(argv: Sequence[str] | None) -> int:
 
     from cascade.evaluation.stages import evaluate_classifier
     from cascade.models.ensemble import load_classifier
+    from cascade.reliability import chosen_cutoff
 
     classifier = load_classifier(arguments.path, device=arguments.device)
+    cutoff = chosen_cutoff(classifier, arguments.cutoff, arguments.operating_point)
     check_size(arguments, {"classifier": classifier.size})
     truth = classifier.policy.uses_mask and arguments.masks == "truth"
     table = load_table(arguments)
@@ -55,7 +58,7 @@ def _main(argv: Sequence[str] | None) -> int:
     evaluation = evaluate_classifier(
         classifier,
         table,
-        cutoff=arguments.cutoff,
+        cutoff=cutoff,
         tta=arguments.tta,
         batch_size=arguments.batch_size,
         num_workers=arguments.num_workers,

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from cascade.commands.arguments import OK, CommandParser, run
 from cascade.commands.evaluation_options import add_evaluation, check_size, check_unseen, report
-from cascade.commands.options import add_cutoff, add_switch, load_table
+from cascade.commands.options import (
+    add_coverage,
+    add_cutoff,
+    add_operating_point,
+    add_switch,
+    load_table,
+)
 from cascade.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,6 +41,8 @@ def build_parser() -> CommandParser:
     )
     add_evaluation(parser, output="results/cascade")
     add_cutoff(parser)
+    add_operating_point(parser)
+    add_coverage(parser)
     add_switch(
         parser,
         "--subgroups",
@@ -58,12 +66,17 @@ def load_cascade(arguments: Any) -> Cascade:
     from cascade.models.segmenter import Segmenter
     from cascade.pipeline import Cascade
 
+    use = {
+        "cutoff": arguments.cutoff,
+        "operating_point": arguments.operating_point,
+        "coverage": arguments.coverage,
+    }
     if arguments.path is not None:
-        return Cascade.load(arguments.path, device=arguments.device, cutoff=arguments.cutoff)
+        return Cascade.load(arguments.path, device=arguments.device, **use)
     return Cascade(
         Segmenter.load(arguments.segmenter, device=arguments.device),
         load_classifier(arguments.classifier, device=arguments.device),
-        cutoff=arguments.cutoff,
+        **use,
     )
 
 

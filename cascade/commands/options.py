@@ -72,6 +72,28 @@ def add_cutoff(parser: CommandParser) -> None:
     )
 
 
+def add_operating_point(parser: CommandParser) -> None:
+    """Add ``--operating_point``."""
+    parser.add_argument(
+        "--operating_point",
+        type=float,
+        default=None,
+        help="instead of --cutoff: the stored cutoff that reached this sensitivity on the "
+        "validation part, such as 0.90",
+    )
+
+
+def add_coverage(parser: CommandParser) -> None:
+    """Add ``--coverage``."""
+    parser.add_argument(
+        "--coverage",
+        type=float,
+        default=0.9,
+        help="share of the images of each class whose set of possible classes is to hold the true "
+        "one, in (0, 1]",
+    )
+
+
 def add_start(parser: CommandParser) -> None:
     """Add the start of a single training: its division and an earlier training to go on from."""
     add_splits(parser)

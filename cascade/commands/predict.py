@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from cascade.commands.arguments import OK, PARTIAL, CommandParser, run
-from cascade.commands.options import add_cutoff, add_device, add_switch
+from cascade.commands.options import (
+    add_coverage,
+    add_cutoff,
+    add_device,
+    add_operating_point,
+    add_switch,
+)
 from cascade.commands.outputs import say
 from cascade.errors import ConfigError, DataError, ImageError
 from cascade.files import csv_line
@@ -29,8 +35,8 @@ log = logging.getLogger(__name__)
 COLUMNS = (
     "name", "path", "label", "probability_benign", "probability_malignant", "box_top", "box_left",
     "box_bottom", "box_right", "height", "width", "area_fraction", "diameter_pixels",
-    "diameter_millimetres", "asymmetry", "border_irregularity", "colour_variegation", "warnings",
-    "error", "mask", "overlay",
+    "diameter_millimetres", "asymmetry", "border_irregularity", "colour_variegation",
+    "prediction_set", "mask_score", "unfamiliarity", "warnings", "error", "mask", "overlay",
 )  # fmt: skip
 MEASURED = (
     "diameter_pixels", "diameter_millimetres", "asymmetry", "border_irregularity",
@@ -58,7 +64,8 @@ def build_parser() -> CommandParser:
         "--model",
         type=str,
         default=None,
-        help="file of a cascade; by default the one that comes with the library",
+        help="file of a cascade; by default models/default.safetensors, or the one that comes "
+        "with the library",
     )
     parser.add_argument(
         "--output", type=str, default="predictions", help="folder for predictions.csv and pictures"
@@ -71,6 +78,8 @@ def build_parser() -> CommandParser:
         help="test-time augmentation: average 1, 4 or 8 views",
     )
     add_cutoff(parser)
+    add_operating_point(parser)
+    add_coverage(parser)
     parser.add_argument("--batch_size", type=int, default=1, help="images at a time; 32 on CUDA")
     parser.add_argument(
         "--max_megapixels", type=float, default=50.0, help="larger images get an error row"
@@ -106,6 +115,8 @@ def _main(argv: Sequence[str] | None) -> int:
         arguments.model,
         device=arguments.device,
         cutoff=arguments.cutoff,
+        operating_point=arguments.operating_point,
+        coverage=arguments.coverage,
         limits=ImageLimits(
             max_pixels=int(min(arguments.max_megapixels, 1e6) * 1e6),
             allow_truncated=arguments.allow_truncated,
@@ -351,9 +362,19 @@ def _result_row(path: Path, result: Prediction | Failure, pictures: Pictures) ->
         width=result.mask.shape[1],
         area_fraction=result.area_fraction,
         **{name: getattr(result.measurements, name, None) for name in MEASURED},
+        prediction_set=" ".join(result.prediction_set),
+        mask_score=_rounded(getattr(result.mask_quality, "score", None)),
+        unfamiliarity=_rounded(result.unfamiliarity),
         warnings="; ".join(result.warnings),
         **written,
     )
+
+
+def _rounded(value: float | None) -> float | str | None:
+    """Three decimals; infinity as a word, because an empty cell means unknown."""
+    if value is None:
+        return None
+    return round(value, 3) if math.isfinite(value) else str(value)
 
 
 def _row(path: Path, **values: Any) -> dict[str, Any]:

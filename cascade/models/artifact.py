@@ -68,6 +68,22 @@ def default_model() -> Path:
     return (package.parent / "models" if in_clone else package) / "default.safetensors"
 
 
+def required_default_model() -> Path:
+    """The same, if it is there.
+
+    Raises:
+        ModelFileError: there is none; what to do instead.
+    """
+    path = default_model()
+    if not path.is_file():
+        raise ModelFileError(
+            f"there is no default model, that is, no file {path}; name a cascade's file with "
+            "--model, or train one: cascade seg-train, cascade cls-train and cascade evaluate "
+            "--save FILE"
+        )
+    return path
+
+
 def tensors_digest(tensors: Mapping[str, np.ndarray]) -> str:
     """SHA-256 over names, types, shapes and bytes of all tensors in the order of their names."""
     digest = hashlib.sha256()

@@ -108,9 +108,10 @@ class Segmenter(Network):
             ``(N, S, S)`` float32 in [0, 1], and ``(N, D)`` float32: means and spreads of the
             channels of the encoder's last stage but one.
         """
+        network: Any = self.network  # its parts are modules, which torch's types do not say
         with inference_mode(self):
-            stages = self.network.encoder(self.normalization(self.to_device(images)))
-            logits = self.network.segmentation_head(self.network.decoder(stages))[:, 0]
+            stages = network.encoder(self.normalization(self.to_device(images)))
+            logits = network.segmentation_head(network.decoder(stages))[:, 0]
             features = pooled_features(stages[-2].float().cpu().numpy())
             return logits.float().sigmoid().cpu().numpy(), features
 

@@ -11,7 +11,7 @@ from cascade.reliability.conformal import ConformalScores, describe_sets
 from cascade.reliability.familiarity import Familiarity, fit_familiarity, pooled_features
 from cascade.reliability.gate import GateLimits, fit_gate_limits
 from cascade.reliability.mask_quality import MaskQuality, mask_quality
-from cascade.reliability.safeguards import Safeguards, cutoff_of
+from cascade.reliability.safeguards import Safeguards, chosen_cutoff, cutoff_of
 from cascade.reliability.temperature import (
     Calibration,
     calibrated_probabilities,
@@ -27,6 +27,7 @@ __all__ = [
     "MaskQuality",
     "Safeguards",
     "calibrated_probabilities",
+    "chosen_cutoff",
     "cutoff_of",
     "describe_sets",
     "fit_familiarity",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,6 +14,14 @@ from cascade.errors import ConfigError
 from cascade.reliability.conformal import ConformalScores
 from cascade.reliability.familiarity import Familiarity
 from cascade.reliability.gate import GateLimits
+
+
+class HasCutoff(Protocol):
+    """A classifier, as far as its labels are concerned."""
+
+    @property
+    def cutoff(self) -> float:
+        """Probability of ``malignant`` from which the label is ``malignant``."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,8 @@ class Safeguards:
             if name not in known:
                 raise ConfigError(f"safeguards: unknown part {name!r}{did_you_mean(name, known)}")
         conformal, gate, familiarity = (description.get(name) for name in known)
+        if familiarity is None and arrays:
+            raise ConfigError(f"safeguards: arrays without settings: {', '.join(sorted(arrays))}")
         return cls(
             None if conformal is None else ConformalScores.from_dict(conformal),
             None if gate is None else GateLimits.from_dict(gate),
@@ -75,9 +86,35 @@ def cutoff_of(operating_points: Mapping[str, float], sensitivity: float) -> floa
         ConfigError: there is none for this sensitivity; those that there are are listed.
     """
     name = f"{sensitivity:.2f}"
-    if name not in operating_points:
+    # 0.904 is not 0.90: its cutoff would reach less than was asked for
+    if name not in operating_points or not math.isclose(float(name), sensitivity, abs_tol=1e-9):
         stored = ", ".join(operating_points) or "none"
         raise ConfigError(
             f"the model has no operating point for sensitivity {sensitivity:g}; stored: {stored}"
         )
     return operating_points[name]
+
+
+def chosen_cutoff(
+    classifier: HasCutoff, cutoff: float | None = None, operating_point: float | None = None
+) -> float:
+    """The probability of malignant from which a label is malignant.
+
+    Args:
+        classifier: has the cutoff that counts unless another one is given; may have stored
+            ``operating_points``.
+        cutoff: the one to use.
+        operating_point: sensitivity of the stored one to use, instead of ``cutoff``.
+
+    Raises:
+        ConfigError: both were given, there is no such operating point, or the cutoff is no
+            probability.
+    """
+    if operating_point is not None:
+        if cutoff is not None:
+            raise ConfigError("give a cutoff or an operating point, not both")
+        cutoff = cutoff_of(getattr(classifier, "operating_points", {}), operating_point)
+    chosen = classifier.cutoff if cutoff is None else cutoff
+    if not 0 <= chosen <= 1:
+        raise ConfigError(f"cutoff is {chosen}; a probability lies within [0, 1]")
+    return chosen
