@@ -86,7 +86,7 @@ def _rows(
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """One row for each run and for both means."""
     weights = dict(zip(runs, comparison.weights, strict=True))
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, metrics in comparison.metrics.items():
         weight = f"{weights[name]:.3f}" if name in weights else ""
         rows.append((name, weight, _score(metrics, "roc_auc"), f"{metrics['log_loss']:.4f}"))

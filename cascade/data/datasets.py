@@ -169,7 +169,7 @@ class ClassificationDataset(_Samples):
             policy = replace(policy, margin=margin)
         return apply_mask(image, lesion, policy, size=self.size)
 
-    def _lesion(self, index: int, shape: tuple[int, ...]) -> Lesion:
+    def _lesion(self, index: int, shape: tuple[int, int]) -> Lesion:
         """The lesion of one record; where only its box counts, each mask is read once."""
         known = self._boxes.get(index)
         if known is not None:

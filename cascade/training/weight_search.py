@@ -156,7 +156,7 @@ def nested_scores(
     weights: dict[int, tuple[float, ...]] = {}
     for number in np.unique(folds).tolist():
         held_out = folds == number
-        others = np.flatnonzero(~held_out)
+        others = np.flatnonzero(~held_out).tolist()
         chosen = search_weights(
             scores[:, others], labels[others], [groups[index] for index in others], seed=seed
         )
