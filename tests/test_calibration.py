@@ -11,8 +11,10 @@ from cascade.config import ClassifierConfig, SegmenterConfig
 from cascade.data.datasets import ClassificationDataset
 from cascade.data.splits import make_splits, write_splits
 from cascade.data.synthetic import SyntheticConfig, write_synthetic_dataset
+from cascade.data.synthetic.non_lesions import NON_LESIONS, draw_non_lesion
 from cascade.data.tables import read_table
 from cascade.errors import ConfigError, DataError
+from cascade.inference import segment_views_with_features
 from cascade.masking import MaskPolicy
 from cascade.models.classifier import Classifier
 from cascade.models.segmenter import Segmenter
@@ -100,6 +102,18 @@ def test_conformal_scores_are_those_of_the_validation_images(calibrated, table, 
     stored = np.array(result.safeguards.conformal.malignant)
     np.testing.assert_allclose(stored, np.sort(chances[labels == 1]), atol=2e-4)
     assert len(result.safeguards.conformal.benign) == (labels == 0).sum()
+
+
+def test_the_model_of_familiar_images_is_tried_on_drawn_non_lesions(calibrated):
+    segmenter, _, result = calibrated
+    noticed = result.facts["familiarity"]["noticed_share_of_non_lesions"]
+    assert set(noticed) == set(NON_LESIONS)
+    pictures = [draw_non_lesion("noise", seed=seed) for seed in range(20)]
+    features = np.concatenate(
+        [segment_views_with_features(segmenter, [picture])[1] for picture in pictures]
+    )
+    familiar = result.safeguards.familiarity.is_familiar(features)
+    assert noticed["noise"] == pytest.approx(1 - familiar.mean())
 
 
 def test_another_division_is_refused(table, splits):

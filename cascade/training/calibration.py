@@ -7,7 +7,7 @@ so that the test images decide nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from cascade.config import ClassificationTrainConfig
 from cascade.data.datasets import ClassificationDataset
+from cascade.data.synthetic.non_lesions import NON_LESIONS, draw_non_lesion
 from cascade.errors import ConfigError, DataError
 from cascade.imaging import read_image, read_mask
 from cascade.inference import segment, segment_views_with_features
@@ -51,6 +52,9 @@ log = logging.getLogger(__name__)
 
 MOST_IMAGES = 1000
 """Images that a model of familiar images is fitted on at most; more change it little."""
+
+NON_LESIONS_OF_A_KIND = 20
+"""Drawn pictures of each kind on which that model is tried; they fit nothing."""
 
 
 @dataclass(frozen=True)
@@ -188,16 +192,26 @@ def _fit_familiarity(
     generator = np.random.default_rng(seed)
     chosen = generator.permutation(len(train))[:MOST_IMAGES]
     model = fit_familiarity(
-        _features(segmenter, [train[index] for index in chosen]),
-        held_out=_features(segmenter, held_out[:MOST_IMAGES]),
+        _features(segmenter, _photographs([train[index] for index in chosen])),
+        held_out=_features(segmenter, _photographs(held_out[:MOST_IMAGES])),
     )
-    return model, model.settings()
+    noticed = {
+        kind: float(np.mean(~model.is_familiar(_features(segmenter, _non_lesions(kind)))))
+        for kind in NON_LESIONS
+    }
+    return model, {**model.settings(), "noticed_share_of_non_lesions": noticed}
 
 
-def _features(segmenter: Segmenter, records: Sequence[Record]) -> np.ndarray:
-    """``(N, D)`` float32 features of the records' images."""
-    found = []
+def _non_lesions(kind: str) -> Iterator[np.ndarray]:
+    return (draw_non_lesion(kind, seed=seed) for seed in range(NON_LESIONS_OF_A_KIND))
+
+
+def _photographs(records: Sequence[Record]) -> Iterator[np.ndarray]:
     for record in progress(records, description="familiar images"):
-        image = read_image(record.image_path).pixels
-        found.append(segment_views_with_features(segmenter, [image])[1])
+        yield read_image(record.image_path).pixels
+
+
+def _features(segmenter: Segmenter, images: Iterable[np.ndarray]) -> np.ndarray:
+    """``(N, D)`` float32 features of ``(H, W, 3)`` uint8 RGB images."""
+    found = [segment_views_with_features(segmenter, [image])[1] for image in images]
     return np.concatenate(found)
