@@ -70,14 +70,14 @@ def safeguard_lines(safeguards: Mapping[str, Any]) -> list[str]:
             f"{target} gives {_shown(point['sensitivity'])} / {_shown(point['specificity'])}"
             for target, point in points.items()
         ]
-        lines.append(f"target sensitivity: sensitivity / specificity here: {', '.join(reached)}")
+        lines.append(f"operating points, sensitivity / specificity here: {', '.join(reached)}")
     return lines
 
 
 def _number_rows(
     gate: Mapping[str, Any] | None, familiarity: Mapping[str, Any] | None
 ) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     if gate is not None:
         rows.append(("masks doubted", _count(gate, "doubted"), _interval(gate, "share")))
         rows.append(("images without any lesion", f"{gate['no_lesion']} of {gate['n']}", ""))
@@ -94,7 +94,7 @@ def _number_rows(
 
 
 def _comparison_rows(compared: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for key, name in _NAMES.items():
         for side, title in _SIDES.items():
             shown = _shown(compared[side][key], compared["undefined"].get(key, ""))
@@ -116,7 +116,7 @@ def _reason_rows(gate: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
 
 
 def _set_rows(sets: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for level in (sets or {}).get("levels", []):
         used = " (in use)" if sets is not None and level["asked"] == sets["asked"] else ""
         held = [
@@ -129,7 +129,7 @@ def _set_rows(sets: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
 
 
 def _point_rows(points: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for target, point in (points or {}).items():
         (cleared, alarms), (missed, found) = point["confusion_matrix"]
         shares = []

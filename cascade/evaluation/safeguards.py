@@ -207,7 +207,8 @@ def _difference(
     groups: Sequence[str],
     seed: int,
 ) -> dict[str, Any]:
-    difference, low, high = paired_difference(metric, labels, *pair, groups, seed)
+    first, second = pair
+    difference, low, high = paired_difference(metric, labels, first, second, groups, seed)
     return {"difference": difference, "interval": [low, high]}
 
 
