@@ -14,7 +14,7 @@ from cascade.commands.cls_train import build_parser as cls_parser
 from cascade.commands.seg_train import build_parser as seg_parser
 from cascade.data.tables import read_table
 from cascade.errors import ConfigError, DataError, ModelFileError
-from cascade.evaluation.card_parts import flat_facts, operating_table, other_table
+from cascade.evaluation.card_parts import count_operating_points, flat_facts, other_table
 from cascade.evaluation.model_card import trainings_of, write_model_card
 from cascade.evaluation.report import write_evaluation
 from cascade.evaluation.score_table import CLASSIFICATION_ROWS, SEGMENTATION_ROWS
@@ -258,8 +258,9 @@ def test_numbers_of_an_unknown_kind_are_shown_and_empty_ones_are_not(tmp_path, m
 
 def test_helpers_are_tolerant():
     assert other_table("text") == other_table([1, 2]) == other_table([{}]) == ""
-    assert operating_table([], {"0.8": 0.5}) == ""
-    assert operating_table([{"name": "a", "class": "benign", "probability": ""}], {"0.8": 1}) == ""
+    assert count_operating_points([], {"0.8": 0.5}) == {}
+    silent = {"name": "a", "class": "benign", "probability": ""}
+    assert count_operating_points([silent], {"0.8": 1}) == {}
     assert flat_facts({"a": {"b": [1, 2]}, "c": list(range(99)), "d": ""}) == {"a, b": "1, 2"}
     assert [t["settings"]["size"] for t in trainings_of(SECOND)] == [64, 96]
     assert trainings_of({}) == []

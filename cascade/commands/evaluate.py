@@ -80,6 +80,13 @@ def load_cascade(arguments: Any) -> Cascade:
     )
 
 
+def _identity(path: str | None) -> dict[str, str]:
+    """What tells the weights of a cascade's file from others, if there is one."""
+    from cascade.models.artifact import read_document
+
+    return {} if path is None else {"model_sha256": read_document(path)["tensors_sha256"]}
+
+
 def _main(argv: Sequence[str] | None) -> int:
     arguments = build_parser().parse_args(argv)
     cascade = load_cascade(arguments)
@@ -119,6 +126,7 @@ def _main(argv: Sequence[str] | None) -> int:
         title="The cascade, end to end",
         models=models,
         sketch=sketch,
+        about_model=_identity(arguments.path),
     )
     write_pictures(
         Path(arguments.output),

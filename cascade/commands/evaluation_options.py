@@ -78,9 +78,11 @@ def report(
     title: str,
     models: Sequence[str],
     sketch: Sketch | None = None,
+    about_model: Mapping[str, Any] | None = None,
 ) -> None:
-    """Print the numbers and write the evaluation's files."""
+    """Print the numbers and write the evaluation's files; ``about_model`` joins their ``about``."""
     from cascade.evaluation.report import STAGE_HEADERS, stage_rows, write_evaluation
+    from cascade.evaluation.safeguard_report import safeguard_lines
     from cascade.evaluation.score_table import classification_lines, segmentation_lines
 
     metrics = evaluation.metrics
@@ -96,9 +98,14 @@ def report(
     if "stages" in metrics:
         say_table(STAGE_HEADERS, stage_rows(metrics["stages"]))
         say()
+    for line in (doubts := safeguard_lines(metrics.get("safeguards", {}))):
+        say(line)
+    if doubts:
+        say()
     folder = Path(arguments.output)
     about = {
         "model": " and ".join("/".join(Path(path).parts[-2:]) for path in models),
+        **(about_model or {}),
         "data": " + ".join(
             f"{folder.name}/{Path(arguments.table).name}" for folder in data_folders(arguments)
         ),

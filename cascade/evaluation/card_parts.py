@@ -14,6 +14,8 @@ from cascade.config import CLASSES
 from cascade.data.spreadsheet import read_csv
 from cascade.errors import DataError
 from cascade.evaluation.report import METRIC_HEADERS, STAGE_HEADERS, metric_rows, stage_rows
+from cascade.evaluation.safeguard_report import safeguard_tables
+from cascade.evaluation.safeguards import measure_operating_points
 from cascade.evaluation.score_table import CLASSIFICATION_ROWS, SEGMENTATION_ROWS
 from cascade.evaluation.subgroup_report import (
     SUBGROUP_HEADERS,
@@ -23,7 +25,6 @@ from cascade.evaluation.subgroup_report import (
     markdown_text,
     subgroup_cells,
 )
-from cascade.evaluation.subgroups import share_with_interval
 from cascade.files import read_json
 
 CALIBRATION = ("brier", "ece", "log_loss")
@@ -35,7 +36,7 @@ PLOTS = {
 }
 """Figures that a card may show; none of them holds an image of a patient."""
 
-_KNOWN = {"segmentation", "classification", "stages", "subgroups", "about"}
+_KNOWN = {"segmentation", "classification", "stages", "safeguards", "subgroups", "about"}
 _MOST_WARNINGS = 10
 _LONGEST_LIST = 12
 
@@ -86,20 +87,20 @@ def evaluation_part(
         figures: name of a plot in :data:`PLOTS` to its address in the card.
     """
     metrics = folder.metrics
-    classification = metrics.get("classification") or {}
+    about, classification = metrics.get("about") or {}, metrics.get("classification") or {}
     ranking = {k: v for k, v in CLASSIFICATION_ROWS.items() if k not in CALIBRATION}
     calibration = {k: v for k, v in CLASSIFICATION_ROWS.items() if k in CALIBRATION}
     stages = stage_rows(metrics.get("stages") or {})
     return {
         "title": markdown_text(title),
-        "about": fact_table(metrics.get("about") or {}),
+        "about": fact_table({k: v for k, v in about.items() if k != "model_sha256"}),
         "segmentation": metrics.get("segmentation") or {},
         "segmentation_table": _scores(metrics.get("segmentation"), SEGMENTATION_ROWS),
         "classification": classification,
         "classification_table": _scores(classification, ranking),
         "calibration_table": _scores(classification, calibration),
         "stages_table": markdown_table(STAGE_HEADERS, stages) if stages else "",
-        "operating_table": operating_table(folder.predictions, points),
+        "safeguards": _safeguards(folder, points),
         "subgroups": [
             (column_title(column), _table(SUBGROUP_HEADERS, map(subgroup_cells, rows)))
             for column, rows in by_column(metrics.get("subgroups") or []).items()
@@ -114,32 +115,30 @@ def evaluation_part(
     }
 
 
-def operating_table(predictions: Sequence[Mapping[str, str]], points: Mapping[str, float]) -> str:
-    """Sensitivity and specificity of the evaluation at the cutoffs chosen on validation data."""
+def count_operating_points(
+    predictions: Sequence[Mapping[str, str]], points: Mapping[str, float]
+) -> dict[str, dict[str, Any]]:
+    """What an evaluation measured at the model's operating points, from its predictions alone."""
     rows = [row for row in predictions if row.get("probability") and row.get("class")]
-    if not rows or not points:
-        return ""
-    scores = np.array([float(row["probability"]) for row in rows])
-    malignant = np.array([row["class"] == CLASSES[1] for row in rows])
-    groups = np.array([row.get("group") or row["name"] for row in rows])
-    cells = []
-    for target, cutoff in sorted(points.items(), key=lambda item: float(item[0])):
-        called = scores >= cutoff
-        shares = [
-            share_text(right[chosen], groups[chosen].tolist())
-            for chosen, right in ((malignant, called), (~malignant, ~called))
-        ]
-        cells.append((str(target), f"{cutoff:.4f}", *shares))
-    headers = ("target on validation", "cutoff", "sensitivity here", "specificity here")
-    return markdown_table(headers, cells)
+    if not rows:
+        return {}
+    return measure_operating_points(
+        points,
+        np.array([int(row["class"] == CLASSES[1]) for row in rows]),
+        np.array([float(row["probability"]) for row in rows]),
+        [row.get("group") or row["name"] for row in rows],
+    )
 
 
-def share_text(right: np.ndarray, groups: Sequence[str]) -> str:
-    """A share with its interval and counts, or that there is nothing to count."""
-    if not right.size:
-        return "no image of this class"
-    share, (low, high) = share_with_interval(right, groups)
-    return f"{share:.4f} ({low:.4f} – {high:.4f}); {int(right.sum())} of {right.size}"
+def _safeguards(folder: EvaluationFolder, points: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Caption and table of each thing that the cascade says about itself."""
+    safeguards = dict(folder.metrics.get("safeguards") or {})
+    if "operating_points" not in safeguards:  # such as an evaluation of two files of one stage
+        safeguards["operating_points"] = count_operating_points(folder.predictions, points)
+    return [
+        (table.caption, markdown_table(table.headers, table.rows))
+        for table in safeguard_tables(safeguards)
+    ]
 
 
 def fact_table(facts: Mapping[str, Any]) -> str:

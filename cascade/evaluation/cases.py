@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,12 @@ class Case:
         warnings: from the prediction.
         skin_angle: apparent tone of the skin around the lesion in degrees, see
             :mod:`cascade.skin_tone`; ``None`` where it was not or cannot be estimated.
+        mask_score: rank of the mask by its own probabilities, see
+            :class:`cascade.reliability.MaskQuality`; ``None`` if no cascade made it.
+        doubts: why the gate had the whole image classified; empty where the mask was used.
+        prediction_set: classes that stay possible; empty where none was computed.
+        unfamiliarity: above 1 the image does not look like the training's; ``None`` if unknown.
+        probability_of_crop: of malignant, had a doubted mask been used; else ``None``.
     """
 
     record: Record
@@ -38,9 +45,15 @@ class Case:
     area_fraction: float | None = None
     warnings: tuple[str, ...] = ()
     skin_angle: float | None = None
+    mask_score: float | None = None
+    doubts: tuple[str, ...] = ()
+    prediction_set: tuple[str, ...] = ()
+    unfamiliarity: float | None = None
+    probability_of_crop: float | None = None
 
     def row(self) -> dict[str, Any]:
         """The case as a row of ``predictions.csv``."""
+        distance = self.unfamiliarity
         return {
             "name": self.record.name,
             "group": self.record.group,
@@ -51,12 +64,18 @@ class Case:
             "dice": None if self.counts is None else dice(self.counts),
             "area_fraction": self.area_fraction,
             "warnings": "; ".join(self.warnings),
+            "mask_score": self.mask_score,
+            "doubted": "; ".join(self.doubts),
+            "prediction_set": " ".join(self.prediction_set),
+            # a number that is not finite would leave an empty cell, as if it were unknown
+            "unfamiliarity": "inf" if distance == math.inf else distance,
+            "probability_of_crop": self.probability_of_crop,
         }
 
 
 CASE_COLUMNS = (
     "name", "group", "class", "predicted", "probability", "iou", "dice", "area_fraction",
-    "warnings",
+    "warnings", "mask_score", "doubted", "prediction_set", "unfamiliarity", "probability_of_crop",
 )  # fmt: skip
 
 

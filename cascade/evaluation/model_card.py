@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from cascade.errors import ConfigError
+from cascade.errors import ConfigError, DataError
 from cascade.evaluation.card_parts import (
     PLOTS,
     EvaluationFolder,
@@ -23,6 +23,7 @@ from cascade.evaluation.card_parts import (
     flat_facts,
     read_evaluation,
 )
+from cascade.evaluation.safeguard_report import SAFEGUARD_NOTE
 from cascade.evaluation.subgroup_report import SUBGROUP_NOTE, markdown_table, markdown_text
 from cascade.files import atomic_path, file_digest, write_text
 from cascade.models.artifact import read_artifact, read_document
@@ -64,7 +65,7 @@ def write_model_card(
 
     Raises:
         ConfigError: a data set is not known.
-        DataError: an evaluation cannot be read.
+        DataError: an evaluation cannot be read, or is one of another model.
         ModelFileError: the model's file is missing, damaged, or lacks a stage.
     """
     import jinja2
@@ -72,6 +73,8 @@ def write_model_card(
     folders = [read_evaluation(Path(folder)) for folder in evaluations]
     titles = _titles(folders)
     model_part = _model(model)
+    for folder in folders:
+        _check_same_model(folder, model, model_part["tensors_digest"])
     parts = [
         evaluation_part(
             folder,
@@ -91,9 +94,20 @@ def write_model_card(
         evaluations=parts,
         headlines=_headlines(folders, titles),
         commands=list(commands),
+        safeguard_note=SAFEGUARD_NOTE,
         subgroup_note=SUBGROUP_NOTE,
     )
     write_text(output, _one_blank_line(card))
+
+
+def _check_same_model(folder: EvaluationFolder, model: Path, digest: str) -> None:
+    """Refuse numbers that were measured with other weights, where the evaluation names them."""
+    evaluated = (folder.metrics.get("about") or {}).get("model_sha256")
+    if evaluated not in (None, digest):
+        raise DataError(
+            f"{folder.path}: was evaluated with tensors of SHA-256 {evaluated}, but {model} holds "
+            f"{digest}; give the model of that evaluation, or evaluate this one again"
+        )
 
 
 def trainings_of(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -12,6 +12,7 @@ from cascade.evaluation.cases import CASE_COLUMNS, Case, probabilities, true_lab
 from cascade.evaluation.html import ReportFigure, ReportSection, ReportTable, write_report
 from cascade.evaluation.overlays import contact_sheet, overlay
 from cascade.evaluation.plots import plot_classification, plot_iou_histogram
+from cascade.evaluation.safeguard_report import SAFEGUARD_NOTE, safeguard_tables
 from cascade.evaluation.score_table import CLASSIFICATION_ROWS, SEGMENTATION_ROWS
 from cascade.evaluation.stages import Evaluation
 from cascade.evaluation.subgroup_report import (
@@ -100,6 +101,7 @@ def write_evaluation(
         *_examples_section(folder, evaluation.cases, sketch),
         *_segmentation_section(folder, evaluation, sketch),
         *_classification_section(folder, evaluation, sketch),
+        *_safeguards_section(evaluation),
         *_subgroups_section(folder, evaluation),
         *_warnings_section(evaluation.cases),
     ]
@@ -212,6 +214,13 @@ def _classification_section(
             ],
         )
     ]
+
+
+def _safeguards_section(evaluation: Evaluation) -> list[ReportSection]:
+    tables = safeguard_tables(evaluation.metrics.get("safeguards") or {})
+    if not tables:
+        return []
+    return [ReportSection("When not to trust it", SAFEGUARD_NOTE, tables=tables)]
 
 
 def _subgroups_section(folder: Path, evaluation: Evaluation) -> list[ReportSection]:

@@ -24,6 +24,7 @@ from cascade.evaluation.cases import (
     segmentation_of,
     true_labels,
 )
+from cascade.evaluation.safeguards import safeguards_of
 from cascade.imaging import LoadedImage, read_image, read_mask
 from cascade.inference import classify, segment
 from cascade.masking import Lesion, MaskPolicy, apply_mask, find_lesion, lesion_from_mask
@@ -31,7 +32,7 @@ from cascade.metrics.classification import roc_auc
 from cascade.metrics.intervals import paired_difference
 from cascade.metrics.segmentation import PixelCounts, count_pixels
 from cascade.pipeline import Cascade
-from cascade.prediction import Failure
+from cascade.prediction import Failure, Prediction
 from cascade.progress import progress
 from cascade.skin_tone import individual_typology_angle
 
@@ -50,7 +51,8 @@ class Evaluation:
     Attributes:
         cases: one for each image, in the table's order.
         metrics: ``segmentation`` and ``classification``, each only where there is truth for it,
-            and for a cascade ``stages``: what each choice of mask gives, and the differences.
+            and for a cascade ``stages``: what each choice of mask gives, and the differences, and
+            ``safeguards``, see :func:`cascade.evaluation.safeguards.safeguards_of`.
         cutoff: from which probability a case counts as malignant.
     """
 
@@ -158,7 +160,8 @@ def evaluate_cascade(
     """Score both stages end to end, and what the first stage costs the second.
 
     Beside the end-to-end numbers, ``metrics["stages"]`` holds the classifier's numbers on the same
-    images with the predicted mask, the true mask (where there are any) and no mask at all.
+    images with the predicted mask, the true mask (where there are any) and no mask at all;
+    ``metrics["safeguards"]`` says how often the cascade doubted itself and what that was worth.
 
     Args:
         cascade: both stages.
@@ -184,6 +187,8 @@ def evaluate_cascade(
     if classification is not None:
         metrics["classification"] = classification
         metrics["stages"] = _compare(cases, others, cutoff=cascade.cutoff, seed=seed)
+    if safeguards := safeguards_of(cascade, cases, seed=seed):
+        metrics["safeguards"] = safeguards
     return Evaluation(tuple(cases), metrics, cascade.cutoff)
 
 
@@ -234,11 +239,16 @@ def _predicted_cases(
     cascade: Cascade, loaded: Loaded, tta: TestTimeAugmentation, batch_size: int
 ) -> list[Case]:
     images = [image for _, image in loaded]
-    results = cascade.predict_iter(images, tta=tta, batch_size=batch_size)
-    cases = []
-    for (record, image), result in zip(loaded, results, strict=True):
+    results: list[Prediction] = []
+    for (record, _), result in zip(
+        loaded, cascade.predict_iter(images, tta=tta, batch_size=batch_size), strict=True
+    ):
         if isinstance(result, Failure):
             raise DataError(f"{record.name}: cannot be evaluated: {result.error}") from result.error
+        results.append(result)
+    of_crops = _of_doubted_crops(cascade, images, results, tta)
+    cases = []
+    for (record, image), result, of_crop in zip(loaded, results, of_crops, strict=True):
         cases.append(
             Case(
                 record,
@@ -248,9 +258,37 @@ def _predicted_cases(
                 area_fraction=result.area_fraction,
                 warnings=result.warnings,
                 skin_angle=individual_typology_angle(image.pixels, result.mask),
+                mask_score=None if result.mask_quality is None else result.mask_quality.score,
+                doubts=result.mask_doubts,
+                prediction_set=result.prediction_set,
+                unfamiliarity=result.unfamiliarity,
+                probability_of_crop=of_crop,
             )
         )
     return cases
+
+
+def _of_doubted_crops(
+    cascade: Cascade,
+    images: Sequence[LoadedImage],
+    results: Sequence[Prediction],
+    tta: TestTimeAugmentation,
+) -> list[float | None]:
+    """What the masked crops would have given where the gate chose the whole image instead."""
+    doubted = [place for place, result in enumerate(results) if result.mask_doubts]
+    crops = [
+        apply_mask(
+            images[place].pixels,
+            # the very lesion that was doubted; choosing among its components again could differ
+            Lesion(results[place].mask, results[place].box, 1),
+            cascade.policy,
+            size=cascade.classifier.size,
+        )
+        for place in doubted
+    ]
+    judged = classify(cascade.classifier, crops, tta=tta)[:, 1].tolist()
+    chances = dict(zip(doubted, judged, strict=True))
+    return [chances.get(place) for place in range(len(results))]
 
 
 def _with_other_mask(

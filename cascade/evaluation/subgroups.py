@@ -22,6 +22,7 @@ from cascade.metrics.intervals import (
     WeightedMetric,
     percentile_interval,
     plan_resampling,
+    share_with_interval,
     weighted_mean,
 )
 from cascade.metrics.segmentation import iou
@@ -40,7 +41,6 @@ FEWEST_CASES, FEWEST_OF_A_CLASS = 20, 5
 
 _BLANK = {"", "nan", "na", "n/a", "none", "null", "unknown"}
 _LAST = (NOT_MEASURABLE, NOT_READABLE, NOT_GIVEN)
-_Z = 1.959963984540054
 
 
 def with_subgroups(
@@ -93,28 +93,6 @@ def evaluate_subgroups(
             scores = _score(chosen, cutoff=evaluation.cutoff, seed=seed, resamples=resamples)
             rows.append({"column": column, "group": name, **scores})
     return rows
-
-
-def wilson_interval(successes: float, count: float) -> list[float]:
-    """Wilson's 95 % interval of a share, which also holds for few cases and for 0 and 1.
-
-    Args:
-        successes: how many of ``count``; may be a fraction where photographs share a lesion.
-        count: number of independent cases, above 0.
-    """
-    share, spread = successes / count, _Z**2 / count
-    middle = (share + spread / 2) / (1 + spread)
-    half = _Z / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))
-    return [max(0.0, middle - half), min(1.0, middle + half)]
-
-
-def share_with_interval(right: np.ndarray, groups: Sequence[str]) -> tuple[float, list[float]]:
-    """Share of true values in ``(N,)`` bool, N above 0, and Wilson's interval of it.
-
-    Ten photographs of one lesion are one case for the interval, so its count is that of groups.
-    """
-    share, count = float(right.mean()), len(set(groups))
-    return share, wilson_interval(share * count, count)
 
 
 def _group(case: Case, column: str) -> str:

@@ -6,6 +6,7 @@ weight 2. All resamples of a block are then one matrix product instead of a thou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ WeightedMetric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """``(labels (N,), scores (N,), weights (B, N)) -> (B,)``: one value for each row of weights."""
 
 _BLOCK_CELLS = 1_000_000
+_Z = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -173,3 +175,25 @@ def weighted_mean(labels: np.ndarray, values: np.ndarray, weights: np.ndarray) -
     """Mean of ``(N,)`` values under each row of ``(B, N)`` weights; ``labels`` is not used."""
     del labels
     return (weights @ values) / weights.sum(axis=1)
+
+
+def wilson_interval(successes: float, count: float) -> list[float]:
+    """Wilson's 95 % interval of a share, which also holds for few cases and for 0 and 1.
+
+    Args:
+        successes: how many of ``count``; may be a fraction where photographs share a lesion.
+        count: number of independent cases, above 0.
+    """
+    share, spread = successes / count, _Z**2 / count
+    middle = (share + spread / 2) / (1 + spread)
+    half = _Z / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))
+    return [max(0.0, middle - half), min(1.0, middle + half)]
+
+
+def share_with_interval(right: np.ndarray, groups: Sequence[str]) -> tuple[float, list[float]]:
+    """Share of true values in ``(N,)`` bool, N above 0, and Wilson's interval of it.
+
+    Ten photographs of one lesion are one case for the interval, so its count is that of groups.
+    """
+    share, count = float(right.mean()), len(set(groups))
+    return share, wilson_interval(share * count, count)

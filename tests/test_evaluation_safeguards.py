@@ -1,0 +1,374 @@
+"""What a cascade says about itself, against counts from predictions.csv."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import math
+import re
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import FakeClassifier, FakeSegmenter
+from scipy.stats import norm
+from sklearn.metrics import brier_score_loss, roc_auc_score
+
+from cascade.commands import evaluate, score
+from cascade.data.tables import read_table
+from cascade.errors import DataError
+from cascade.evaluation.cases import CASE_COLUMNS, Case
+from cascade.evaluation.model_card import write_model_card
+from cascade.evaluation.report import write_evaluation
+from cascade.evaluation.safeguard_report import safeguard_lines, safeguard_tables
+from cascade.evaluation.safeguards import measure_operating_points
+from cascade.evaluation.stages import evaluate_cascade
+from cascade.files import write_json
+from cascade.masking import MaskPolicy
+from cascade.models.artifact import Artifact, read_document, write_artifact
+from cascade.pipeline import Cascade
+from cascade.reliability import ConformalScores, Familiarity, GateLimits, Safeguards
+
+POINTS = {"0.80": 0.62, "0.95": 0.55}
+SETS = ConformalScores(
+    tuple(np.linspace(0.36, 0.6, 29).tolist()), tuple(np.linspace(0.53, 0.7, 24).tolist())
+)
+NEW = ("mask_score", "doubted", "prediction_set", "unfamiliarity", "probability_of_crop")
+
+
+class Feeling(FakeSegmenter):
+    """Its features are the mean colour of the image."""
+
+    def predict_with_features(self, images):
+        return self.predict(images), (images.mean(axis=(1, 2)) / 255).astype(np.float32)
+
+
+def familiarity(threshold):
+    """Distance from medium grey."""
+    return Familiarity(
+        mean=np.full(3, 0.5, np.float32),
+        scale=np.ones(3, np.float32),
+        components=np.eye(1, 3, dtype=np.float16),
+        variances=np.ones(1, np.float32),
+        noise_variance=1.0,
+        threshold=threshold,
+        false_alarm=0.01,
+        fitted_on=10,
+        held_out=10,
+    )
+
+
+def guarded(**changes):
+    """A cascade with all safeguards; 0.2 and the like doubt or flag some of the images."""
+    classifier = FakeClassifier()
+    classifier.operating_points = POINTS
+    guards = Safeguards(conformal=SETS, gate=GATE, familiarity=familiarity(0.19))
+    return Cascade(Feeling(), classifier, cutoff=0.6, safeguards=replace(guards, **changes))
+
+
+GATE = GateLimits(lowest_expected_iou=0.84, smallest_area=0.2)
+
+
+@pytest.fixture(scope="module")
+def table(dataset_folder):
+    return read_table(dataset_folder / "train_data.csv")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The header of a cascade's file, for a card and a digest."""
+    path = tmp_path_factory.mktemp("model") / "cascade.safetensors"
+    stages = {"segmenter": {"config": {}}, "classifier": {"config": {}, "operating_points": POINTS}}
+    tensors = {"segmenter.a": np.zeros(3, np.float32), "classifier.b": np.ones(2, np.float32)}
+    write_artifact(path, Artifact(stages, tensors, {"segmenter": {}, "classifier": {}}, {}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(dataset_folder, model, tmp_path_factory):
+    """Folder and standard output of ``cascade evaluate``."""
+    folder, said = tmp_path_factory.mktemp("evaluation"), io.StringIO()
+    flags = ["--path", model, "--data_path", dataset_folder, "--table", "train_data.csv"]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.setattr(evaluate, "load_cascade", lambda _: guarded())
+        patch.setattr(evaluate, "check_unseen", lambda *_, **__: None)  # loads torch
+        assert evaluate.main([str(flag) for flag in [*flags, "--output", folder]]) == 0
+    return folder, said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def found(run):
+    return json.loads((run[0] / "metrics.json").read_text())["safeguards"]
+
+
+@pytest.fixture(scope="module")
+def rows(run):
+    with (run[0] / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def column(rows, name):
+    return np.array([float(row[name]) for row in rows])
+
+
+def wilson(right, groups):
+    """The shares p from which the one seen is 1.96 standard deviations of p away."""
+    share, spread = np.mean(right), norm.ppf(0.975) ** 2 / len(set(groups))
+    roots = np.roots([1 + spread, -(2 * share + spread), share**2])
+    return pytest.approx(sorted(np.real(roots)), abs=1e-7)
+
+
+def test_gate_is_counted_with_what_the_crops_would_have_given(rows, found):
+    groups = [row["group"] for row in rows]
+    gate, labels = found["gate"], [row["class"] == "malignant" for row in rows]
+    doubted = [row for row in rows if row["doubted"]]
+    assert 2 < len(doubted) < len(rows) - 2
+    assert (gate["n"], gate["doubted"], gate["no_lesion"]) == (len(rows), len(doubted), 0)
+    assert gate["share"] == pytest.approx(len(doubted) / len(rows))
+    assert gate["intervals"]["share"] == wilson([bool(row["doubted"]) for row in rows], groups)
+    for kind, chosen in (("doubted", True), ("trusted", False)):
+        ious = [float(row["iou"]) for row in rows if bool(row["doubted"]) is chosen]
+        assert gate["mean_iou"][kind]["n"] == len(ious)
+        assert gate["mean_iou"][kind]["mean_iou"] == pytest.approx(np.mean(ious))
+    with_gate = column(rows, "probability")
+    without = np.array([float(row["probability_of_crop"] or row["probability"]) for row in rows])
+    assert (with_gate != without).sum() == len(doubted)
+    compared = gate["classification"]
+    assert compared["n"] == len(rows)
+    assert compared["undefined"] == {}
+    for name, metric in (("roc_auc", roc_auc_score), ("brier", brier_score_loss)):
+        first, second = metric(labels, with_gate), metric(labels, without)
+        assert compared["with_gate"][name] == pytest.approx(first)
+        assert compared["without_gate"][name] == pytest.approx(second)
+        change = compared["with_minus_without"][name]
+        assert change["difference"] == pytest.approx(first - second)
+        assert change["interval"][0] <= change["difference"] <= change["interval"][1]
+
+
+def test_reasons_are_counted_by_kind_without_their_numbers(rows, found):
+    expected = Counter()
+    for row in rows:
+        expected["the expected IoU is below the limit"] += "expected IoU" in row["doubted"]
+        expected["the lesion's share of the image is below the limit"] += (
+            "share of the image" in row["doubted"]
+        )
+    assert found["gate"]["reasons"] == {kind: count for kind, count in expected.items() if count}
+    assert any("; " in row["doubted"] for row in rows), "one mask has both reasons"
+
+
+def test_sets_hold_a_class_whose_probability_is_at_least_its_rank(rows, found):
+    conformal = found["conformal"]
+    assert conformal["asked"] == 0.9
+    assert [level["asked"] for level in conformal["levels"]] == [0.8, 0.9, 0.95]
+    malignant = column(rows, "probability")
+    labels = [row["class"] for row in rows]
+    chances = {"benign": 1 - malignant, "malignant": malignant}
+    for level in conformal["levels"]:
+        held = {}
+        for name, scores in (("benign", SETS.benign), ("malignant", SETS.malignant)):
+            rank = math.ceil(round((len(scores) + 1) * level["asked"], 9))
+            limit = sorted(scores)[-rank] if rank <= len(scores) else 0.0
+            held[name] = chances[name] >= limit
+        single = held["benign"] != held["malignant"]  # none at all stands for both
+        right = [held[name][place] or not single[place] for place, name in enumerate(labels)]
+        assert level["n"] == len(rows)
+        assert level["abstained"] == pytest.approx(np.mean(~single))
+        for name in held:
+            own = [ok for ok, label in zip(right, labels, strict=True) if label == name]
+            assert level["coverage"][name] == pytest.approx(np.mean(own))
+            groups = [row["group"] for row in rows if row["class"] == name]
+            assert level["intervals"][name] == wilson(own, groups)
+        answered = [ok for ok, one in zip(right, single, strict=True) if one]
+        assert level["accuracy_if_answered"] == (
+            pytest.approx(np.mean(answered)) if answered else None
+        )
+        if level["asked"] == 0.9:
+            shown = [row["prediction_set"] for row in rows]
+            both = "benign malignant"
+            one = ["malignant" if held["malignant"][i] else "benign" for i in range(len(rows))]
+            assert shown == [one[i] if single[i] else both for i in range(len(rows))]
+            assert 0 < single.sum() < len(rows)
+
+
+def test_unfamiliar_images_are_counted(rows, found):
+    strange = column(rows, "unfamiliarity") > 1
+    assert 0 < strange.sum() < len(rows)
+    familiar = found["familiarity"]
+    assert (familiar["n"], familiar["unfamiliar"]) == (len(rows), strange.sum())
+    assert familiar["share"] == pytest.approx(strange.mean())
+    assert familiar["intervals"]["share"] == wilson(strange, [row["group"] for row in rows])
+    assert familiar["false_alarm"] == 0.01
+
+
+def test_operating_points_are_counted(rows, found):
+    malignant = np.array([row["class"] == "malignant" for row in rows])
+    groups = np.array([row["group"] for row in rows])
+    assert list(found["operating_points"]) == list(POINTS)
+    for target, cutoff in POINTS.items():
+        point, called = found["operating_points"][target], column(rows, "probability") >= cutoff
+        assert point["cutoff"] == cutoff
+        assert point["sensitivity"] == pytest.approx(called[malignant].mean())
+        assert point["specificity"] == pytest.approx((~called)[~malignant].mean())
+        assert point["confusion_matrix"][1] == [
+            (~called)[malignant].sum(),
+            called[malignant].sum(),
+        ]
+        assert point["intervals"]["sensitivity"] == wilson(called[malignant], groups[malignant])
+        assert point["intervals"]["specificity"] == wilson(~called[~malignant], groups[~malignant])
+        low, high = point["intervals"]["sensitivity"]
+        assert point["target_within_interval"] is (low <= float(target) <= high)
+
+
+def test_photographs_of_one_lesion_are_one_case_for_the_interval():
+    labels, scores = np.array([1] * 10), np.linspace(0, 1, 10)
+    alone, shared = (
+        measure_operating_points({"0.9": 0.5}, labels, scores, groups)["0.9"]
+        for groups in ([f"g{number}" for number in range(10)], ["a"] * 5 + ["b"] * 5)
+    )
+    assert alone["intervals"]["sensitivity"] == wilson(scores >= 0.5, range(10))
+    assert shared["intervals"]["sensitivity"] == wilson(scores >= 0.5, "ab")
+    assert alone["specificity"] is alone["intervals"]["specificity"] is None
+    assert alone["undefined"] == {"specificity": "no benign image has an answer"}
+
+
+@pytest.mark.parametrize("tta", ["none", "flips"])
+def test_doubted_crops_are_judged_as_a_cascade_without_the_gate_would(table, tta):
+    doubting = evaluate_cascade(guarded(), table, tta=tta, batch_size=5)
+    ungated = evaluate_cascade(guarded(gate=None), table, tta=tta, batch_size=5)
+    assert any(case.doubts for case in doubting.cases)
+    for case, other in zip(doubting.cases, ungated.cases, strict=True):
+        assert (case.probability_of_crop is not None) == bool(case.doubts)
+        judged = case.probability if case.probability_of_crop is None else case.probability_of_crop
+        assert judged == other.probability
+        assert case.mask_score == other.mask_score
+    assert "gate" not in ungated.metrics["safeguards"]
+
+
+def test_a_bare_cascade_says_nothing_about_safeguards(table, model, tmp_path):
+    evaluation = evaluate_cascade(Cascade(Feeling(), FakeClassifier()), table)
+    assert set(evaluation.metrics) == {"segmentation", "classification", "stages"}
+    fewer = {"segmentation": evaluation.metrics["segmentation"]}  # for the sake of fewer plots
+    write_evaluation(tmp_path, replace(evaluation, metrics=fewer), title="t", about={"data": "d"})
+    assert "When not to trust it" not in (tmp_path / "report.html").read_text("utf-8")
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            assert [row[name] for name in NEW[1:]] == [""] * 4
+            assert 0 < float(row["mask_score"]) <= 1
+    card = tmp_path / "card.md"
+    (tmp_path / "predictions.csv").unlink()  # from which operating points would be counted
+    write_model_card(card, model=model, evaluations=[tmp_path])
+    assert "doubts itself" not in card.read_text("utf-8")
+
+
+def test_a_gate_that_never_acts_is_not_reported(table):
+    cascade = guarded(conformal=None, familiarity=None)
+    cascade.classifier.policy = MaskPolicy.from_mode("whole")
+    whole = Cascade(cascade.segmenter, cascade.classifier, safeguards=cascade.safeguards)
+    assert set(evaluate_cascade(whole, table).metrics["safeguards"]) == {"operating_points"}
+
+
+def test_without_classes_there_are_reasons_instead_of_numbers(table):
+    nameless = replace(table, records=tuple(replace(item, label=None) for item in table))
+    found = evaluate_cascade(guarded(), nameless).metrics["safeguards"]
+    compared = found["gate"]["classification"]
+    assert compared["n"] == 0
+    assert compared["with_gate"] == {"roc_auc": None, "brier": None}
+    assert set(compared["undefined"]) == {"roc_auc", "brier", "with_minus_without"}
+    assert found["gate"]["doubted"] > 0
+    assert found["gate"]["mean_iou"]["trusted"]["n"] > 0
+    assert found["conformal"]["levels"] == []
+    assert "no image" in found["conformal"]["undefined"]["levels"]
+    assert found["operating_points"]["0.80"]["target_within_interval"] is None
+    text = str(safeguard_tables(found)) + str(safeguard_lines(found))
+    assert "no malignant image has an answer" in text
+    assert "None" not in text
+    assert not re.search(r"\bnan\b", text)
+
+
+def test_one_class_and_a_gate_without_doubts_give_no_difference(table):
+    benign = table.subset(record.name for record in table if record.label == "benign")
+    compared = evaluate_cascade(guarded(), benign).metrics["safeguards"]["gate"]["classification"]
+    assert compared["with_gate"]["roc_auc"] is compared["with_minus_without"]["roc_auc"] is None
+    assert compared["with_minus_without"]["brier"]["difference"] != 0
+    assert "images are benign" in compared["undefined"]["roc_auc"]
+    quiet = evaluate_cascade(guarded(gate=GateLimits()), table).metrics["safeguards"]["gate"]
+    assert quiet["doubted"] == 0
+    assert quiet["mean_iou"]["doubted"] == {"n": 0, "mean_iou": None}
+    assert quiet["classification"]["with_gate"] == quiet["classification"]["without_gate"]
+    assert quiet["classification"]["with_minus_without"] == {"roc_auc": None, "brier": None}
+    assert quiet["classification"]["undefined"] == {"with_minus_without": "no mask was doubted"}
+    assert "no mask was doubted" in str(safeguard_tables({"gate": quiet}))
+
+
+def test_page_terminal_and_card_show_the_numbers(run, found, model, tmp_path):
+    folder, said = run
+    page = (folder / "report.html").read_text("utf-8")
+    write_model_card(tmp_path / "card.md", model=model, evaluations=[folder])
+    card = (tmp_path / "card.md").read_text("utf-8")
+    assert "When not to trust it" in page
+    assert "#### When it doubts itself: " in card
+    assert card.count("| target on validation |") == 1
+    gate, level = found["gate"], found["conformal"]["levels"][1]
+    cells = [
+        f"{gate['doubted']} of {gate['n']} ({gate['share']:.4f})",
+        f"{gate['classification']['with_gate']['roc_auc']:.4f}",
+        f"{gate['classification']['without_gate']['brier']:.4f}",
+        f"{gate['mean_iou']['doubted']['mean_iou']:.4f} (n = {gate['doubted']})",
+        "0.9 (in use)",
+        f"{level['coverage']['malignant']:.4f} (",
+        f"{found['operating_points']['0.95']['specificity']:.4f} (",
+    ]
+    section = card[card.index("#### When it doubts") :]
+    for cell in cells:
+        assert cell in page, cell
+        assert cell in section, cell
+    lines = safeguard_lines(found)
+    assert len(lines) == 4
+    assert all(line in said.splitlines() for line in lines)
+    assert f"masks doubted: {cells[0]}" in said
+
+
+def test_evaluation_names_its_weights_and_a_card_of_others_is_refused(run, model, tmp_path):
+    folder, _ = run
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["about"]["model_sha256"] == read_document(model)["tensors_sha256"]
+    other = tmp_path / "other"
+    metrics["about"]["model_sha256"] = "0" * 64
+    write_json(other / "metrics.json", metrics)
+    with pytest.raises(DataError, match=rf"{other}.*0000.*evaluate this one again"):
+        write_model_card(tmp_path / "card.md", model=model, evaluations=[folder, other])
+    assert not (tmp_path / "card.md").exists()
+    del metrics["about"]["model_sha256"]  # from before it was written
+    write_json(other / "metrics.json", metrics)
+    write_model_card(tmp_path / "card.md", model=model, evaluations=[other])
+
+
+def test_predictions_are_still_read_by_score_and_by_a_card_alone(
+    run, dataset_folder, model, found, tmp_path, capsys
+):
+    folder, _ = run
+    flags = ["--truth", dataset_folder / "train_data.csv", "--predicted"]
+    assert score.main([str(f) for f in [*flags, folder / "predictions.csv"]]) == 0
+    auc = found["gate"]["classification"]["with_gate"]["roc_auc"]
+    assert f"{auc:.4f}" in capsys.readouterr().out
+    old = tmp_path / "old"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    del metrics["safeguards"]
+    write_json(old / "metrics.json", metrics)
+    (old / "predictions.csv").write_bytes((folder / "predictions.csv").read_bytes())
+    cards = []
+    for evaluation in (old, folder):
+        write_model_card(tmp_path / "card.md", model=model, evaluations=[evaluation])
+        text = (tmp_path / "card.md").read_text("utf-8")
+        cards.append([line for line in text.splitlines() if line.startswith("| 0.80 |")])
+    assert cards[0] == cards[1]
+    assert len(cards[0]) == 1
+
+
+def test_new_columns_come_last_and_an_infinite_distance_is_not_lost(table):
+    assert CASE_COLUMNS[-5:] == NEW
+    assert Case(table[0], unfamiliarity=math.inf).row()["unfamiliarity"] == "inf"
+    assert [Case(table[0]).row()[name] for name in NEW] == [None, "", "", None, None]
