@@ -126,6 +126,9 @@ def _model(path: Path) -> dict[str, Any]:
         trainings = trainings_of(document["provenance"].get(name, {}))
         config = description.get("config") or {}
         others = {k: v for k, v in description.items() if k not in ("config", "operating_points")}
+        if "conformal" in others:  # a number for each validation image says nothing to a reader
+            counts = {f"{k} images": len(v) for k, v in others["conformal"].items()}
+            others["conformal"] = counts
         stages.append(
             {
                 "name": name,
