@@ -18,7 +18,7 @@ from cascade.data.datasets import ClassificationDataset
 from cascade.data.synthetic.non_lesions import NON_LESIONS, draw_non_lesion
 from cascade.errors import ConfigError, DataError
 from cascade.imaging import read_image, read_mask
-from cascade.inference import segment, segment_views_with_features
+from cascade.inference import segment_views, segment_views_with_features
 from cascade.masking import find_lesion
 from cascade.metrics.classification import cutoff_at_sensitivity
 from cascade.metrics.segmentation import IOU_LIMIT, count_pixels, iou
@@ -167,9 +167,9 @@ def _fit_gate(
     qualities, scores = [], []
     for record in progress(validation, description="mask limits"):
         image = read_image(record.image_path).pixels
-        probability = segment(segmenter, [image])[0]
-        lesion = find_lesion(probability, policy, shape=image.shape[:2])
-        qualities.append(mask_quality(probability, lesion, policy=policy))
+        views = segment_views(segmenter, [image], tta="flips")[:, 0]
+        lesion = find_lesion(views[0], policy, shape=image.shape[:2])  # one pass, as in use
+        qualities.append(mask_quality(views[0], lesion, policy=policy, views=views))
         truth = read_mask(str(record.mask_path), shape=image.shape[:2])
         scores.append(iou(count_pixels(truth, lesion.mask)))
     if max(scores) < IOU_LIMIT:
