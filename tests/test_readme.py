@@ -12,11 +12,14 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cascade.commands import arguments
 from cascade.commands import main as console
 from cascade.commands.arguments import OK
+from cascade.data.synthetic import draw_lesion
+from cascade.imaging.write import write_image
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(
@@ -91,8 +94,7 @@ def add_what_a_user_has(clone: Path) -> None:
     """Photographs, masks and scores of the user's own, once there is a data set."""
     images = clone / "dataset" / "images_all"
     if images.is_dir() and not (clone / "photos").exists():
-        first, *others = sorted(images.iterdir())
-        shutil.copy(first, clone / "photo.jpg")
+        others = sorted(images.iterdir())
         (clone / "photos").mkdir()
         for path in others[:3]:
             shutil.copy(path, clone / "photos")
@@ -106,6 +108,8 @@ def add_what_a_user_has(clone: Path) -> None:
 def test_code_blocks_run_as_written(clone, monkeypatch, capsys):
     monkeypatch.setattr(arguments, "REPOSITORY", clone)
     blocks = [block for block in read_blocks() if block.runs]
+    lesion = draw_lesion(np.random.default_rng(5), malignant=False)
+    write_image(clone / "photo.jpg", lesion.image)
     for block in blocks:
         if block.language == "bash":
             run_bash(block, clone, monkeypatch)
