@@ -4,7 +4,9 @@ import ast
 import configparser
 import importlib
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -204,3 +206,18 @@ def test_makefile_explains_its_targets():
     for target in declared[1].split():
         assert re.search(rf"^{target}:.*## \w", text, re.MULTILINE), target
     assert text.index("help:") < text.index("demo:"), "help is what a bare make shows"
+
+
+def test_a_built_library_carries_the_default_cascade(tmp_path):
+    pytest.importorskip("setuptools")
+    if not (ROOT / "models" / "default.safetensors").is_file():
+        pytest.skip("no default cascade in this clone")
+    source = tmp_path / "source"
+    shutil.copytree(
+        ROOT, source, ignore=shutil.ignore_patterns(".*", "demo", "build", "*.egg-info")
+    )
+    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path / "built")]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    built = tmp_path / "built" / "cascade" / "default.safetensors"
+    assert built.read_bytes() == (ROOT / "models" / "default.safetensors").read_bytes()
+    assert (tmp_path / "built" / "cascade" / "py.typed").is_file()
