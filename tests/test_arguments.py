@@ -198,6 +198,8 @@ DOCUMENTED = {
     },
     "segment": {"-d --device": "auto"},
     "prepare": {"--source": None, "--count": 200, "--test_fraction": 0.2},
+    "calibrate": {"-d --device": "auto", "--sensitivity": 0.9},
+    "default-model": {"-d --device": "auto", "--encoder_weights": "imagenet"},
     "oof-masks": {"--folds": 5, "-e --epochs": 20},
 }
 
