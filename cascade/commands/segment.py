@@ -43,10 +43,10 @@ def _main(argv: Sequence[str] | None) -> int:
     arguments = build_parser().parse_args(argv)
     table = load_table(arguments, labels=False)
     folder = Path(arguments.output)
-    done = {record.name for record in table if (folder / f"{record.stem}.png").is_file()}
+    done = sum((folder / f"{record.stem}.png").is_file() for record in table)
     if done and not (arguments.resume or arguments.overwrite):
         raise ConfigError(
-            f"{folder}: holds {len(done)} of these masks already; keep them (--resume), replace "
+            f"{folder}: holds {done} of these masks already; keep them (--resume), replace "
             "them (--overwrite) or choose another folder (--output)"
         )
 
@@ -61,9 +61,9 @@ def _main(argv: Sequence[str] | None) -> int:
         model=arguments.path,
         allowed=arguments.allow_seen,
     )
-    left = table if arguments.overwrite else table.subset(set(table.names()) - done)
-    write_masks(segmenter, left, folder, MaskPolicy(threshold=arguments.threshold))
-    say(f"written: {len(left)} masks in {folder}" + f", {len(table) - len(left)} kept")
+    policy = MaskPolicy(threshold=arguments.threshold)
+    written = write_masks(segmenter, table, folder, policy, keep=not arguments.overwrite)
+    say(f"written: {written} masks in {folder}, {len(table) - written} kept")
     return OK
 
 

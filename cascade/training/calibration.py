@@ -20,7 +20,7 @@ from cascade.errors import ConfigError, DataError
 from cascade.imaging import read_image, read_mask
 from cascade.inference import segment_views, segment_views_with_features
 from cascade.masking import find_lesion
-from cascade.metrics.classification import cutoff_at_sensitivity
+from cascade.metrics.classification import classification_metrics
 from cascade.metrics.segmentation import IOU_LIMIT, count_pixels, iou
 from cascade.progress import progress
 from cascade.reliability import (
@@ -37,6 +37,7 @@ from cascade.reliability import (
 from cascade.training.classification import (
     SENSITIVITIES,
     malignant_probabilities,
+    operating_points,
     predict_raw_logits,
 )
 
@@ -139,23 +140,19 @@ def _calibrate_classifier(
     fitted = fit_platt(values, data.labels)
     classifier.temperature, classifier.bias = fitted.temperature, fitted.bias
     chances = malignant_probabilities(classifier.calibrated(logits))
-    classifier.operating_points = {
-        f"{target:.2f}": cutoff_at_sensitivity(data.labels, chances, target)
-        for target in SENSITIVITIES
-    }
+    classifier.operating_points = operating_points(data.labels, chances)
     facts = {
         "images": len(data),
         "malignant": int(data.labels.sum()),
         **fitted.to_dict(),
-        "log_loss_before": _log_loss(Calibration().probabilities(values), data.labels),
-        "log_loss_after": _log_loss(fitted.probabilities(values), data.labels),
+        "log_loss_before": _log_loss(Calibration().probabilities(values)[:, 1], data.labels),
+        "log_loss_after": _log_loss(fitted.probabilities(values)[:, 1], data.labels),
     }
     return facts, ConformalScores.from_probabilities(chances, data.labels)
 
 
 def _log_loss(chances: np.ndarray, labels: np.ndarray) -> float:
-    of_truth = chances[np.arange(labels.size), labels].astype(np.float64)
-    return float(-np.log(np.maximum(of_truth, 1e-12)).mean())
+    return float(classification_metrics(labels, chances, resamples=1)["log_loss"])
 
 
 def _fit_gate(

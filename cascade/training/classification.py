@@ -124,12 +124,22 @@ def train_classifier(
         Trainer(network, task, training, folder).run(resume=resume)
     best = Classifier.load(folder / "best.safetensors", device=str(chosen))
     probabilities = malignant_probabilities(predict_logits(best, held_out, training))
-    best.operating_points = {
-        f"{target:.2f}": cutoff_at_sensitivity(held_out.labels, probabilities, target)
-        for target in SENSITIVITIES
-    }
+    best.operating_points = operating_points(held_out.labels, probabilities)
     best.save(folder / "best.safetensors")
     return best
+
+
+def operating_points(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Target sensitivity, as text such as ``"0.90"``, to the cutoff that reaches it.
+
+    Args:
+        labels: ``(N,)`` int, 1 for malignant.
+        probabilities: ``(N,)`` float in [0, 1] of malignant.
+    """
+    return {
+        f"{target:.2f}": cutoff_at_sensitivity(labels, probabilities, target)
+        for target in SENSITIVITIES
+    }
 
 
 def sampling_weights(

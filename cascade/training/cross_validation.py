@@ -20,14 +20,14 @@ from cascade.data.splits import make_folds
 from cascade.errors import DataError
 from cascade.files import write_json
 from cascade.masking import MaskPolicy
-from cascade.metrics.classification import classification_metrics, cutoff_at_sensitivity
+from cascade.metrics.classification import classification_metrics
 from cascade.models.artifact import read_document
 from cascade.models.classifier import Classifier
 from cascade.models.device import resolve_device
 from cascade.models.ensemble import ClassifierEnsemble
 from cascade.training.classification import (
-    SENSITIVITIES,
     malignant_probabilities,
+    operating_points,
     predict_raw_logits,
     train_classifier,
 )
@@ -217,7 +217,8 @@ def _join(
         for run, part, member in zip(runs, parts, members, strict=True)
     )
     ensemble = ClassifierEnsemble(members)
-    ensemble.operating_points = out_of_fold_cutoffs(scores.labels, scores.probabilities)
+    # scores of one member each; their mean is less extreme, so its sensitivity is near the target
+    ensemble.operating_points = operating_points(scores.labels, scores.probabilities)
     ensemble.metrics = {"out_of_fold": metrics, "folds": list(summaries)}
     ensemble.provenance = {
         **provenance(table, runs[0].fold, settings),
@@ -238,15 +239,3 @@ def _join(
 def _point_metrics(part: OutOfFold) -> dict[str, Any]:
     found = classification_metrics(part.labels, part.probabilities, resamples=1)
     return {name: found[name] for name in ("n", "positives", "roc_auc", "average_precision")}
-
-
-def out_of_fold_cutoffs(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Target sensitivity to the cutoff that reaches it on out-of-fold scores.
-
-    These are scores of one member each. The mean of several is less extreme, so the sensitivity of
-    an ensemble at such a cutoff is near the target and not exactly there.
-    """
-    return {
-        f"{target:.2f}": cutoff_at_sensitivity(labels, probabilities, target)
-        for target in SENSITIVITIES
-    }

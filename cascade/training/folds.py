@@ -93,10 +93,26 @@ def out_of_fold_masks(
     return masks
 
 
-def write_masks(segmenter: Segmenter, table: Table, folder: Path, policy: MaskPolicy) -> None:
-    """Predict the mask of each record's image and write it to ``STEM.png`` in the folder."""
-    for record in progress(table, description="predicted masks"):
+def write_masks(
+    segmenter: Segmenter, table: Table, folder: Path, policy: MaskPolicy, *, keep: bool = False
+) -> int:
+    """Predict the mask of each record's image and write it to ``STEM.png`` in the folder.
+
+    Args:
+        segmenter: predicts them.
+        table: the images.
+        folder: where the masks go.
+        policy: threshold and component rules.
+        keep: leave the masks alone that are there already.
+
+    Returns:
+        How many were written.
+    """
+    paths = [(record, folder / f"{record.stem}.png") for record in table]
+    missing = [(record, path) for record, path in paths if not (keep and path.is_file())]
+    for record, path in progress(missing, description="predicted masks"):
         image = read_image(record.image_path).pixels
         probability = segment(segmenter, [image])[0]
         lesion = find_lesion(probability, policy, shape=image.shape[:2])
-        write_mask(folder / f"{record.stem}.png", lesion.mask)
+        write_mask(path, lesion.mask)
+    return len(missing)

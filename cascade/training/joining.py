@@ -15,7 +15,8 @@ from cascade.models.ensemble import (
     join_classifiers,
     load_classifier,
 )
-from cascade.training.cross_validation import ENSEMBLE_FILE, out_of_fold_cutoffs
+from cascade.training.classification import operating_points
+from cascade.training.cross_validation import ENSEMBLE_FILE
 from cascade.training.out_of_fold import OUT_OF_FOLD_FILE, read_out_of_fold, require_same_images
 from cascade.training.weight_search import EQUAL, SEARCHED, Comparison, compare_runs
 
@@ -58,7 +59,7 @@ def join_runs(
                 log.warning("%s: left out of the ensemble, the search gives it no weight", name)
         joined = join_classifiers(parts, weights)
     mean = np.clip(np.array(weights) @ probabilities, 0.0, 1.0)
-    joined.operating_points = out_of_fold_cutoffs(first.labels, mean)
+    joined.operating_points = operating_points(first.labels, mean)
     _document(joined, parts, comparison, searched=searched)
     joined.save(output)
     return comparison

@@ -168,11 +168,7 @@ def predict_test_masks(
     kept = note.is_file() and not overwrite
     if not kept:
         write_json(note, made_by)
-    missing = [
-        record.name for record in test if not (kept and (folder / f"{record.stem}.png").is_file())
-    ]
-    if missing:
-        write_masks(segmenter, test.subset(missing), folder, policy)
+    write_masks(segmenter, test, folder, policy, keep=kept)
     return folder
 
 
