@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny_training import SEGMENTER
 
 from cascade.commands import main as console
-from cascade.config import ClassifierConfig, SegmenterConfig
+from cascade.config import ClassifierConfig
 from cascade.data.datasets import ClassificationDataset
 from cascade.data.splits import make_splits, write_splits
 from cascade.data.synthetic import SyntheticConfig, write_synthetic_dataset
@@ -45,9 +46,7 @@ def splits(table):
 
 def networks(splits):
     torch.manual_seed(0)
-    segmenter = Segmenter.build(
-        SegmenterConfig(encoder="tu-test_resnet", size=32, decoder_channels=(16, 16, 8, 8, 8))
-    )
+    segmenter = Segmenter.build(SEGMENTER)
     config = ClassifierConfig(architecture="timm/test_resnet", size=32)
     classifier = Classifier.build(config, policy=POLICY)
     classifier.provenance["splits"] = {"digest": splits.digest}

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from contracts import noise
+from tiny_training import SEGMENTER
 
 from cascade.config import CLASSES, ClassifierConfig
 from cascade.errors import ConfigError, ModelFileError
@@ -130,12 +131,10 @@ def test_a_file_of_one_classifier_still_loads_as_that(members, tmp_path):
 
 
 def test_a_cascade_with_an_ensemble_is_one_file(ensemble, tmp_path, lesion):
-    from cascade.config import SegmenterConfig
     from cascade.models.segmenter import Segmenter
 
     torch.manual_seed(0)
-    config = SegmenterConfig(encoder="tu-test_resnet", size=32, decoder_channels=(16, 16, 8, 8, 8))
-    cascade = Cascade(Segmenter.build(config).eval(), ensemble)
+    cascade = Cascade(Segmenter.build(SEGMENTER).eval(), ensemble)
     cascade.save(tmp_path / "cascade.safetensors")
     loaded = Cascade.load(tmp_path / "cascade.safetensors", device="cpu")
     assert isinstance(loaded.classifier, ClassifierEnsemble)

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import yaml
+from tiny_training import SEGMENTER as CONFIG
+from tiny_training import segmentation_settings
 
-from cascade.config import SegmentationTrainConfig, SegmenterConfig
 from cascade.data.tables import read_table
 from cascade.errors import ConfigError, DataError
 from cascade.imaging import read_image, read_mask
@@ -14,11 +15,7 @@ from cascade.training import folds as module
 from cascade.training.folds import out_of_fold_masks
 from cascade.training.run import image_marks
 
-CONFIG = SegmenterConfig(encoder="tu-test_resnet", size=32, decoder_channels=(16, 16, 8, 8, 8))
-TRAINING = SegmentationTrainConfig(
-    epochs=1, batch_size=4, optimizer="adamw", learning_rate=0.002, momentum=0.9,
-    weight_decay=0.01, precision="fp32", augmentation="none",
-)  # fmt: skip
+TRAINING = segmentation_settings(augmentation="none")
 POLICY = MaskPolicy(threshold=0.505, minimum_area=0.0, keep="all", fill_holes=False)
 
 

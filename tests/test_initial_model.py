@@ -5,22 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny_training import SEGMENTER as CONFIG
+from tiny_training import segmentation_settings as settings
 
-from cascade.config import SegmentationTrainConfig, SegmenterConfig
 from cascade.data.splits import make_splits
 from cascade.data.tables import read_table
 from cascade.errors import DataError, ModelFileError
 from cascade.models.segmenter import Segmenter
 from cascade.training.run import image_marks
 from cascade.training.segmentation import train_segmenter
-
-CONFIG = SegmenterConfig(encoder="tu-test_resnet", size=32, decoder_channels=(16, 16, 8, 8, 8))
-
-
-def settings(**changes):
-    fixed = {"epochs": 1, "batch_size": 4, "optimizer": "adamw", "learning_rate": 0.002,
-             "momentum": 0.9, "weight_decay": 0.01, "precision": "fp32"}  # fmt: skip
-    return SegmentationTrainConfig(**{**fixed, **changes})
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
+from tiny_training import SEGMENTER
 
 from cascade.commands.mask_modes import main
-from cascade.config import ClassificationTrainConfig, ClassifierConfig, SegmenterConfig
+from cascade.config import ClassificationTrainConfig, ClassifierConfig
 from cascade.data.synthetic import SyntheticConfig, write_synthetic_dataset
 from cascade.data.tables import Record, Table, read_table
 from cascade.errors import ConfigError, DataError, LeakageError
@@ -283,9 +284,7 @@ def test_repeats_are_averaged_and_without_training_masks_truth_trains(
 
 @pytest.fixture
 def segmenter(tmp_path):
-    network = Segmenter.build(
-        SegmenterConfig(encoder="tu-test_resnet", size=32, decoder_channels=(16, 16, 8, 8, 8))
-    )
+    network = Segmenter.build(SEGMENTER)
     network.provenance["trained_on"] = image_marks(["another"])
     path = tmp_path / "segmenter.safetensors"
     network.save(path)

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tiny_training import SEGMENTER as CONFIG
+from tiny_training import segmentation_settings as settings
 
-from cascade.config import SegmentationTrainConfig, SegmenterConfig
 from cascade.data.datasets import SegmentationDataset
 from cascade.data.splits import make_splits
 from cascade.data.tables import read_table
@@ -14,14 +15,6 @@ from cascade.errors import ConfigError, DataError, DeviceError, PretrainedWeight
 from cascade.models.segmenter import Segmenter
 from cascade.training.run import image_marks, require_unseen
 from cascade.training.segmentation import segmentation_loss, train_segmenter, validate_segmenter
-
-CONFIG = SegmenterConfig(encoder="tu-test_resnet", size=32, decoder_channels=(16, 16, 8, 8, 8))
-
-
-def settings(**changes):
-    fixed = {"epochs": 1, "batch_size": 4, "optimizer": "adamw", "learning_rate": 0.002,
-             "momentum": 0.9, "weight_decay": 0.01, "precision": "fp32"}  # fmt: skip
-    return SegmentationTrainConfig(**{**fixed, **changes})
 
 
 @pytest.fixture(scope="module")
