@@ -26,11 +26,11 @@ HEAT_NOTE = (
     "Where the classifier found what speaks for malignant, within the crop that it saw: yellow is "
     "the hottest place, clear ones are cold, cyan is the predicted outline. Each map is scaled to "
     "its own maximum, so bright colours do not mean a high probability.\n\n"
-    "Heat inside is the share of all heat that lies within the lesion; inside / outside compares the mean heat of "
-    "the lesion's pixels with that of the others in the crop. Agreement when turned is the "
-    "correlation of the map with that of the crop turned by 180 degrees: near 1 the map follows "
-    "what the crop shows, near 0 or below its place says little. A heat map shows where, not why, "
-    "and is no evidence that the answer is right."
+    "Heat inside is the share of all heat that lies within the lesion; inside / outside compares "
+    "the mean heat of the lesion's pixels with that of the others in the crop. Agreement when "
+    "turned is the correlation of the map with that of the crop turned by 180 degrees: near 1 the "
+    "map follows what the crop shows, near 0 or below its place says little. A heat map shows "
+    "where, not why, and is no evidence that the answer is right."
 )
 
 
