@@ -207,7 +207,7 @@ DOCUMENTED = {
         "--model": None,
         "--target": "malignant",
         "--tta": "none",
-        "--runtime": "torch",
+        "--runtime": "auto",
     },
     "segment": {"-d --device": "auto"},
     "prepare": {"--source": None, "--count": 200, "--test_fraction": 0.2},

@@ -29,8 +29,9 @@ def loads(monkeypatch, fake_segmenter, classifier):
     """The command gets a cascade of numpy stages; the list holds what it asked for."""
     asked = []
 
-    def load(path, *, device, runtime, **use):
-        asked.append({"path": path, "device": device, "runtime": runtime, **use})
+    def load(path, *, device, runtime, threads, **use):
+        computes = {"device": device, "runtime": runtime, "threads": threads}
+        asked.append({"path": path, **computes, **use})
         return Cascade(fake_segmenter, classifier, **use)
 
     monkeypatch.setattr(Cascade, "load", load)

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from cascade.commands.arguments import CommandParser
-from cascade.commands.options import add_cutoff, add_device, add_operating_point, add_switch
+from cascade.commands.options import (
+    add_cutoff,
+    add_device,
+    add_operating_point,
+    add_runtime,
+    add_switch,
+)
 from cascade.imaging import ImageLimits
 
 if TYPE_CHECKING:
@@ -30,19 +36,14 @@ def add_prediction(parser: CommandParser, *, output: str, table: str) -> None:
         "--model",
         type=str,
         default=None,
-        help="file of a cascade; by default models/default.safetensors, or the one that comes "
-        "with the library",
+        help="file of a cascade, or folder of an exported one; by default the cascade in models/, "
+        "or the one that comes with the library",
     )
     parser.add_argument(
         "--output", type=str, default=output, help=f"folder for {table} and pictures"
     )
     add_device(parser)
-    parser.add_argument(
-        "--runtime",
-        type=Literal["torch", "onnx"],
-        default="torch",
-        help="what computes: torch runs a .safetensors file, onnx an exported cascade",
-    )
+    add_runtime(parser)
     parser.add_argument(
         "--tta",
         type=Literal["none", "flips", "dihedral"],
@@ -68,6 +69,7 @@ def load_cascade(arguments: Any, **use: Any) -> Cascade:
         arguments.model,
         device=arguments.device,
         runtime=arguments.runtime,
+        threads=arguments.threads,
         cutoff=arguments.cutoff,
         operating_point=arguments.operating_point,
         limits=ImageLimits(
