@@ -69,10 +69,8 @@ def _main(argv: Sequence[str] | None) -> int:
         max_megapixels=arguments.max_megapixels,
     )
 
-    from cascade.serving.web_models import load_model
     from cascade.serving.web_server import serve_page
 
-    load_model(settings, next(iter(settings.choices)))  # a wrong model ends here, not on the page
     serve_page(settings, host=arguments.host, port=arguments.port)
     return OK
 

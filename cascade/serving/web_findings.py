@@ -53,7 +53,7 @@ class Finding:
         digest: the first 12 digits of the SHA-256 of the file.
         answer: what the cascade says, whatever the cutoff.
         pictures: to show, in order.
-        heat_note: why there is no heat map; empty where there is one.
+        heat_notes: what to know about the heat map, such as why there is none.
         rows: the measurements; empty without a lesion.
         notes: what to know about the measurements.
         warnings: what else to know.
@@ -63,7 +63,7 @@ class Finding:
     digest: str
     answer: Answer
     pictures: tuple[Picture, ...]
-    heat_note: str
+    heat_notes: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -98,8 +98,13 @@ def examine(cascade: Cascade, name: str, data: bytes, settings: Settings) -> Fin
         answer = answer_of(
             prediction, uses_mask=cascade.policy.uses_mask, coverage=cascade.coverage
         )
-        judged = answer.probability is not None
-        pictures, heat_note = draw_pictures(cascade, loaded.pixels, prediction, judged=judged)
+        pictures, heat_notes = draw_pictures(
+            cascade,
+            loaded.pixels,
+            prediction,
+            judged=answer.probability is not None,
+            tta=settings.tta,
+        )
     except CascadeError as error:
         return Problem(shown, plain_message(error))
     except MemoryError:
@@ -110,7 +115,7 @@ def examine(cascade: Cascade, name: str, data: bytes, settings: Settings) -> Fin
         digest=hashlib.sha256(data).hexdigest()[:12],
         answer=answer,
         pictures=pictures,
-        heat_note=heat_note,
+        heat_notes=heat_notes,
         rows=() if sizes is None else measurement_rows(sizes),
         notes=measurement_notes(prediction),
         warnings=further_warnings(prediction),

@@ -232,8 +232,8 @@ def _show_result(
             with column.container(gap=None):
                 st.image(picture.data, width="stretch", alt=picture.alternative_text)
                 st.html(web_html.part("caption", picture, theme=theme))
-        if result.heat_note:
-            st.html(web_html.part("note", result.heat_note, theme=theme))
+        if result.heat_notes:
+            st.html(web_html.part("notes", result.heat_notes, theme=theme))
         caption = "Size, shape and colour of the lesion"
         st.html(web_html.part("measurements", result.rows, result.notes, caption, theme=theme))
         _offer_report(st, [result], chosen, "Download a report", key=f"report-{number}")

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from cascade.augmented_views import TestTimeAugmentation
 from cascade.config import CLASSES
 from cascade.errors import CascadeError
 from cascade.evaluation.overlays import draw_outline
+from cascade.explain import Explanation, explain, overlay_heat
 from cascade.imaging import resize_probability
 from cascade.prediction import Prediction
-from cascade.serving.web_words import percent, whole_percent
+from cascade.serving.web_words import percent, sentence, whole_percent
 
 if TYPE_CHECKING:
     from cascade.pipeline import Cascade
@@ -48,8 +50,13 @@ class Picture:
 
 
 def draw_pictures(
-    cascade: Cascade, pixels: np.ndarray, prediction: Prediction, *, judged: bool
-) -> tuple[tuple[Picture, ...], str]:
+    cascade: Cascade,
+    pixels: np.ndarray,
+    prediction: Prediction,
+    *,
+    judged: bool,
+    tta: TestTimeAugmentation = "none",
+) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
     """The photograph, the outline, the crop and the heat map.
 
     Args:
@@ -57,9 +64,10 @@ def draw_pictures(
         pixels: ``(H, W, 3)`` uint8 RGB, the photograph as displayed.
         prediction: of these pixels.
         judged: a probability is shown; without one there is no heat map either.
+        tta: the views that the prediction averaged.
 
     Returns:
-        The pictures that there are, and why there is no heat map; empty where there is one.
+        The pictures that there are, and what to know about the heat map, such as why there is none.
     """
     small = _reduced(pixels)
     mask = resize_probability(prediction.mask.astype(np.float32), small.shape[:2]) >= 0.5
@@ -67,11 +75,14 @@ def draw_pictures(
     if prediction.box is not None:
         pictures.insert(1, _outline(small, mask, prediction))
     if not judged:
-        return tuple(pictures), "There is no heat map, because the picture cannot be judged."
-    heat = _heat_map(cascade, pixels, prediction, small, mask)
-    if isinstance(heat, str):
-        return tuple(pictures), heat
-    return (*pictures, heat), ""
+        return tuple(pictures), ("There is no heat map, because the picture cannot be judged.",)
+    try:
+        explanation = explain(cascade, pixels, prediction, target=CLASSES[1], tta=tta)
+    except CascadeError as error:
+        return tuple(pictures), (sentence(f"There is no heat map: {error}"),)
+    if not explanation.is_empty:
+        pictures.append(_heat_map(explanation, small, mask))
+    return tuple(pictures), tuple(sentence(warning) for warning in explanation.warnings)
 
 
 def _original(small: np.ndarray, shape: tuple[int, ...]) -> Picture:
@@ -112,33 +123,16 @@ def _crop(prediction: Prediction) -> Picture:
     )
 
 
-def _heat_map(
-    cascade: Cascade,
-    pixels: np.ndarray,
-    prediction: Prediction,
-    small: np.ndarray,
-    mask: np.ndarray,
-) -> Picture | str:
-    """The heat map as a picture, or why there is none."""
-    try:
-        from cascade.explain import explain, overlay_heat
-    except ImportError:
-        return "There is no heat map: this installation cannot explain its answers."
-    try:
-        explanation = explain(cascade, pixels, prediction, target=CLASSES[1])
-    except CascadeError as error:
-        return f"There is no heat map: {error}"
-    if explanation.is_empty:
-        return "There is no heat map: no part of the picture speaks for malignant."
+def _heat_map(explanation: Explanation, small: np.ndarray, mask: np.ndarray) -> Picture:
     heat = resize_probability(explanation.heat_map, small.shape[:2])
     drawn = overlay_heat(small, replace(explanation, heat_map=heat), mask)
     share = explanation.inside_fraction
-    where = "" if share is None else f" {whole_percent(share)} of it lies inside the outline."
+    where = "" if share is None else f" {whole_percent(share)} of the heat is inside the outline."
     return Picture(
         "Heat map",
         jpeg(drawn),
-        f"What speaks for malignant; it shows no cause and can mislead.{where}",
-        f"The photograph, coloured where it speaks most for malignant.{where}",
+        f"What speaks for malignant: yellow most, purple little. It proves no cause.{where}",
+        f"The photograph, coloured where it speaks for malignant.{where}",
     )
 
 

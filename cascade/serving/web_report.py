@@ -39,19 +39,12 @@ class Circumstances:
     def facts(self, moment: datetime) -> dict[str, str]:
         """Name to value of what stands at the head of a report."""
         scale, reached = self.settings.pixels_per_millimetre, self.point.sensitivity
-        sensitivity = self.point.sensitivity
-        chosen = (
-            ""
-            if sensitivity is None
-            else f" (sensitivity {whole_percent(sensitivity)} on validation)"
-        )
+        known = "not stored" if reached is None else whole_percent(reached)
         return {
             "Date": f"{moment:%Y-%m-%d %H:%M} UTC",
             "Model": self.model,
             "Cutoff": percent(self.point.cutoff),
-            "Sensitivity on validation": "not stored"
-            if reached is None
-            else whole_percent(reached),
+            "Sensitivity on validation": known,
             "Views of each picture": VIEWS[self.settings.tta],
             "Scale": "not given" if scale is None else f"{scale:g} pixels per millimetre",
         }

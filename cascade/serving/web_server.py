@@ -3,49 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import errno
-import hashlib
 import logging
-import re
 import socket
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cascade.errors import ConfigError, MissingExtraError
+from cascade.serving.web_guard import Guarded, content_policy
+from cascade.serving.web_models import load_model
 from cascade.serving.web_settings import PageSettings, use_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
-
-    Message = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[Message]]
-    Send = Callable[[Message], Awaitable[None]]
-    Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
 SCRIPT = Path(__file__).with_name("web.py")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
-CONTENT = (
-    "default-src 'none'", "script-src 'self'", "style-src 'self' 'unsafe-inline'",
-    "img-src 'self' data: blob:", "font-src 'self' data:", "connect-src 'self'",
-    "manifest-src 'self'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'",
-)  # fmt: skip
-"""What a browser may load for the page: its own files, and nothing from anywhere else."""
-
-HEADERS = {
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
-}
-PRIVATE_PATHS = ("/media/", "/_stcore/upload_file/")
-"""Paths with pictures of users, which no browser or proxy may keep."""
+UPLOADS_HELD = 8
+"""All uploads of all users together may take this many times the largest one."""
 
 
 def streamlit_options(settings: PageSettings, *, host: str, port: int) -> dict[str, Any]:
@@ -96,49 +72,16 @@ def _theme() -> dict[str, Any]:
     }
 
 
-class Guarded:
-    """An ASGI application whose answers carry :data:`HEADERS`; pictures are kept nowhere."""
+def _bytes_in_memory() -> int:
+    """Bytes of all uploads of all users that Streamlit holds."""
+    from streamlit import runtime
 
-    def __init__(self, app: Application, *, content_policy: str) -> None:
-        self.app = app
-        self.headers = {**HEADERS, "content-security-policy": content_policy}
-
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        headers = dict(self.headers)
-        if scope["path"].startswith(PRIVATE_PATHS):
-            headers["cache-control"] = "no-store"
-
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": _merged(message.get("headers", ()), headers)}
-            await send(message)
-
-        await self.app(scope, receive, guarded)
-
-
-def content_policy(page: str) -> str:
-    """The content security policy of a page: :data:`CONTENT`, and the scripts that stand in it.
-
-    Args:
-        page: HTML, trusted.
-    """
-    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
-    digests = [hashlib.sha256(script.encode()).digest() for script in scripts]
-    inline = "".join(f" 'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
-    return "; ".join(CONTENT).replace("script-src 'self'", f"script-src 'self'{inline}")
-
-
-def _merged(given: Any, own: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    kept = [(name, value) for name, value in given if name.lower().decode("latin-1") not in own]
-    return kept + [(name.encode(), value.encode()) for name, value in own.items()]
+    families = runtime.get_instance().uploaded_file_mgr.get_stats()
+    return sum(getattr(stat, "byte_length", 0) for stats in families.values() for stat in stats)
 
 
 def serve_page(settings: PageSettings, *, host: str = "127.0.0.1", port: int = 8501) -> None:
-    """Show the page until the process is told to stop.
+    """Read the first model, then show the page until the process is told to stop.
 
     Args:
         settings: of the page.
@@ -148,6 +91,7 @@ def serve_page(settings: PageSettings, *, host: str = "127.0.0.1", port: int = 8
     Raises:
         MissingExtraError: Streamlit is not installed.
         ConfigError: the address cannot be listened on.
+        CascadeError: the model cannot be used.
     """
     try:
         import uvicorn
@@ -163,11 +107,17 @@ def serve_page(settings: PageSettings, *, host: str = "127.0.0.1", port: int = 8
     listener = _listen(host, port)
     with listener:
         port = listener.getsockname()[1]
+        load_model(settings, next(iter(settings.choices)))
         load_config_options(streamlit_options(settings, host=host, port=port))
         # Uploads stay in memory: the parser would write files above 1 MB to a temporary file
         MultiPartParser.spool_max_size = settings.limits.max_bytes + 1024 * 1024
         page = resources.files("streamlit").joinpath("static", "index.html").read_text("utf-8")
-        guard = Middleware(Guarded, content_policy=content_policy(page))
+        guard = Middleware(
+            Guarded,
+            content_policy=content_policy(page),
+            most_bytes=UPLOADS_HELD * settings.limits.max_bytes,
+            held_bytes=_bytes_in_memory,
+        )
         app = App(SCRIPT, middleware=[guard])
         server = uvicorn.Server(
             uvicorn.Config(

@@ -220,7 +220,7 @@ def measurement_rows(measurements: Measurements) -> tuple[Row, ...]:
         Row(
             "Border irregularity",
             f"{measurements.border_irregularity:.2f}",
-            "Length of the outline divided by that of a band around it; 1 is smooth and round.",
+            "Length of the outline divided by that of a rubber band around it; 1 has no notches.",
         ),
         Row(
             "Colour variegation",
