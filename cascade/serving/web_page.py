@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import cv2
+import numpy as np
+from PIL import Image
+
 from cascade.augmented_views import TestTimeAugmentation
 from cascade.errors import CascadeError
 from cascade.imaging import safe_stem
@@ -28,7 +32,6 @@ if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
 
 LEAD = "One network finds the lesion, a second one judges it. Here you see what both have seen."
-SUFFIXES = ("jpg", "jpeg", "png", "tif", "tiff", "bmp", "webp", "gif", "dcm")
 VIEWS: dict[str, TestTimeAugmentation] = {
     "1 view": "none",
     "4 views": "flips",
@@ -63,7 +66,7 @@ def show_page() -> None:
     import streamlit as st
 
     settings = current_settings()
-    st.set_page_config(page_title="cascade: skin lesions", layout="wide")
+    st.set_page_config("Skin lesion analysis – cascade", page_icon=_icon(), layout="wide")
     theme = _theme()
     st.html(f"<style>{web_html.read_template('parts.css')}</style>")
     st.title("Skin lesion analysis", anchor=False)
@@ -75,14 +78,17 @@ def show_page() -> None:
     if chosen is None or not sources:
         return
     st.header("Results", anchor=False)
-    top = st.container()
-    results = _examine(chosen, sources)
-    if len(results) > 1:
-        lines = web_html.overview(results, chosen.point)
-        top.html(web_html.part("summary", lines, theme=theme))
-        _offer_report(top, results, chosen, "Download one report on all pictures")
-    for number, result in enumerate(results):
-        _show_result(result, chosen, theme, number)
+    _show_results(chosen, sources, theme)
+
+
+@functools.cache
+def _icon() -> Image.Image:
+    """A drawn lesion with its outline, for the browser's tab."""
+    icon = np.zeros((64, 64, 4), np.uint8)
+    cv2.circle(icon, (32, 32), 31, (236, 190, 165, 255), cv2.FILLED)
+    cv2.ellipse(icon, (32, 32), (19, 15), 25, 0, 360, (96, 52, 32, 255), cv2.FILLED)
+    cv2.ellipse(icon, (32, 32), (22, 18), 25, 0, 360, (0, 140, 200, 255), 4, cv2.LINE_AA)
+    return Image.fromarray(icon)
 
 
 def _theme() -> web_html.Theme:
@@ -145,8 +151,7 @@ def _sources(settings: PageSettings, theme: web_html.Theme) -> list[Source]:
 
     generation = st.session_state.setdefault("generation", 0)
     uploads = st.file_uploader(
-        "Drop photographs here, one lesion in each",
-        type=SUFFIXES,
+        "Drop photographs here, one lesion in each: JPEG, PNG, TIFF, BMP, WebP, GIF or DICOM",
         accept_multiple_files=True,
         key=f"uploads-{generation}",
         max_upload_size=settings.max_upload_mb,
@@ -195,23 +200,37 @@ def _take_example(name: str) -> None:
     st.session_state.example = name
 
 
-def _examine(chosen: Chosen, sources: Sequence[Source]) -> list[Finding | Problem]:
-    """Results in order; what was examined before in this session is not examined again."""
+def _show_results(chosen: Chosen, sources: Sequence[Source], theme: web_html.Theme) -> None:
+    """Each picture as soon as it was examined; the overview above them comes last."""
     import streamlit as st
 
-    known = st.session_state.get("results", {})
-    fresh: dict[Any, Finding | Problem] = {}
+    top = st.container()
+    known: dict[Any, Finding | Problem] = st.session_state.setdefault("results", {})
+    kept = {}
     results = []
-    for number, source in enumerate(sources, start=1):
-        digest = hashlib.sha256(source.data).digest()
-        key = (source.name, digest, chosen.model.identity, chosen.settings)
-        if key not in known:
-            with st.spinner(f"Looking at picture {number} of {len(sources)}"):
-                known[key] = chosen.model.examine(source.name, source.data, chosen.settings)
-        fresh[key] = known[key]
-        results.append(fresh[key])
-    st.session_state.results = fresh
-    return results
+    for number, source in enumerate(sources):
+        with st.container(border=True):
+            with st.spinner(f"Looking at picture {number + 1} of {len(sources)}"):
+                key, result = _examined(chosen, source, known)
+            _show_result(result, chosen, theme, number)
+        kept[key] = result
+        results.append(result)
+    st.session_state.results = kept  # and forget those of pictures that were removed
+    if len(results) > 1:
+        lines = web_html.overview(results, chosen.point)
+        top.html(web_html.part("summary", lines, theme=theme))
+        _offer_report(top, results, chosen, "Download one report on all pictures")
+
+
+def _examined(
+    chosen: Chosen, source: Source, known: dict[Any, Finding | Problem]
+) -> tuple[Any, Finding | Problem]:
+    """A result with its key; what was examined before in this session is taken from ``known``."""
+    digest = hashlib.sha256(source.data).digest()
+    key = (source.name, digest, chosen.model.identity, chosen.settings)
+    if key not in known:
+        known[key] = chosen.model.examine(source.name, source.data, chosen.settings)
+    return key, known[key]
 
 
 def _show_result(
@@ -219,24 +238,23 @@ def _show_result(
 ) -> None:
     import streamlit as st
 
-    with st.container(border=True):
-        st.html(web_html.part("name", result.name, theme=theme))
-        if isinstance(result, Problem):
-            st.html(web_html.part("problem", result, theme=theme))
-            return
-        words, chance = verdict(result.answer, chosen.point), result.answer.probability
-        st.html(web_html.part("verdict", words, chance, chosen.point, theme=theme))
-        if result.warnings:
-            st.html(web_html.part("warnings", result.warnings, theme=theme))
-        for column, picture in zip(st.columns(4), result.pictures, strict=False):
-            with column.container(gap=None):
-                st.image(picture.data, width="stretch", alt=picture.alternative_text)
-                st.html(web_html.part("caption", picture, theme=theme))
-        if result.heat_notes:
-            st.html(web_html.part("notes", result.heat_notes, theme=theme))
-        caption = "Size, shape and colour of the lesion"
-        st.html(web_html.part("measurements", result.rows, result.notes, caption, theme=theme))
-        _offer_report(st, [result], chosen, "Download a report", key=f"report-{number}")
+    st.html(web_html.part("name", result.name, theme=theme))
+    if isinstance(result, Problem):
+        st.html(web_html.part("problem", result, theme=theme))
+        return
+    words, chance = verdict(result.answer, chosen.point), result.answer.probability
+    st.html(web_html.part("verdict", words, chance, chosen.point, theme=theme))
+    if result.warnings:
+        st.html(web_html.part("warnings", result.warnings, theme=theme))
+    for column, picture in zip(st.columns(4), result.pictures, strict=False):
+        with column.container(gap=None):
+            st.image(picture.data, width="stretch", alt=picture.alternative_text)
+            st.html(web_html.part("caption", picture, theme=theme))
+    if result.heat_notes:
+        st.html(web_html.part("notes", result.heat_notes, theme=theme))
+    caption = "Size, shape and colour of the lesion"
+    st.html(web_html.part("measurements", result.rows, result.notes, caption, theme=theme))
+    _offer_report(st, [result], chosen, "Download a report", key=f"report-{number}")
 
 
 def _offer_report(
