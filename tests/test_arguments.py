@@ -29,7 +29,9 @@ from cascade.errors import CascadeError, CascadeWarning
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(path.name for path in (REPOSITORY / "scripts").glob("*.py"))
-HEAVY = ("torch", "albumentations", "sklearn", "matplotlib", "scipy", "pydicom", "timm")
+HEAVY = (
+    "torch", "albumentations", "sklearn", "matplotlib", "scipy", "pydicom", "timm", "streamlit",
+)  # fmt: skip
 
 
 def parser_of(command):
@@ -197,6 +199,16 @@ DOCUMENTED = {
         "--coverage": 0.9,
     },
     "segment": {"-d --device": "auto"},
+    "app": {
+        "-d --device": "auto",
+        "--model": None,
+        "--models": None,
+        "--runtime": "auto",
+        "--host": "127.0.0.1",
+        "--port": 8501,
+        "--max_upload_mb": 20,
+        "--max_megapixels": 25.0,
+    },
     "prepare": {"--source": None, "--count": 200, "--test_fraction": 0.2},
     "calibrate": {"-d --device": "auto", "--sensitivity": 0.9},
     "default-model": {"-d --device": "auto", "--encoder_weights": "imagenet"},

@@ -25,6 +25,8 @@ LIGHT_MODULES = (
     "cascade.evaluation.report", "cascade.explain",
     "cascade.commands.main", "cascade.commands.arguments",
     "cascade.commands.options", "cascade.commands.predict", "cascade.commands.evaluate",
+    "cascade.commands.app", "cascade.serving.web", "cascade.serving.web_page",
+    "cascade.serving.web_server",
 )  # fmt: skip
 ALL_MODULES = tuple(
     ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
