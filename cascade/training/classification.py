@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from cascade.augmented_views import VIEWS, TestTimeAugmentation, view
 from cascade.config import CLASSES, ClassificationTrainConfig, ClassifierConfig, to_dict
 from cascade.data.datasets import ClassificationDataset
 from cascade.errors import DataError
@@ -255,9 +256,21 @@ def predict_logits(
 
 
 def predict_raw_logits(
-    classifier: Classifier, data: ClassificationDataset, training: ClassificationTrainConfig
+    classifier: Classifier,
+    data: ClassificationDataset,
+    training: ClassificationTrainConfig,
+    *,
+    tta: TestTimeAugmentation = "none",
 ) -> torch.Tensor:
-    """Logits ``(N, 2)`` float32 over a data set, as the network gives them."""
+    """Logits ``(N, 2)`` float32 over a data set, as the network gives them before calibration.
+
+    Args:
+        classifier: the network.
+        data: crops without augmentation.
+        training: batch size and workers.
+        tta: test-time augmentation; of several views, the logarithms of the mean of their
+            probabilities.
+    """
     loader: DataLoader[Any] = DataLoader(
         data,
         batch_size=training.batch_size,
@@ -265,7 +278,18 @@ def predict_raw_logits(
         worker_init_fn=quiet_worker,
     )
     with inference_mode(classifier):
-        return torch.cat([classifier(crops.to(classifier.device)).float() for crops, _ in loader])
+        return torch.cat([_logits_of_views(classifier, crops, tta) for crops, _ in loader])
+
+
+def _logits_of_views(
+    classifier: Classifier, crops: torch.Tensor, tta: TestTimeAugmentation
+) -> torch.Tensor:
+    turned = [torch.from_numpy(view(crops.numpy(), how)) for how in VIEWS[tta]]
+    judged = [classifier(batch.to(classifier.device)).float() for batch in turned]
+    if len(judged) == 1:
+        return judged[0]
+    logarithms = torch.stack([logits.log_softmax(dim=1) for logits in judged])
+    return logarithms.logsumexp(dim=0) - math.log(len(judged))
 
 
 def malignant_probabilities(logits: torch.Tensor) -> np.ndarray:
