@@ -24,6 +24,7 @@ COMMANDS = {
     "calibrate": "fit probabilities, cutoffs and limits, and join both stages into one file",
     "evaluate": "score the whole cascade, end to end and by stage",
     "predict": "mask and probability for files, folders or tables of images",
+    "serve": "predictions over HTTP",
     "default-model": "make the default cascade again, from the images to the model card",
     "score": "score anybody's masks or probabilities by the public protocols",
     "card": "write a model card from a model's file and its evaluations",
