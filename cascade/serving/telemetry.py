@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
@@ -19,7 +20,7 @@ from prometheus_client import (
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cascade.serving.problems import HttpProblem, problem_response, request_id
+from cascade.serving.problems import HttpProblem, busy, problem_response, request_id
 
 log = logging.getLogger(__name__)
 
@@ -116,29 +117,27 @@ class Observe:
             return
         scope.setdefault("state", {})["request_id"] = secrets.token_hex(8)
         start = time.perf_counter()
-        status = 0
-
-        async def noting_send(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id(scope)
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
+        answer = _Answer(scope, send)
         try:
             with self.telemetry.in_flight.track_inprogress():
-                await self.app(scope, receive, noting_send)
+                await self._pass_on(scope, receive, answer)
+        finally:
+            self._note(scope, answer.status or _CLIENT_LEFT, time.perf_counter() - start)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        try:
+            await self.app(scope, receive, answer.send)
+        except asyncio.CancelledError:  # the time of grace after a SIGTERM is over
+            problem = busy("the service is being stopped")
         except Exception:
             log.exception("request=%s failed", request_id(scope))
-            if status:
+            if answer.status:
                 raise  # half an answer is sent: the connection must break
             problem = HttpProblem(500, "an error within the service; its log has more")
-            await problem_response(problem, scope)(scope, receive, noting_send)
-        finally:
-            self._note(scope, status or _CLIENT_LEFT, time.perf_counter() - start)
+        else:
+            return
+        if not answer.status:
+            await problem_response(problem, scope)(scope, receive, answer.send)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope["path"] if scope["path"] in self._routes else "unmatched"
@@ -150,3 +149,21 @@ class Observe:
             level, "request=%s method=%s route=%s status=%d ms=%.0f",
             request_id(scope), method, route, status, 1000 * seconds,
         )  # fmt: skip
+
+
+class _Answer:
+    """Adds headers to one answer, and notes its status."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.status = 0
+        self._scope = scope
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = request_id(self._scope)
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
+        await self._send(message)

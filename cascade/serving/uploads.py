@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
-from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from cascade.config import did_you_mean
 from cascade.imaging import printable
+from cascade.serving.forms import FormReader, Part
 from cascade.serving.problems import HttpProblem
 from cascade.serving.schemas import Options
 
@@ -45,12 +44,6 @@ class Upload:
         return hashlib.sha256(self.data).hexdigest()
 
 
-class _InMemoryParser(MultiPartParser):
-    """Starlette's parser writes files above 1 MB to the disk; here the body's limit is enough."""
-
-    spool_max_size = 0  # of a SpooledTemporaryFile: never
-
-
 async def read_uploads(request: Request, *, most: int) -> tuple[list[Upload], Options]:
     """Read a whole request.
 
@@ -64,12 +57,11 @@ async def read_uploads(request: Request, *, most: int) -> tuple[list[Upload], Op
     query = _query(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        form = await _form(request, most)
-        uploads = [await _file(item) for name, item in form.multi_items() if name == FIELD]
-        fields = [(name, item) for name, item in form.multi_items() if name != FIELD]
+        parts = await _read_form(request, most)
+        uploads = [_upload(part) for part in parts if part.name == FIELD]
         if not uploads:
             raise _wrong(FIELD, "field required", f"the field {FIELD} is missing; {_HOW_TO}")
-        return uploads, _options(query, _texts(fields))
+        return uploads, _options(query, _fields(parts))
     if kind.startswith("image/") or kind == "application/octet-stream":
         data = await request.body()
         if not data:
@@ -79,41 +71,36 @@ async def read_uploads(request: Request, *, most: int) -> tuple[list[Upload], Op
     raise _wrong("Content-Type", f"is {named}", f"the Content-Type is {named}; {_HOW_TO}")
 
 
-async def _form(request: Request, most: int) -> FormData:
-    parser = _InMemoryParser(
-        request.headers,
-        request.stream(),
-        max_files=most,
-        max_fields=_MOST_FIELDS,
-        max_part_size=_LONGEST_VALUE,
+async def _read_form(request: Request, most: int) -> list[Part]:
+    reader = FormReader(
+        request.headers["content-type"],
+        most_files=most,
+        most_fields=_MOST_FIELDS,
+        longest_value=_LONGEST_VALUE,
     )
-    try:
-        return await parser.parse()
-    except MultiPartException as error:
-        raise HttpProblem(
-            422, f"the multipart body cannot be read: {error.message} Files need a file name."
-        ) from error
+    async for chunk in request.stream():
+        reader.feed(chunk)
+    return reader.finish()
 
 
-async def _file(item: UploadFile | str) -> Upload:
-    if isinstance(item, str):
-        raise _wrong(
-            FIELD, "must be a file", f"the field {FIELD} holds text, not a file; {_HOW_TO}"
-        )
-    data = await item.read()
-    await item.close()
-    return Upload(data, printable(item.filename)[:_LONGEST_NAME] if item.filename else None)
+def _upload(part: Part) -> Upload:
+    if part.file_name is None:
+        raise _wrong(FIELD, "must be a file", f"the field {FIELD} is text, no file; {_HOW_TO}")
+    return Upload(bytes(part.data), printable(part.file_name)[:_LONGEST_NAME])
 
 
-def _texts(fields: Iterable[tuple[str, UploadFile | str]]) -> dict[str, Any]:
+def _fields(parts: Iterable[Part]) -> dict[str, Any]:
     texts: dict[str, list[str]] = {}
-    for name, item in fields:
-        if not isinstance(item, str):
+    for part in parts:
+        if part.name == FIELD:
+            continue
+        if part.file_name is not None:
+            name = printable(part.name)
             raise _wrong(
-                printable(name), "unknown field with a file",
-                f"files go into the field {FIELD}, not into {printable(name)!r}",
+                name, "unknown field with a file",
+                f"files go into the field {FIELD}, not into {name!r}",
             )  # fmt: skip
-        texts.setdefault(name, []).append(item)
+        texts.setdefault(part.name, []).append(part.data.decode("utf-8", "backslashreplace"))
     return _single(texts)
 
 
