@@ -23,9 +23,14 @@ DIGEST = "ab" * 32
 
 
 class PointedClassifier(FakeClassifier):
-    """The fake with two operating points."""
+    """The fake with two operating points, and activation maps as an exported classifier has."""
 
-    operating_points = {"0.90": 0.2, "0.95": 0.1}  # noqa: RUF012 - the fake's only state
+    operating_points = {"0.90": 0.2, "0.95": 0.1}  # noqa: RUF012 - never changed
+
+    def activation_map(self, images: np.ndarray, *, target: str) -> np.ndarray:
+        """``(N, S, S, 3)`` uint8 to ``(N, 6, 6)`` float32: the darker, the more malignant."""
+        red = 1 - images[..., 0].reshape(len(images), 6, 8, 6, 8).mean(axis=(2, 4)) / 255
+        return (red if target == "malignant" else -red).astype(np.float32)
 
 
 def fake_model(*, limits: ImageLimits | None = None, policy: MaskPolicy | None = None, **options):

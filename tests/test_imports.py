@@ -12,6 +12,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 HEAVY = (
     "torch", "torchvision", "timm", "segmentation_models_pytorch", "albumentations", "sklearn",
     "scipy", "matplotlib", "pydicom", "imagehash", "IPython",
+    "pytorch_grad_cam",
 )  # fmt: skip
 LIGHT_MODULES = (
     "cascade", "cascade.config", "cascade.errors", "cascade.files", "cascade.imaging",
@@ -21,7 +22,8 @@ LIGHT_MODULES = (
     "cascade.data.tables", "cascade.data.splits", "cascade.data.check", "cascade.data.duplicates",
     "cascade.data.synthetic", "cascade.data.sources.prepare", "cascade.models.protocol",
     "cascade.models.artifact", "cascade.pipeline", "cascade.evaluation.stages",
-    "cascade.evaluation.report", "cascade.commands.main", "cascade.commands.arguments",
+    "cascade.evaluation.report", "cascade.explain",
+    "cascade.commands.main", "cascade.commands.arguments",
     "cascade.commands.options", "cascade.commands.predict", "cascade.commands.evaluate",
 )  # fmt: skip
 ALL_MODULES = tuple(

@@ -57,6 +57,7 @@ LIBRARIES = {
     "tqdm": {"progress"},
     "yaml": {"training", "commands"},
     "pydicom": {"imaging"},
+    "pytorch_grad_cam": {"explain"},
 }
 """Which rooms or modules may import a library, at module level or inside a function."""
 

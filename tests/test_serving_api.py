@@ -6,10 +6,9 @@ import base64
 import io
 import json
 import logging
-import sys
 import threading
 import time
-import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,7 +30,8 @@ from serving_fakes import (
 )
 from starlette.testclient import TestClient
 
-from cascade.errors import MissingExtraError, ModelFileError
+from cascade.errors import ConfigError, MissingExtraError, ModelFileError
+from cascade.explain import explain, overlay_heat
 from cascade.imaging import ImageLimits, apply_orientation
 from cascade.masking import MaskPolicy
 from cascade.reliability import ConformalScores, Safeguards
@@ -252,72 +252,56 @@ def test_a_model_that_abstains_gives_no_label():
 # --- heat maps ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def fake_explain(monkeypatch):
-    """Stands for ``cascade.explain``."""
-    module = types.ModuleType("cascade.explain")
-
-    def explain(cascade, source_image, prediction, *, target="malignant"):
-        heat = np.zeros(source_image.shape[:2], np.float32)
-        heat[prediction.mask] = 1
-        return types.SimpleNamespace(
-            heat_map=heat, target=target, inside_fraction=0.75, is_empty=False, warnings=("w",)
-        )
-
-    def overlay_heat(image, explanation, mask):
-        return np.stack([(explanation.heat_map * 255).astype(np.uint8)] * 3, axis=2)
-
-    module.explain, module.overlay_heat = explain, overlay_heat
-    monkeypatch.setitem(sys.modules, "cascade.explain", module)
-    return module
-
-
-@pytest.mark.usefixtures("fake_explain")
 def test_a_heat_map_comes_with_its_share_inside_the_lesion(client):
     result = only(predict(client, lesion_png(), params={"include": "heat_map"}))
-    heat = decoded(result["pictures"]["heat_map"])
-    (expected,) = fake_model().cascade([lesion_png()])
-    assert (heat[..., 0] == expected.mask * 255).all()
+    cascade = fake_model().cascade
+    (prediction,) = cascade([lesion_png()])
+    expected = explain(cascade, lesion_pixels(), prediction)
+    shown = overlay_heat(lesion_pixels(), expected, prediction.mask)
+    assert np.abs(decoded(result["pictures"]["heat_map"]).astype(int) - shown).max() <= 1
     assert result["heat"] == {
-        "target": "malignant", "inside_fraction": 0.75, "is_empty": False, "warnings": ["w"]
-    }  # fmt: skip
+        "target": "malignant",
+        "inside_fraction": pytest.approx(expected.inside_fraction),
+        "mean_ratio": pytest.approx(expected.mean_ratio),
+        "turn_agreement": pytest.approx(expected.turn_agreement),
+        "is_empty": False,
+        "warnings": list(expected.warnings),
+    }
 
 
-def test_heat_maps_that_cannot_be_made_are_501(client, fake_explain, monkeypatch):
+def test_the_heat_map_is_that_of_the_views_that_were_averaged(client):
+    asked = {"include": "heat_map", "tta": "flips"}
+    result = only(predict(client, lesion_png(), params=asked))
+    cascade = fake_model().cascade
+    (prediction,) = cascade([lesion_png()], tta="flips")
+    expected = explain(cascade, lesion_pixels(), prediction, tta="flips")
+    assert result["heat"]["inside_fraction"] == pytest.approx(expected.inside_fraction)
+
+
+@pytest.mark.parametrize("error", [MissingExtraError, ConfigError])
+def test_heat_maps_that_cannot_be_made_are_501(client, monkeypatch, error):
     def missing(*_, **__):
-        raise MissingExtraError("needs grad-cam; run: pip install cascade[explain]")
+        raise error("needs grad-cam; run: pip install cascade[explain]")
 
-    fake_explain.explain = missing
+    monkeypatch.setattr("cascade.serving.results.explain", missing)
     response = predict(client, lesion_png(), params={"include": "heat_map"})
     assert response.status_code == 501
     assert "cascade[explain]" in response.json()["detail"]
-    monkeypatch.setitem(sys.modules, "cascade.explain", None)  # as if it was not there
-    assert predict(client, lesion_png(), params={"include": "heat_map"}).status_code == 501
+    assert only(predict(client, lesion_png()))["heat"] is None, "all else goes on"
 
 
-def test_heat_maps_are_made_while_nothing_else_is_predicted(fake_explain):
-    """Row 109: hooks on a network that another thread uses would catch its activations."""
-    running, seen = set(), []
-    plain = fake_explain.explain
+def test_heat_maps_from_several_threads_are_the_same():
+    """Row 109."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("pytorch_grad_cam")
+    from cascade.config import ClassifierConfig
+    from cascade.models.classifier import Classifier
+    from cascade.pipeline import Cascade
 
-    def explain(*arguments, **options):
-        seen.append(len(running))
-        time.sleep(0.05)
-        seen.append(len(running))
-        return plain(*arguments, **options)
-
-    fake_explain.explain = explain
+    torch.manual_seed(0)
+    classifier = Classifier.build(ClassifierConfig(architecture="test_resnet", size=48))
     model = fake_model()
-    segment = model.cascade.segmenter.predict
-
-    def noted(images):
-        running.add(threading.get_ident())
-        time.sleep(0.02)
-        maps = segment(images)
-        running.discard(threading.get_ident())
-        return maps
-
-    model.cascade.segmenter.predict = noted
+    model = replace(model, cascade=Cascade(model.cascade.segmenter, classifier.eval()))
     with service(ServiceSettings(concurrency=4, queue=50), model=model) as client:
         answers = []
 
@@ -331,10 +315,9 @@ def test_heat_maps_are_made_while_nothing_else_is_predicted(fake_explain):
         for thread in threads:
             thread.join()
     heats = [answer["pictures"]["heat_map"] for answer in answers if answer["heat"]]
-    assert len(answers) == 8
     assert len(heats) == 4
-    assert len(set(heats)) == 1, "the same from each thread"
-    assert seen == [0] * 8, "nothing was predicted meanwhile"
+    assert len(set(heats)) == 1
+    assert len({answer["probabilities"]["malignant"] for answer in answers}) == 1
 
 
 # --- wrong requests (row 101) ---------------------------------------------------------------------

@@ -11,13 +11,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Self
 
 from cascade.errors import ConfigError
-from cascade.serving.explanation import explained, require_explanations
 from cascade.serving.model import ServedModel
 from cascade.serving.problems import HttpProblem, busy
 from cascade.serving.results import judge
 from cascade.serving.schemas import ImageFailure, ImageResult, Options
 from cascade.serving.settings import ServiceSettings
-from cascade.serving.shared_lock import SharedLock
 from cascade.serving.telemetry import Telemetry
 from cascade.serving.uploads import Upload
 from cascade.serving.workers import Workers
@@ -57,7 +55,6 @@ class Engine:
         self._telemetry = telemetry
         self._on_failure = on_failure
         self._model: ServedModel | None = None
-        self._lock = SharedLock()
         self._workers: Workers | None = None
         self._loading: asyncio.Task[None] | None = None
 
@@ -156,9 +153,6 @@ class Engine:
             errors = [{"field": "operating_point", "message": str(error)}]
             raise HttpProblem(422, str(error), errors=errors) from error
         options = options.model_copy(update={"tta": options.tta or self._settings.tta})
-        heat = "heat_map" in options.include
-        if heat:
-            require_explanations()
 
         def work(abandoned: threading.Event) -> Results:
             results: Results = []
@@ -166,15 +160,7 @@ class Engine:
                 if abandoned.is_set():
                     break
                 start = time.perf_counter()
-                result = judge(
-                    cascade,
-                    upload,
-                    options,
-                    index=index,
-                    sensitivity=sensitivity,
-                    explain=explained if heat else None,
-                    lock=self._lock,
-                )
+                result = judge(cascade, upload, options, index=index, sensitivity=sensitivity)
                 self._note(result, time.perf_counter() - start)
                 results.append(result)
             return results

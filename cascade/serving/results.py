@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from cascade.errors import CascadeError, MissingExtraError, ModelFileError
+from cascade.errors import CascadeError, ConfigError, MissingExtraError, ModelFileError
+from cascade.explain import Explanation, explain
 from cascade.imaging import LoadedImage, plausibility_warnings, read_image, to_stored_box
 from cascade.pipeline import Cascade, Failure, Prediction
 from cascade.serving import pictures
@@ -25,7 +22,6 @@ from cascade.serving.schemas import (
     Options,
     Pictures,
 )
-from cascade.serving.shared_lock import SharedLock
 from cascade.serving.uploads import Upload
 
 TARGET = "malignant"
@@ -35,17 +31,6 @@ _LARGEST = 1e6
 NO_MEMORY = "there is not enough memory for this image; send a smaller one"
 
 
-@dataclass(frozen=True)
-class Explained:
-    """A heat map over its image."""
-
-    overlay: np.ndarray
-    heat: Heat
-
-
-Explain = Callable[[Cascade, np.ndarray, Prediction], Explained]
-
-
 def judge(
     cascade: Cascade,
     upload: Upload,
@@ -53,8 +38,6 @@ def judge(
     *,
     index: int,
     sensitivity: float | None,
-    explain: Explain | None,
-    lock: SharedLock,
 ) -> ImageResult | ImageFailure:
     """Decode and predict one image.
 
@@ -64,8 +47,6 @@ def judge(
         options: what was asked for; ``tta`` is not ``None``.
         index: the image's place in the request.
         sensitivity: that the cutoff stands for.
-        explain: makes the heat map, if it was asked for.
-        lock: held together with others to predict, and alone to explain.
 
     Raises:
         ModelFileError: the model gave no probabilities; that is not the image's fault.
@@ -74,13 +55,8 @@ def judge(
     sent: dict[str, Any] = {"index": index, "name": upload.name, "sha256": upload.digest}
     try:
         image = read_image(upload.data, limits=cascade.limits)
-        with lock.shared():
-            prediction = _predict(cascade, image, options)
-        drawn = _pictures(image, prediction, options)
-        heat = None
-        if explain is not None:
-            with lock.alone():
-                heat, drawn["heat_map"] = _explain(explain, cascade, image, prediction)
+        prediction = _predict(cascade, image, options)
+        drawn, heat = _pictures(cascade, image, prediction, options)
     except ModelFileError:
         raise
     except CascadeError as error:
@@ -91,7 +67,7 @@ def judge(
         **sent,
         **_describe(cascade, image, prediction, sensitivity),
         heat=heat,
-        pictures=Pictures(**drawn),
+        pictures=drawn,
     )
 
 
@@ -106,23 +82,29 @@ def _predict(cascade: Cascade, image: LoadedImage, options: Options) -> Predicti
     return result
 
 
-def _pictures(image: LoadedImage, prediction: Prediction, options: Options) -> dict[str, str]:
-    drawn = {}
+def _pictures(
+    cascade: Cascade, image: LoadedImage, prediction: Prediction, options: Options
+) -> tuple[Pictures, Heat | None]:
+    drawn: dict[str, str] = {}
+    heat: Heat | None = None
     if "mask" in options.include:
         drawn["mask"] = _base64(pictures.mask_png(prediction.mask))
     if "overlay" in options.include:
         drawn["overlay"] = _base64(pictures.overlay_png(image.pixels, prediction.mask))
-    return drawn
+    if "heat_map" in options.include:
+        explanation = _explanation(cascade, image, prediction, options)
+        heat = Heat.model_validate(explanation, from_attributes=True)
+        drawn["heat_map"] = _base64(pictures.heat_png(image.pixels, explanation, prediction.mask))
+    return Pictures(**drawn), heat
 
 
-def _explain(
-    explain: Explain, cascade: Cascade, image: LoadedImage, prediction: Prediction
-) -> tuple[Heat, str]:
+def _explanation(
+    cascade: Cascade, image: LoadedImage, prediction: Prediction, options: Options
+) -> Explanation:
     try:
-        explained = explain(cascade, image.pixels, prediction)
-    except MissingExtraError as error:
-        raise HttpProblem(501, f"heat maps are not available: {error}") from error
-    return explained.heat, _base64(pictures.picture_png(explained.overlay))
+        return explain(cascade, image.pixels, prediction, target=TARGET, tta=options.tta or "none")
+    except (ConfigError, MissingExtraError) as error:
+        raise HttpProblem(501, f"heat maps are not available here: {error}") from error
 
 
 def _base64(data: bytes) -> str:

@@ -91,8 +91,15 @@ class Heat(_Sent):
     inside_fraction: float | None = Field(
         description="Share of the heat within the lesion's mask; null without a mask or heat."
     )
-    is_empty: bool = Field(description="There is no evidence for the class anywhere.")
-    warnings: tuple[str, ...] = ()
+    mean_ratio: float | None = Field(
+        description="Mean heat of the lesion over that of the rest of the crop; null if unknown."
+    )
+    turn_agreement: float | None = Field(
+        description="Correlation with the map of the turned crop; near 1 the map follows what is "
+        "to be seen, near 0 it tells nothing."
+    )
+    is_empty: bool = Field(description="Nothing in the crop speaks for the class.")
+    warnings: tuple[str, ...]
 
 
 class ImageResult(_Sent):
