@@ -299,7 +299,7 @@ def test_heat_maps_from_several_threads_are_the_same():
     from cascade.pipeline import Cascade
 
     torch.manual_seed(0)
-    classifier = Classifier.build(ClassifierConfig(architecture="test_resnet", size=48))
+    classifier = Classifier.build(ClassifierConfig(architecture="test_resnet", size=96))
     model = fake_model()
     model = replace(model, cascade=Cascade(model.cascade.segmenter, classifier.eval()))
     with service(ServiceSettings(concurrency=4, queue=50), model=model) as client:
