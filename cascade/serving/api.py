@@ -21,7 +21,6 @@ from cascade.serving.guard import Guard
 from cascade.serving.model import ServedModel, load_model
 from cascade.serving.openapi import (
     DESCRIPTION,
-    EXAMPLE,
     prediction_request,
     refusals,
     use_document,
@@ -138,7 +137,7 @@ def _add_prediction(app: FastAPI, engine: Engine, settings: ServiceSettings) -> 
             200: {
                 "description": "One entry for each image, in order; some may be errors. With "
                 "Accept: image/png, one image and one picture in include, that picture alone.",
-                "content": {"application/json": {"example": EXAMPLE}, PNG: {}},
+                "content": {PNG: {}},
             },
             **refusals(401, 403, 408, 413, 422, 429, 500, 501, 503, 504),
         },

@@ -177,6 +177,9 @@ def _document(app: FastAPI, asks_for_token: bool) -> dict[str, Any]:
                     answer["content"] = {PROBLEM_TYPE: content["application/json"]}
             if asks_for_token and path.startswith("/v1/"):
                 operation["security"] = [{"token": []}]
+    # put in last, because FastAPI would take all that is null out of it
+    answers = document["paths"]["/v1/predict"]["post"]["responses"]
+    answers["200"]["content"]["application/json"]["example"] = EXAMPLE
     if asks_for_token:
         schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
         schemes["token"] = {"type": "http", "scheme": "bearer"}
