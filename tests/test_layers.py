@@ -58,6 +58,13 @@ LIBRARIES = {
     "yaml": {"training", "commands"},
     "pydicom": {"imaging"},
     "pytorch_grad_cam": {"explain"},
+    "fastapi": {"serving"},
+    "starlette": {"serving"},
+    "uvicorn": {"serving"},
+    "h11": {"serving"},
+    "pydantic": {"serving"},
+    "prometheus_client": {"serving"},
+    "python_multipart": {"serving"},
 }
 """Which rooms or modules may import a library, at module level or inside a function."""
 

@@ -490,7 +490,7 @@ def failing(error):
 
 def test_an_exception_within_is_a_500_with_an_id_and_nothing_else(caplog):
     """Row 102."""
-    error = RuntimeError("/home/someone/secret.py shm_7f3a", "patient Jane")
+    error = RuntimeError("/srv/inside/secret.py shm_7f3a", "patient Jane")
     with service(model=failing(error)) as client:
         response = predict(client, lesion_png())
         assert response.status_code == 500
