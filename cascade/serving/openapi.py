@@ -108,7 +108,10 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def prediction_request() -> dict[str, Any]:
     """Parameters and bodies of a prediction."""
-    options = Options.model_json_schema()["properties"]
+    options = {
+        name: _without_null(schema)
+        for name, schema in Options.model_json_schema()["properties"].items()
+    }
     binary = {"type": "string", "format": "binary"}
     form = {
         "type": "object",
@@ -117,9 +120,9 @@ def prediction_request() -> dict[str, Any]:
             FIELD: {
                 "type": "array",
                 "items": binary,
-                "description": "One or more files: JPEG, PNG, TIFF, BMP, WebP, GIF or DICOM.",
+                "description": "One or more files: JPEG, PNG, TIFF, BMP, WebP, GIF or DICOM. The "
+                "parameters above may be fields of the form instead.",
             },
-            **options,
         },
     }
     return {
@@ -143,6 +146,13 @@ def prediction_request() -> dict[str, Any]:
             },
         },
     }
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """An option that is not given is left out of the request, it is never ``null``."""
+    (kind,) = [kind for kind in schema.get("anyOf", [{}]) if kind.get("type") != "null"]
+    kept = {key: value for key, value in schema.items() if key not in ("anyOf", "default", "title")}
+    return {**kept, **kind}
 
 
 def use_document(app: FastAPI, *, asks_for_token: bool) -> None:
