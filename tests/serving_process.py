@@ -28,7 +28,7 @@ def main():
     from cascade.serving.settings import ServiceSettings
 
     setup_logging()
-    connections.HEAD_TIMEOUT_S = wanted.get("head_timeout_s", 10.0)
+    connections.PATIENCE_S = wanted.get("patience_s", connections.PATIENCE_S)
     server.GRACE_S = wanted.get("grace_s", server.GRACE_S)
     model = fake_model()
     plain = model.cascade.segmenter.predict

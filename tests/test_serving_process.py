@@ -25,7 +25,7 @@ HEADERS = {"Content-Type": "image/png"}
 def quick():
     """A service without delays, for all tests that do not end it."""
     process = Process(
-        settings={"body_timeout_s": 1.5, "max_body_mb": 5.0, "queue": 20}, head_timeout_s=1.0
+        settings={"body_timeout_s": 1.5, "max_body_mb": 5.0, "queue": 20}, patience_s=1.0
     )
     yield process
     process.close()
@@ -152,6 +152,31 @@ def test_a_head_that_comes_byte_by_byte_is_not_waited_for_longer(quick):
             except OSError:
                 closed = True
         assert closed
+
+
+def test_the_rest_of_a_refused_body_is_not_waited_for(quick):
+    with connect(quick) as connection:
+        connection.sendall(head(60_000_000).replace(b"Connection: close\r\n", b""))
+        assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")
+        start = time.monotonic()
+        closed = False
+        while time.monotonic() - start < 10 and not closed:
+            try:
+                connection.sendall(b"x")
+                time.sleep(0.2)
+            except OSError:
+                closed = True
+        assert closed
+
+
+def test_a_client_that_leaves_while_it_sends_leaves_no_trace(quick):
+    before = len(quick.lines)
+    with connect(quick) as connection:
+        connection.sendall(head(4000) + b"x" * 100)
+        time.sleep(0.2)
+    time.sleep(0.5)
+    (line,) = quick.lines[before:]
+    assert "status=499" in line
 
 
 def test_a_connection_is_kept_for_the_next_request(quick):

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
 from cascade.models.artifact import INTENDED_USE
@@ -25,7 +26,7 @@ from cascade.serving.openapi import (
     refusals,
     use_document,
 )
-from cascade.serving.problems import HttpProblem, busy, harmless_json, problem_response
+from cascade.serving.problems import CLIENT_LEFT, HttpProblem, busy, harmless_json, problem_response
 from cascade.serving.rate_limit import RateLimit
 from cascade.serving.results import NO_MEMORY
 from cascade.serving.schemas import (
@@ -42,7 +43,6 @@ from cascade.serving.workers import ClientLeft
 from cascade.version import __version__
 
 PNG = "image/png"
-_CLIENT_LEFT = 499
 _NO_ROUTE = {
     404: "there is nothing at this address; /docs lists what there is",
     405: "this address has no such method; /docs lists what there is",
@@ -83,10 +83,12 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         exception_handlers={
             HttpProblem: _answer_problem,
             HTTPException: _answer_http_exception,
             ClientLeft: _answer_nobody,
+            ClientDisconnect: _answer_nobody,
         },
     )
     _add_prediction(app, engine, settings)
@@ -255,4 +257,4 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
 
 
 async def _answer_nobody(_: Request, __: Exception) -> Response:
-    return Response(status_code=_CLIENT_LEFT)
+    return Response(status_code=CLIENT_LEFT)

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 connections, with a limit on how long the head of a request may take."""
+"""uvicorn's HTTP/1.1 connections, with limits on how long nothing useful may come."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEAD_TIMEOUT_S = 10.0
+PATIENCE_S = 10.0
 
 
-class PromptHeads(H11Protocol):
-    """Closes a connection whose request does not begin, or whose head does not end, in time.
+class PromptConnection(H11Protocol):
+    """Closed if the head of a request does not come in time, or the rest of a refused body.
 
-    uvicorn itself waits for ever, so a few thousand silent connections would use up all file
-    descriptors.
+    uvicorn itself waits for both for ever, so a few thousand connections on which nothing happens
+    would use up all file descriptors. Bodies that are read have a limit of their own.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
@@ -28,7 +28,7 @@ class PromptHeads(H11Protocol):
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Read what came, and go on waiting while the head is not complete."""
+        """Read what came, and go on waiting if it was not all."""
         super().data_received(data)
         self._watch()
 
@@ -37,18 +37,24 @@ class PromptHeads(H11Protocol):
         self._stop_watching()
         super().connection_lost(exc)
 
+    @property
+    def _idle(self) -> bool:
+        state = self.conn.their_state
+        answered = self.cycle is not None and self.cycle.response_complete
+        return state is h11.IDLE or (answered and state is h11.SEND_BODY)
+
     def _watch(self) -> None:
-        if self.conn.their_state is not h11.IDLE:
+        if not self._idle:
             self._stop_watching()
-        elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
+        elif self._timer is None:
+            self._timer = self.loop.call_later(PATIENCE_S, self._give_up)
 
     def _stop_watching(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _give_up(self) -> None:
-        self._head_timer = None
-        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+        self._timer = None
+        if self._idle and not self.transport.is_closing():
             self.transport.close()

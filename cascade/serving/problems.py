@@ -11,6 +11,9 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 PROBLEM_TYPE = "application/problem+json"
+CLIENT_LEFT = 499
+"""Stands in logs for a request that nobody waits for any more; no client ever sees it."""
+
 _ESCAPES = ((b"<", b"\\u003c"), (b">", b"\\u003e"), (b"&", b"\\u0026"))
 
 

@@ -10,7 +10,7 @@ import uvicorn
 
 from cascade.errors import ConfigError
 from cascade.serving.api import create_app
-from cascade.serving.connections import PromptHeads
+from cascade.serving.connections import PromptConnection
 from cascade.serving.guard import read_token
 from cascade.serving.model import check_model
 from cascade.serving.settings import ServiceSettings
@@ -45,7 +45,7 @@ def serve(settings: ServiceSettings) -> None:
         server = uvicorn.Server(
             uvicorn.Config(
                 app,
-                http=PromptHeads,
+                http=PromptConnection,
                 ws="none",
                 lifespan="on",
                 log_config=None,

@@ -20,14 +20,13 @@ from prometheus_client import (
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cascade.serving.problems import HttpProblem, busy, problem_response, request_id
+from cascade.serving.problems import CLIENT_LEFT, HttpProblem, busy, problem_response, request_id
 
 log = logging.getLogger(__name__)
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _METHODS = ("GET", "HEAD", "POST", "OPTIONS")
 _QUIET = ("/healthz", "/readyz", "/metrics")
-_CLIENT_LEFT = 499
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -122,7 +121,7 @@ class Observe:
             with self.telemetry.in_flight.track_inprogress():
                 await self._pass_on(scope, receive, answer)
         finally:
-            self._note(scope, answer.status or _CLIENT_LEFT, time.perf_counter() - start)
+            self._note(scope, answer.status or CLIENT_LEFT, time.perf_counter() - start)
 
     async def _pass_on(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         try:

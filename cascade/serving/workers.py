@@ -35,6 +35,7 @@ class ClientLeft(Exception):
 class _Job:
     work: Work[Any]
     done: asyncio.Future[Any]
+    patient: bool
     abandoned: threading.Event = field(default_factory=threading.Event)
     started: float = field(default_factory=time.monotonic)
 
@@ -114,7 +115,7 @@ class Workers:
         try:
             if is_wanted is not None and not await is_wanted():
                 raise ClientLeft
-            job = _Job(work, asyncio.get_running_loop().create_future())
+            job = _Job(work, asyncio.get_running_loop().create_future(), patient)
         except BaseException:
             self._leave()
             raise
@@ -122,7 +123,7 @@ class Workers:
         self._telemetry.running.set(len(self._running))
         job.done.add_done_callback(lambda _: self._finish(job))
         self._jobs.put(job)
-        return await self._result(job, None if patient else self._timeout_s)
+        return await self._result(job)
 
     async def _turn(self) -> None:
         self._waiting += 1
@@ -140,9 +141,9 @@ class Workers:
             self._waiting -= 1
             self._telemetry.waiting.set(self._waiting)
 
-    async def _result(self, job: _Job, timeout_s: float | None) -> Any:
+    async def _result(self, job: _Job) -> Any:
         try:
-            async with asyncio.timeout(timeout_s) as limit:
+            async with asyncio.timeout(None if job.patient else self._timeout_s) as limit:
                 return await asyncio.shield(job.done)
         except TimeoutError as error:
             if not limit.expired():  # the computation itself raised it
@@ -159,7 +160,8 @@ class Workers:
         """The thread is free again; called in the event loop."""
         self._running.discard(job)
         self._telemetry.running.set(len(self._running))
-        self._mean_seconds += 0.2 * (time.monotonic() - job.started - self._mean_seconds)
+        if not job.patient:
+            self._mean_seconds += 0.2 * (time.monotonic() - job.started - self._mean_seconds)
         self._leave()
         if not job.done.cancelled() and (error := job.done.exception()) is not None:
             log.debug("a computation ended with %s", type(error).__name__)
