@@ -190,6 +190,15 @@ DOCUMENTED = {
         "--operating_point": None,
         "--coverage": 0.9,
     },
+    "serve": {
+        "-d --device": "auto",
+        "--host": "127.0.0.1",
+        "--port": 8000,
+        "--model": None,
+        "--operating_point": None,
+        "--coverage": 0.9,
+        "--tta": "none",
+    },
     "segment": {"-d --device": "auto"},
     "app": {
         "-d --device": "auto",

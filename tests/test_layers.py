@@ -66,6 +66,13 @@ LIBRARIES = {
     "starlette": {"serving"},
     "uvicorn": {"serving"},
     "pytorch_grad_cam": {"explain"},
+    "fastapi": {"serving"},
+    "starlette": {"serving"},
+    "uvicorn": {"serving"},
+    "h11": {"serving"},
+    "pydantic": {"serving"},
+    "prometheus_client": {"serving"},
+    "python_multipart": {"serving"},
 }
 """Which rooms or modules may import a library, at module level or inside a function."""
 
