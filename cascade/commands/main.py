@@ -24,6 +24,7 @@ COMMANDS = {
     "calibrate": "fit probabilities, cutoffs and limits, and join both stages into one file",
     "evaluate": "score the whole cascade, end to end and by stage",
     "predict": "mask and probability for files, folders or tables of images",
+    "export": "write a cascade as ONNX graphs, which run without torch",
     "app": "show a web page for photographs",
     "default-model": "make the default cascade again, from the images to the model card",
     "score": "score anybody's masks or probabilities by the public protocols",
