@@ -52,9 +52,10 @@ Runtime = Literal["torch"]
 class Cascade:
     """Segmenter and classifier in a row.
 
-    >>> cascade = Cascade.load()  # doctest: +SKIP
-    >>> cascade(["lesion.jpg"])[0].probabilities["malignant"]  # doctest: +SKIP
-    0.07
+    Examples:
+        >>> cascade = Cascade.load()  # doctest: +SKIP
+        >>> cascade(["lesion.jpg"])[0].probabilities["malignant"]  # doctest: +SKIP
+        0.07
     """
 
     def __init__(
