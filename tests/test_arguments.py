@@ -28,7 +28,9 @@ from cascade.errors import CascadeError, CascadeWarning
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(path.name for path in (REPOSITORY / "scripts").glob("*.py"))
-HEAVY = ("torch", "albumentations", "sklearn", "matplotlib", "scipy", "pydicom", "timm")
+HEAVY = (
+    "torch", "albumentations", "sklearn", "matplotlib", "scipy", "pydicom", "timm", "streamlit",
+)  # fmt: skip
 
 
 def parser_of(command):
@@ -188,7 +190,26 @@ DOCUMENTED = {
         "--operating_point": None,
         "--coverage": 0.9,
     },
+    "serve": {
+        "-d --device": "auto",
+        "--host": "127.0.0.1",
+        "--port": 8000,
+        "--model": None,
+        "--operating_point": None,
+        "--coverage": 0.9,
+        "--tta": "none",
+    },
     "segment": {"-d --device": "auto"},
+    "app": {
+        "-d --device": "auto",
+        "--model": None,
+        "--models": None,
+        "--runtime": "auto",
+        "--host": "127.0.0.1",
+        "--port": 8501,
+        "--max_upload_mb": 20,
+        "--max_megapixels": 25.0,
+    },
     "prepare": {"--source": None, "--count": 200, "--test_fraction": 0.2},
     "calibrate": {"-d --device": "auto", "--sensitivity": 0.9},
     "default-model": {"-d --device": "auto", "--encoder_weights": "imagenet"},

@@ -120,9 +120,18 @@ def steps(arguments: Any) -> list[Step]:
         training(
             "classifier_large", "cls-train", *cut, "--initial_model", best("classifier")
         ),
+        training(
+            "classifier_diagnosis", "cls-train", *cut, "--initial_model", best("classifier_large")
+        ),
+        training(
+            "classifier_final", "cls-train", *cut, "--initial_model", best("classifier_diagnosis")
+        ),
+        training(
+            "segmenter_final", "seg-train", *shared, "--initial_model", best("segmenter_large")
+        ),
         Step(
             "calibration", "calibrate",
-            ("--segmenter", best("segmenter_large"), "--classifier", best("classifier_large"),
+            ("--segmenter", best("segmenter_final"), "--classifier", best("classifier_final"),
              *cut, *device, "--output", arguments.model, "--half", "--overwrite"),
         ),
         *(

@@ -12,6 +12,7 @@ from cascade.commands.options import (
     add_coverage,
     add_cutoff,
     add_operating_point,
+    add_runtime,
     add_switch,
     load_table,
 )
@@ -20,6 +21,8 @@ from cascade.errors import ConfigError
 if TYPE_CHECKING:
     import numpy as np
 
+    from cascade.evaluation.html import ReportSection
+    from cascade.evaluation.stages import Evaluation
     from cascade.pipeline import Cascade
 
 
@@ -33,13 +36,16 @@ def build_parser() -> CommandParser:
         "--classifier models/classifier/best.safetensors --save models/cascade.safetensors\n"
         "  python cascade_pipeline.py --path models/cascade.safetensors --data_path dataset",
     )
-    parser.add_argument("--path", type=str, default=None, help="file of a cascade")
+    parser.add_argument(
+        "--path", type=str, default=None, help="file of a cascade, or folder of an exported one"
+    )
     parser.add_argument("--segmenter", type=str, default=None, help="file of a segmenter")
     parser.add_argument("--classifier", type=str, default=None, help="file of a classifier")
     parser.add_argument(
         "--save", type=str, default=None, help="write both stages into one cascade file"
     )
     add_evaluation(parser, output="results/cascade")
+    add_runtime(parser)
     add_cutoff(parser)
     add_operating_point(parser)
     add_coverage(parser)
@@ -47,6 +53,13 @@ def build_parser() -> CommandParser:
         parser,
         "--subgroups",
         "score by source, diagnosis, age, sex, site, kind of image and apparent skin tone, too",
+    )
+    parser.add_argument(
+        "--explain",
+        type=int,
+        default=0,
+        help="add so many heat maps to the page: the largest errors, and typical cases of each "
+        "class",
     )
     add_switch(parser, "--save_masks", "write each predicted mask to masks/STEM.png")
     add_switch(parser, "--save_overlays", "write each image with both outlines to overlays/")
@@ -57,13 +70,13 @@ def load_cascade(arguments: Any) -> Cascade:
     """The cascade from ``--path``, or from ``--segmenter`` and ``--classifier``.
 
     Raises:
-        ConfigError: neither or both were given.
+        ConfigError: neither or both were given, or single stages for the onnx runtime.
     """
     parts = (arguments.segmenter, arguments.classifier)
     if (arguments.path is None) == (parts == (None, None)) or parts.count(None) == 1:
         raise ConfigError("give --path CASCADE, or both --segmenter FILE and --classifier FILE")
-    from cascade.models.ensemble import load_classifier
-    from cascade.models.segmenter import Segmenter
+    if arguments.path is None and (arguments.runtime == "onnx" or arguments.threads is not None):
+        raise ConfigError("the onnx runtime needs --path FOLDER of an exported cascade")
     from cascade.pipeline import Cascade
 
     use = {
@@ -72,7 +85,16 @@ def load_cascade(arguments: Any) -> Cascade:
         "coverage": arguments.coverage,
     }
     if arguments.path is not None:
-        return Cascade.load(arguments.path, device=arguments.device, **use)
+        return Cascade.load(
+            arguments.path,
+            device=arguments.device,
+            runtime=arguments.runtime,
+            threads=arguments.threads,
+            **use,
+        )
+    from cascade.models.ensemble import load_classifier
+    from cascade.models.segmenter import Segmenter
+
     return Cascade(
         Segmenter.load(arguments.segmenter, device=arguments.device),
         load_classifier(arguments.classifier, device=arguments.device),
@@ -82,9 +104,34 @@ def load_cascade(arguments: Any) -> Cascade:
 
 def _identity(path: str | None) -> dict[str, str]:
     """What tells the weights of a cascade's file from others, if there is one."""
-    from cascade.models.artifact import read_document
+    from cascade.models.runtimes import model_identity
 
-    return {} if path is None else {"model_sha256": read_document(path)["tensors_sha256"]}
+    return {} if path is None else {"model_sha256": model_identity(path)}
+
+
+def _heat_maps(arguments: Any, cascade: Cascade, evaluation: Evaluation) -> list[ReportSection]:
+    """The page's section with heat maps, if any were asked for."""
+    if not arguments.explain:
+        return []
+    from cascade.evaluation.heat_maps import HeatPicture, heat_section
+    from cascade.explain import activation_maps, explain, overlay_heat
+
+    with activation_maps(cascade.classifier) as maps:
+
+        def draw(image: np.ndarray) -> HeatPicture:
+            prediction = cascade([image], tta=arguments.tta)[0]
+            found = explain(cascade, image, prediction, tta=arguments.tta, maps=maps)
+            return HeatPicture(
+                overlay_heat(image, found, prediction.mask),
+                is_empty=found.is_empty,
+                inside_fraction=found.inside_fraction,
+                mean_ratio=found.mean_ratio,
+                turn_agreement=found.turn_agreement,
+                warnings=found.warnings,
+            )
+
+        folder = Path(arguments.output)
+        return heat_section(folder, evaluation.cases, draw, count=arguments.explain)
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -98,6 +145,14 @@ def _main(argv: Sequence[str] | None) -> int:
     check_unseen(
         cascade.provenance, table, model=" and ".join(models), allowed=arguments.allow_seen
     )
+
+    if arguments.explain < 0:
+        raise ConfigError(f"--explain {arguments.explain}: give 0 or more")
+    if arguments.explain:  # what is missing for it is said before the long part
+        from cascade.explain import activation_maps
+
+        with activation_maps(cascade.classifier):
+            pass
 
     from cascade.evaluation.pictures import write_pictures
     from cascade.evaluation.stages import evaluate_cascade
@@ -127,6 +182,7 @@ def _main(argv: Sequence[str] | None) -> int:
         models=models,
         sketch=sketch,
         about_model=_identity(arguments.path),
+        more=_heat_maps(arguments, cascade, evaluation),
     )
     write_pictures(
         Path(arguments.output),

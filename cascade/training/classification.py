@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,22 @@ from cascade.metrics.classification import cutoff_at_sensitivity
 from cascade.models.classifier import Classifier
 from cascade.models.device import describe_device, resolve_device
 from cascade.models.network import inference_mode
-from cascade.training.loop import Row, Task, Trainer, deterministic, log, quiet_worker, seeded
+from cascade.training.diagnosis import (
+    DiagnosedCrops,
+    diagnosis_indices,
+    diagnosis_layer,
+    with_diagnosis,
+)
+from cascade.training.loop import (
+    EpochDataset,
+    Row,
+    Task,
+    Trainer,
+    deterministic,
+    log,
+    quiet_worker,
+    seeded,
+)
 from cascade.training.run import open_run, provenance, say_start, start_from
 
 if TYPE_CHECKING:
@@ -114,12 +129,14 @@ def train_classifier(
     criterion = torch.nn.CrossEntropyLoss(
         weight=class_weights.to(chosen), label_smoothing=training.label_smoothing
     )
+    samples, loss, layer = second_question(network, data, training, criterion)
     task = Task(
-        data=data,
-        loss=lambda classifier, batch: classification_loss(classifier, batch, criterion),
+        data=samples,
+        loss=loss,
         validate=lambda classifier: validate_classifier(classifier, held_out, training, criterion),
         monitor="validation_roc_auc",
         weights=sampling_weights(train.records, training),
+        companion=layer,
     )
     with deterministic(training.deterministic):
         Trainer(network, task, training, folder).run(resume=resume)
@@ -128,6 +145,30 @@ def train_classifier(
     best.operating_points = operating_points(held_out.labels, probabilities)
     best.save(folder / "best.safetensors")
     return best
+
+
+def second_question(
+    network: Classifier,
+    data: ClassificationDataset,
+    training: ClassificationTrainConfig,
+    criterion: torch.nn.Module,
+) -> tuple[EpochDataset, Callable[[Classifier, Sequence[torch.Tensor]], torch.Tensor], Any]:
+    """Samples, loss and the layer that is trained along, with the diagnosis where asked for."""
+
+    def loss(classifier: Classifier, batch: Sequence[torch.Tensor]) -> torch.Tensor:
+        return classification_loss(classifier, batch, criterion)
+
+    if not training.diagnosis_weight:
+        return data, loss, None
+    diagnoses, names = diagnosis_indices(data.records)
+    log.info("also asking for the diagnosis: %s", ", ".join(names))
+    with seeded(training.seed):
+        layer = diagnosis_layer(network, len(names)).to(network.device)
+    return (
+        DiagnosedCrops(data, diagnoses),
+        with_diagnosis(loss, layer, training.diagnosis_weight),
+        layer,
+    )
 
 
 def operating_points(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
