@@ -34,6 +34,7 @@ _PUBLIC = {
     "evaluate": "cascade.evaluation.stages:evaluate_cascade",
     "evaluate_classifier": "cascade.evaluation.stages",
     "evaluate_segmenter": "cascade.evaluation.stages",
+    "export_onnx": "cascade.export",
     "read_image": "cascade.imaging",
     "SegmentationTrainConfig": "cascade.config",
     "ClassificationTrainConfig": "cascade.config",

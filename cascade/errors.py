@@ -68,6 +68,10 @@ class DeviceError(CascadeError, RuntimeError):
     """The device asked for does not exist on this machine."""
 
 
+class ExportError(CascadeError, RuntimeError):
+    """An exported network does not give the answers of the one that it was made of."""
+
+
 class TrainingError(CascadeError, RuntimeError):
     """Training cannot go on, for instance because the loss is not finite."""
 

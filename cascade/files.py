@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -54,6 +55,45 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary folder beside the target that takes its place if the block succeeds.
+
+    All files in it are flushed to disk first and get mode 0644. On an error what was there before
+    stays as it was, and nothing half-written is left.
+
+    Raises:
+        DataError: the folder cannot be written to, or the disk is full.
+    """
+    target = Path(path).resolve()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(
+            tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:32]}.", suffix=".tmp")
+        )
+    except OSError as error:
+        raise DataError(f"{target.parent}: cannot write here ({error.strerror})") from error
+    old = temporary.with_suffix(".old")
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
+            file.chmod(0o644)
+        temporary.chmod(0o755)
+        if target.exists():
+            target.rename(old)
+        temporary.rename(target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise DataError(f"{target}: could not be written ({error.strerror or error})") from error
+    finally:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        for left in (temporary, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -70,9 +110,9 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
-def write_json(path: str | os.PathLike[str], document: Any) -> None:
+def write_json(path: str | os.PathLike[str], document: Any, *, indent: int | None = 2) -> None:
     """Write a JSON document atomically; not-a-number and infinity become ``null``."""
-    text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(_finite(document), indent=indent, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
 
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -35,18 +35,12 @@ from cascade.masking import (
     find_lesion,
 )
 from cascade.measurements import check_scale, measure
-from cascade.models.artifact import (
-    merge_artifacts,
-    read_artifact,
-    required_default_model,
-    write_artifact,
-)
+from cascade.models.artifact import Artifact, merge_artifacts, write_artifact
 from cascade.models.protocol import ClassifierStage, SegmenterStage
-from cascade.models.safeguards import read_safeguards, with_safeguards
+from cascade.models.runtimes import Runtime, load_stages
+from cascade.models.safeguards import with_safeguards
 from cascade.prediction import Failure, Prediction
 from cascade.reliability import MaskQuality, Safeguards, chosen_cutoff, mask_quality
-
-Runtime = Literal["torch"]
 
 
 class Cascade:
@@ -109,19 +103,23 @@ class Cascade:
         path: str | os.PathLike[str] | None = None,
         *,
         device: str = "auto",
-        runtime: Runtime = "torch",
+        runtime: Runtime = "auto",
+        threads: int | None = None,
         cutoff: float | None = None,
         operating_point: float | None = None,
         coverage: float = 0.9,
         limits: ImageLimits | None = None,
     ) -> Cascade:
-        """Read a cascade from its file.
+        """Read a cascade from its file, or from the folder of an exported one.
 
         Args:
-            path: a ``.safetensors`` file with both stages; by default the cascade that comes with
-                the library.
+            path: a ``.safetensors`` file with both stages, or a folder written by
+                :func:`cascade.export_onnx`; by default the cascade that comes with the library.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-            runtime: what computes the networks.
+            runtime: what computes the networks: ``torch`` for a file, ``onnx`` for a folder;
+                ``auto`` takes the one that fits the path, and without a path ``torch`` where it
+                is installed.
+            threads: of ``onnx``; by default ``OMP_NUM_THREADS``, else one for each core.
             cutoff: see :class:`Cascade`, as for the rest.
             operating_point: sensitivity of a stored cutoff, instead of ``cutoff``.
             coverage: of the prediction sets.
@@ -129,23 +127,16 @@ class Cascade:
 
         Raises:
             ModelFileError: the file is missing, damaged, or lacks a stage.
+            MissingExtraError: the runtime is not installed.
         """
-        if runtime != "torch":
-            raise ConfigError(f"runtime {runtime!r} is unknown; choose torch")
-        from cascade.models.ensemble import load_classifier
-        from cascade.models.segmenter import Segmenter
-
-        path = required_default_model() if path is None else path
-        artifact = read_artifact(path, needs=("segmenter", "classifier"))
-        segmenter = Segmenter.from_artifact(artifact, device=device, source=str(path))
-        classifier = load_classifier(artifact, device=device, source=str(path))
+        stages = load_stages(path, device=device, runtime=runtime, threads=threads)
         return cls(
-            segmenter,
-            classifier,
+            stages.segmenter,
+            stages.classifier,
             cutoff=cutoff,
             operating_point=operating_point,
             coverage=coverage,
-            safeguards=read_safeguards(artifact, source=str(path)),
+            safeguards=stages.safeguards,
             limits=limits,
         )
 
@@ -159,12 +150,16 @@ class Cascade:
         Raises:
             ConfigError: a stage is not a torch network, so its weights cannot be stored.
         """
+        write_artifact(path, self.to_artifact(half=half))
+
+    def to_artifact(self, *, half: bool = False) -> Artifact:
+        """The cascade as a model file in memory; see :meth:`save`."""
         from cascade.models.network import Network
 
         if not (isinstance(self.segmenter, Network) and isinstance(self.classifier, Network)):
-            raise ConfigError("only a cascade of torch networks can be saved as safetensors")
+            raise ConfigError("only a cascade of torch networks can be saved or exported")
         parts = (self.segmenter.to_artifact(half=half), self.classifier.to_artifact(half=half))
-        write_artifact(path, with_safeguards(merge_artifacts(*parts), self.safeguards))
+        return with_safeguards(merge_artifacts(*parts), self.safeguards)
 
     def __call__(
         self,

@@ -53,6 +53,9 @@ LIBRARIES = {
     "matplotlib": {"evaluation"},
     "sklearn": {"data.splits", "metrics", "training"},
     "safetensors": {"models", "training"},
+    "onnx": {"export"},
+    "onnxscript": {"export"},
+    "onnxruntime": {"models.onnx_runtime", "export"},
     "jsonargparse": {"commands"},
     "tqdm": {"progress"},
     "yaml": {"training", "commands"},
@@ -127,7 +130,7 @@ def test_imports_point_upwards_only():
 def test_imports_are_found_at_all():
     pairs = set(inner_imports())
     assert ("pipeline", "masking") in pairs, "at module level"
-    assert ("pipeline", "models.ensemble") in pairs, "within a function"
+    assert ("models.runtimes", "models.ensemble") in pairs, "within a function"
     assert len(pairs) > 100
 
 

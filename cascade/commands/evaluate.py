@@ -12,6 +12,7 @@ from cascade.commands.options import (
     add_coverage,
     add_cutoff,
     add_operating_point,
+    add_runtime,
     add_switch,
     load_table,
 )
@@ -33,13 +34,16 @@ def build_parser() -> CommandParser:
         "--classifier models/classifier/best.safetensors --save models/cascade.safetensors\n"
         "  python cascade_pipeline.py --path models/cascade.safetensors --data_path dataset",
     )
-    parser.add_argument("--path", type=str, default=None, help="file of a cascade")
+    parser.add_argument(
+        "--path", type=str, default=None, help="file of a cascade, or folder of an exported one"
+    )
     parser.add_argument("--segmenter", type=str, default=None, help="file of a segmenter")
     parser.add_argument("--classifier", type=str, default=None, help="file of a classifier")
     parser.add_argument(
         "--save", type=str, default=None, help="write both stages into one cascade file"
     )
     add_evaluation(parser, output="results/cascade")
+    add_runtime(parser)
     add_cutoff(parser)
     add_operating_point(parser)
     add_coverage(parser)
@@ -57,13 +61,13 @@ def load_cascade(arguments: Any) -> Cascade:
     """The cascade from ``--path``, or from ``--segmenter`` and ``--classifier``.
 
     Raises:
-        ConfigError: neither or both were given.
+        ConfigError: neither or both were given, or single stages for the onnx runtime.
     """
     parts = (arguments.segmenter, arguments.classifier)
     if (arguments.path is None) == (parts == (None, None)) or parts.count(None) == 1:
         raise ConfigError("give --path CASCADE, or both --segmenter FILE and --classifier FILE")
-    from cascade.models.ensemble import load_classifier
-    from cascade.models.segmenter import Segmenter
+    if arguments.path is None and (arguments.runtime == "onnx" or arguments.threads is not None):
+        raise ConfigError("the onnx runtime needs --path FOLDER of an exported cascade")
     from cascade.pipeline import Cascade
 
     use = {
@@ -72,7 +76,16 @@ def load_cascade(arguments: Any) -> Cascade:
         "coverage": arguments.coverage,
     }
     if arguments.path is not None:
-        return Cascade.load(arguments.path, device=arguments.device, **use)
+        return Cascade.load(
+            arguments.path,
+            device=arguments.device,
+            runtime=arguments.runtime,
+            threads=arguments.threads,
+            **use,
+        )
+    from cascade.models.ensemble import load_classifier
+    from cascade.models.segmenter import Segmenter
+
     return Cascade(
         Segmenter.load(arguments.segmenter, device=arguments.device),
         load_classifier(arguments.classifier, device=arguments.device),
@@ -82,9 +95,9 @@ def load_cascade(arguments: Any) -> Cascade:
 
 def _identity(path: str | None) -> dict[str, str]:
     """What tells the weights of a cascade's file from others, if there is one."""
-    from cascade.models.artifact import read_document
+    from cascade.models.runtimes import model_identity
 
-    return {} if path is None else {"model_sha256": read_document(path)["tensors_sha256"]}
+    return {} if path is None else {"model_sha256": model_identity(path)}
 
 
 def _main(argv: Sequence[str] | None) -> int:

@@ -25,6 +25,7 @@ COMMANDS = {
     "evaluate": "score the whole cascade, end to end and by stage",
     "predict": "mask and probability for files, folders or tables of images",
     "serve": "predictions over HTTP",
+    "export": "write a cascade as ONNX graphs, which run without torch",
     "default-model": "make the default cascade again, from the images to the model card",
     "score": "score anybody's masks or probabilities by the public protocols",
     "card": "write a model card from a model's file and its evaluations",

@@ -62,6 +62,23 @@ def add_device(parser: CommandParser) -> None:
     )
 
 
+def add_runtime(parser: CommandParser) -> None:
+    """Add ``--runtime`` and ``--threads``."""
+    parser.add_argument(
+        "--runtime",
+        type=Literal["auto", "torch", "onnx"],
+        default="auto",
+        help="what computes: torch runs a .safetensors file, onnx a folder of cascade export; auto "
+        "goes by the model",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=None,
+        help="threads of the onnx runtime; by default OMP_NUM_THREADS, else one for each core",
+    )
+
+
 def add_cutoff(parser: CommandParser) -> None:
     """Add ``--cutoff``."""
     parser.add_argument(

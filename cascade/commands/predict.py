@@ -18,6 +18,7 @@ from cascade.commands.options import (
     add_cutoff,
     add_device,
     add_operating_point,
+    add_runtime,
     add_switch,
 )
 from cascade.commands.outputs import say
@@ -64,13 +65,14 @@ def build_parser() -> CommandParser:
         "--model",
         type=str,
         default=None,
-        help="file of a cascade; by default models/default.safetensors, or the one that comes "
-        "with the library",
+        help="file of a cascade, or folder of an exported one; by default the cascade in models/, "
+        "or the one that comes with the library",
     )
     parser.add_argument(
         "--output", type=str, default="predictions", help="folder for predictions.csv and pictures"
     )
     add_device(parser)
+    add_runtime(parser)
     parser.add_argument(
         "--tta",
         type=Literal["none", "flips", "dihedral"],
@@ -114,6 +116,8 @@ def _main(argv: Sequence[str] | None) -> int:
     cascade = Cascade.load(
         arguments.model,
         device=arguments.device,
+        runtime=arguments.runtime,
+        threads=arguments.threads,
         cutoff=arguments.cutoff,
         operating_point=arguments.operating_point,
         coverage=arguments.coverage,

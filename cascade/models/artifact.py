@@ -58,14 +58,19 @@ class Artifact:
         }
 
 
-def default_model() -> Path:
-    """The cascade that comes with the library.
+def shipped_models() -> Path:
+    """Where the cascade that comes with the library lies.
 
-    In a clone it lies in ``models/``; in an installed library beside its code.
+    In a clone that is ``models/``; in an installed library the folder of its code.
     """
     package = Path(__file__).resolve().parents[1]
     in_clone = (package.parent / "setup.cfg").is_file()
-    return (package.parent / "models" if in_clone else package) / "default.safetensors"
+    return package.parent / "models" if in_clone else package
+
+
+def default_model() -> Path:
+    """The file of the cascade that comes with the library."""
+    return shipped_models() / "default.safetensors"
 
 
 def required_default_model() -> Path:

@@ -93,6 +93,13 @@ class Segmenter(Network):
         """``(N, S, S, 3)`` uint8 RGB to ``(N, S, S)`` float logits."""
         return self.network(self.normalization(images))[:, 0]
 
+    def forward_with_activations(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same logits, and ``(N, C, h, w)`` float of the encoder's last stage but one."""
+        network: Any = self.network  # its parts are modules, which torch's types do not say
+        stages = network.encoder(self.normalization(images))
+        logits = network.segmentation_head(network.decoder(stages))[:, 0]
+        return logits, stages[-2].float()
+
     def predict(self, images: np.ndarray) -> np.ndarray:
         """``(N, S, S, 3)`` uint8 RGB to ``(N, S, S)`` float32 probabilities in [0, 1]."""
         with inference_mode(self):
@@ -108,11 +115,9 @@ class Segmenter(Network):
             ``(N, S, S)`` float32 in [0, 1], and ``(N, D)`` float32: means and spreads of the
             channels of the encoder's last stage but one.
         """
-        network: Any = self.network  # its parts are modules, which torch's types do not say
         with inference_mode(self):
-            stages = network.encoder(self.normalization(self.to_device(images)))
-            logits = network.segmentation_head(network.decoder(stages))[:, 0]
-            features = pooled_features(stages[-2].float().cpu().numpy())
+            logits, activations = self.forward_with_activations(self.to_device(images))
+            features = pooled_features(activations.cpu().numpy())
             return logits.float().sigmoid().cpu().numpy(), features
 
 

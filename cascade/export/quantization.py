@@ -1,0 +1,120 @@
+"""Graphs that compute in 8-bit integers, with ranges from photographs."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+from onnxscript import optimizer
+
+from cascade.errors import CascadeError, ConfigError, DataError
+from cascade.export.graphs import IMAGES
+from cascade.imaging import ImageSource, read_image
+from cascade.imaging.resize import resize_pixels
+from cascade.pipeline import Cascade
+
+log = logging.getLogger(__name__)
+
+FEWEST_IMAGES = 20
+_DECODER = "segmenter.network.decoder."
+
+
+class _Inputs(CalibrationDataReader):  # type: ignore[misc]
+    """Batches of one image, as onnxruntime asks for them."""
+
+    def __init__(self, batches: Sequence[np.ndarray]) -> None:
+        self._batches: Iterator[np.ndarray] = iter(batches)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {IMAGES: batch}
+
+
+def split_images(
+    images: Sequence[ImageSource],
+) -> tuple[Sequence[ImageSource], Sequence[ImageSource]]:
+    """Photographs to calibrate with, and others to compare on.
+
+    Raises:
+        DataError: there are too few.
+    """
+    if len(images) < FEWEST_IMAGES:
+        raise DataError(
+            f"int8 needs at least {FEWEST_IMAGES} photographs, half of them for the ranges of "
+            f"numbers and half to compare on; got {len(images)} (--images)"
+        )
+    return images[::2], images[1::2]
+
+
+def calibration_inputs(
+    cascade: Cascade, images: Sequence[ImageSource]
+) -> dict[str, list[np.ndarray]]:
+    """What each stage sees of photographs, ``(1, S, S, 3)`` uint8 each.
+
+    Raises:
+        DataError: none of them can be judged.
+    """
+    inputs: dict[str, list[np.ndarray]] = {"segmenter": [], "classifier": []}
+    for source in images:
+        try:
+            image = read_image(source, limits=cascade.limits)
+            crop = cascade(image.pixels)[0].crop
+        except CascadeError as error:
+            log.warning("not used: %s", error)
+            continue
+        inputs["segmenter"].append(resize_pixels(image.pixels, cascade.segmenter.size)[None])
+        inputs["classifier"].append(crop[None])
+    if not inputs["segmenter"]:
+        raise DataError("none of the photographs for int8 can be judged")
+    return inputs
+
+
+def quantized(model: onnx.ModelProto, inputs: Sequence[np.ndarray]) -> onnx.ModelProto:
+    """A graph whose convolutions compute in 8-bit integers.
+
+    Of a segmenter only the decoder does, where most of the time goes. Encoders are made of layers
+    that lose much by it, and left as they are they give the same features.
+
+    Args:
+        model: a graph in float32; it stays as it is.
+        inputs: ``(1, S, S, 3)`` uint8 each.
+
+    Raises:
+        ConfigError: there is no convolution to quantize.
+    """
+    merged = optimizer.optimize(model)
+    convolutions = [node for node in merged.graph.node if node.op_type == "Conv"]
+    is_segmenter = any(node.input[1].startswith(_DECODER) for node in convolutions)
+    kept = [
+        node.name
+        for node in convolutions
+        if is_segmenter and not node.input[1].startswith(_DECODER)
+    ]
+    if len(kept) == len(convolutions):
+        raise ConfigError("the network has no convolutions, so int8 gains nothing")
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+        onnx.save(merged, source)
+        quantize_static(
+            source,
+            target,
+            _Inputs(inputs),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "Relu"],
+            nodes_to_exclude=kept,
+            per_channel=True,
+            reduce_range=True,  # 7 bits for weights: else sums overflow on processors without VNNI
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        return onnx.load(target)
