@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
@@ -77,6 +78,30 @@ class FakeClassifier:
     def describe(self) -> dict:
         """The stage's settings."""
         return {"architecture": "fake", "size": self.size}
+
+
+class MappedClassifier(FakeClassifier):
+    """A stage that was exported with its own maps: malignant is where the crop is red.
+
+    Attributes:
+        cells: side of its maps.
+        offset: added to the maps of both classes, which moves no probability.
+        fixed: maps of malignant instead, whatever the crop shows.
+    """
+
+    def __init__(self, *, cells: int = 6, offset: float = 0.0, fixed=None, **settings) -> None:
+        super().__init__(**settings)
+        self.cells, self.offset, self.fixed = cells, offset, fixed
+
+    def activation_map(self, images: np.ndarray, *, target: str) -> np.ndarray:
+        """``(N, S, S, 3)`` uint8 to ``(N, cells, cells)`` float32."""
+        sign = {"malignant": 0.5, "benign": -0.5}[target]
+        red = images[..., 0].astype(np.float32) - images[..., 2].astype(np.float32)
+        side = (self.cells, self.cells)
+        maps = [cv2.resize(one, side, interpolation=cv2.INTER_AREA) - 40 for one in red]
+        if self.fixed is not None:
+            maps = [np.asarray(self.fixed, np.float32)] * len(images)
+        return (np.stack(maps) * sign + self.offset).astype(np.float32)
 
 
 @pytest.fixture

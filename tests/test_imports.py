@@ -27,6 +27,7 @@ LIGHT_MODULES = (
     "cascade.commands.main", "cascade.commands.arguments",
     "cascade.commands.options", "cascade.commands.predict", "cascade.commands.evaluate",
     "cascade.commands.serve", "cascade.serving.settings",
+    "cascade.commands.explain",
 )  # fmt: skip
 ALL_MODULES = tuple(
     ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")

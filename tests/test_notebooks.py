@@ -13,8 +13,8 @@ FOLDER = ROOT / "notebooks"
 PICTURES = {
     "data_pipeline": 8,
     "segmentation_inference_pipeline": 7,
-    "classification_inference_pipeline": 11,
-    "segmentation_and_classification_full_v1": 4,
+    "classification_inference_pipeline": 12,
+    "segmentation_and_classification_full_v1": 5,
 }
 """Each notebook and how many pictures it shows at least."""
 

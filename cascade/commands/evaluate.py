@@ -21,6 +21,8 @@ from cascade.errors import ConfigError
 if TYPE_CHECKING:
     import numpy as np
 
+    from cascade.evaluation.html import ReportSection
+    from cascade.evaluation.stages import Evaluation
     from cascade.pipeline import Cascade
 
 
@@ -51,6 +53,13 @@ def build_parser() -> CommandParser:
         parser,
         "--subgroups",
         "score by source, diagnosis, age, sex, site, kind of image and apparent skin tone, too",
+    )
+    parser.add_argument(
+        "--explain",
+        type=int,
+        default=0,
+        help="add so many heat maps to the page: the largest errors, and typical cases of each "
+        "class",
     )
     add_switch(parser, "--save_masks", "write each predicted mask to masks/STEM.png")
     add_switch(parser, "--save_overlays", "write each image with both outlines to overlays/")
@@ -100,6 +109,31 @@ def _identity(path: str | None) -> dict[str, str]:
     return {} if path is None else {"model_sha256": model_identity(path)}
 
 
+def _heat_maps(arguments: Any, cascade: Cascade, evaluation: Evaluation) -> list[ReportSection]:
+    """The page's section with heat maps, if any were asked for."""
+    if not arguments.explain:
+        return []
+    from cascade.evaluation.heat_maps import HeatPicture, heat_section
+    from cascade.explain import activation_maps, explain, overlay_heat
+
+    with activation_maps(cascade.classifier) as maps:
+
+        def draw(image: np.ndarray) -> HeatPicture:
+            prediction = cascade([image], tta=arguments.tta)[0]
+            found = explain(cascade, image, prediction, tta=arguments.tta, maps=maps)
+            return HeatPicture(
+                overlay_heat(image, found, prediction.mask),
+                is_empty=found.is_empty,
+                inside_fraction=found.inside_fraction,
+                mean_ratio=found.mean_ratio,
+                turn_agreement=found.turn_agreement,
+                warnings=found.warnings,
+            )
+
+        folder = Path(arguments.output)
+        return heat_section(folder, evaluation.cases, draw, count=arguments.explain)
+
+
 def _main(argv: Sequence[str] | None) -> int:
     arguments = build_parser().parse_args(argv)
     cascade = load_cascade(arguments)
@@ -111,6 +145,14 @@ def _main(argv: Sequence[str] | None) -> int:
     check_unseen(
         cascade.provenance, table, model=" and ".join(models), allowed=arguments.allow_seen
     )
+
+    if arguments.explain < 0:
+        raise ConfigError(f"--explain {arguments.explain}: give 0 or more")
+    if arguments.explain:  # what is missing for it is said before the long part
+        from cascade.explain import activation_maps
+
+        with activation_maps(cascade.classifier):
+            pass
 
     from cascade.evaluation.pictures import write_pictures
     from cascade.evaluation.stages import evaluate_cascade
@@ -140,6 +182,7 @@ def _main(argv: Sequence[str] | None) -> int:
         models=models,
         sketch=sketch,
         about_model=_identity(arguments.path),
+        more=_heat_maps(arguments, cascade, evaluation),
     )
     write_pictures(
         Path(arguments.output),

@@ -14,6 +14,7 @@ from cascade.errors import ConfigError
 
 if TYPE_CHECKING:
     from cascade.data.tables import Table
+    from cascade.evaluation.html import ReportSection
     from cascade.evaluation.report import Sketch
     from cascade.evaluation.stages import Evaluation
 
@@ -79,8 +80,12 @@ def report(
     models: Sequence[str],
     sketch: Sketch | None = None,
     about_model: Mapping[str, Any] | None = None,
+    more: Sequence[ReportSection] = (),
 ) -> None:
-    """Print the numbers and write the evaluation's files; ``about_model`` joins their ``about``."""
+    """Print the numbers and write the evaluation's files.
+
+    ``about_model`` joins their ``about``, ``more`` the sections of the page.
+    """
     from cascade.evaluation.report import STAGE_HEADERS, stage_rows, write_evaluation
     from cascade.evaluation.safeguard_report import safeguard_lines
     from cascade.evaluation.score_table import classification_lines, segmentation_lines
@@ -113,5 +118,5 @@ def report(
         "test-time augmentation": arguments.tta,
         "date": datetime.date.today().isoformat(),
     }
-    write_evaluation(folder, evaluation, title=title, about=about, sketch=sketch)
+    write_evaluation(folder, evaluation, title=title, about=about, sketch=sketch, more=more)
     say(f"written: {folder / 'report.html'}, metrics.json, predictions.csv and plots")

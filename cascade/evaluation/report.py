@@ -82,6 +82,7 @@ def write_evaluation(
     title: str,
     about: Mapping[str, Any],
     sketch: Sketch | None = None,
+    more: Sequence[ReportSection] = (),
 ) -> None:
     """Write ``metrics.json``, ``predictions.csv``, plots, worst cases and ``report.html``.
 
@@ -94,6 +95,7 @@ def write_evaluation(
         about: model, data, date and other facts, shown on the page and stored with the numbers.
         sketch: predicts an image again, to draw examples and the worst cases; ``None`` for a
             classifier alone.
+        more: further sections of the page, before the warnings.
     """
     write_json(folder / "metrics.json", {**evaluation.metrics, "about": dict(about)})
     write_csv(folder / "predictions.csv", CASE_COLUMNS, (case.row() for case in evaluation.cases))
@@ -103,6 +105,7 @@ def write_evaluation(
         *_classification_section(folder, evaluation, sketch),
         *_safeguards_section(evaluation),
         *_subgroups_section(folder, evaluation),
+        *more,
         *_warnings_section(evaluation.cases),
     ]
     write_report(folder / "report.html", title=title, summary=about, sections=sections)

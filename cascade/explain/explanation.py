@@ -194,7 +194,7 @@ def _warnings(
             "the heat does not turn with the crop (correlation "
             f"{agreement:.2f}): its place says little about the lesion"
         )
-    if prediction.mask_doubts:
+    if prediction.mask_doubts and not empty:
         found.append("the mask is doubtful, and so is the share of the heat within it")
     if prediction.label is None:
         found.append("the cascade gave no label; the heat map is of the answer that was withheld")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -119,7 +120,10 @@ def _family_of(network: nn.Module) -> str:
 
 def _prefix_tokens(network: nn.Module) -> int:
     known = getattr(network, "num_prefix_tokens", None)
-    return int(known) if known is not None else int(hasattr(network, "cls_token"))
+    if known is not None:
+        return int(known)
+    own = (name for name, _ in network.named_parameters(recurse=False))
+    return int(any(name.startswith("cls_token") for name in own))
 
 
 def _at(network: nn.Module, path: str) -> nn.Module | None:
@@ -136,8 +140,11 @@ def _at(network: nn.Module, path: str) -> nn.Module | None:
 def _last_map(network: nn.Module, run: Callable[[], object]) -> nn.Module | None:
     """The last module to finish, and to run once, whose output is a map of several places."""
     finished: list[nn.Module] = []
+    thread = threading.get_ident()
 
     def note(module: nn.Module, _: object, output: object) -> None:
+        if threading.get_ident() != thread:  # somebody else predicts meanwhile
+            return
         if isinstance(output, torch.Tensor) and not isinstance(module, _POOLING):
             maps = _as_maps(output, 0)
             if maps is not None and maps.shape[2] * maps.shape[3] > 1:
