@@ -8,14 +8,16 @@ BIN = $(ENVIRONMENT)/bin
 # Threads that wait without spinning cost nothing alone and save a lot on a busy machine.
 RUN = OMP_WAIT_POLICY=passive $(BIN)/python -m cascade
 
-.PHONY: help demo demo-train default-model test check fix install notebooks train-seg train-cls cascade clean
+.PHONY: help demo demo-train default-model test check fix install notebooks train-seg train-cls folds cascade report serve app image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "Training takes EPOCHS= MODEL= BATCH= SEED= SIZE= CONFIG= DATA= FLAGS=, for instance"
 	@echo "  make train-seg MODEL=resnet34 EPOCHS=30 DATA=dataset FLAGS=--resume"
-	@echo "Another Python: make demo PYTHON=python3.12"
+	@echo "  make folds FOLDS=5 TTA=flips CONFIG=configs/neighbours/resnest50_128.yaml"
+	@echo "cascade and report take BATCH= SEED= TTA= DATA= FLAGS=, and report, serve and app take"
+	@echo "FILE= for the cascade to use. Another Python: make demo PYTHON=python3.12"
 
 demo: $(ENVIRONMENT)/installed ## draw lesions, let the default cascade judge them, write a page (a minute)
 	rm -rf demo
@@ -82,13 +84,36 @@ train-cls: $(ENVIRONMENT)/installed ## train the classifier; MODEL is its archit
 		$${BATCH:+--batch_size "$$BATCH"} $${SEED:+--seed "$$SEED"} \
 		$${SIZE:+--image_size "$$SIZE"} $${DATA:+--data_path "$$DATA"} $$FLAGS
 
-cascade: $(ENVIRONMENT)/installed ## join both stages into models/cascade.safetensors and score them
+folds: $(ENVIRONMENT)/installed ## cross-validate the classifier, five folds unless CONFIG or FOLDS says
+	$(BIN)/python scripts/classification_train_pipeline.py --config configs/five_folds.yaml \
+		--config "$${CONFIG:-configs/classification.yaml}" --output models/folds \
+		$${FOLDS:+--folds "$$FOLDS"} $${TTA:+--tta "$$TTA"} \
+		$${MODEL:+--architecture "$$MODEL"} $${EPOCHS:+--epochs "$$EPOCHS"} \
+		$${BATCH:+--batch_size "$$BATCH"} $${SEED:+--seed "$$SEED"} \
+		$${SIZE:+--image_size "$$SIZE"} $${DATA:+--data_path "$$DATA"} $$FLAGS
+
+cascade: $(ENVIRONMENT)/installed ## join SEGMENTER and CLASSIFIER into models/cascade.safetensors and score them
 	$(BIN)/python scripts/cascade_pipeline.py \
-		--segmenter models/segmenter/best.safetensors \
-		--classifier models/classifier/best.safetensors \
-		--save models/cascade.safetensors \
+		--segmenter "$${SEGMENTER:-models/segmenter/best.safetensors}" \
+		--classifier "$${CLASSIFIER:-models/classifier/best.safetensors}" \
+		--save models/cascade.safetensors $${TTA:+--tta "$$TTA"} \
 		$${BATCH:+--batch_size "$$BATCH"} $${SEED:+--seed "$$SEED"} \
 		$${DATA:+--data_path "$$DATA"} $$FLAGS
+
+report: $(ENVIRONMENT)/installed ## score FILE (models/cascade.safetensors) on the test table, write report.html
+	$(BIN)/python scripts/cascade_pipeline.py --path "$${FILE:-models/cascade.safetensors}" \
+		--subgroups --save_overlays $${TTA:+--tta "$$TTA"} \
+		$${BATCH:+--batch_size "$$BATCH"} $${SEED:+--seed "$$SEED"} \
+		$${DATA:+--data_path "$$DATA"} $$FLAGS
+
+serve: $(ENVIRONMENT)/installed-serve ## answer HTTP requests with FILE (the default cascade) on this machine
+	$(RUN) serve $${FILE:+--model "$$FILE"} $${TTA:+--tta "$$TTA"} $$FLAGS
+
+app: $(ENVIRONMENT)/installed-serve ## open the page for FILE (the default cascade) on this machine
+	$(RUN) app $${FILE:+--model "$$FILE"} $$FLAGS
+
+image: ## build the container image IMAGE (cascade)
+	docker build --tag "$${IMAGE:-cascade}" $$FLAGS .
 
 clean: ## remove .venv, the demo and caches; never data, models or results
 	rm -rf $(ENVIRONMENT) demo build cascade.egg-info
@@ -98,6 +123,10 @@ clean: ## remove .venv, the demo and caches; never data, models or results
 $(ENVIRONMENT)/installed: setup.cfg pyproject.toml constraints.txt scripts/install.sh
 	PYTHON="$(PYTHON)" sh scripts/install.sh $(ENVIRONMENT) .
 	@touch $@
+
+$(ENVIRONMENT)/installed-serve: setup.cfg pyproject.toml constraints.txt scripts/install.sh
+	PYTHON="$(PYTHON)" sh scripts/install.sh $(ENVIRONMENT) '.[serve,app,explain]'
+	@touch $(ENVIRONMENT)/installed $@
 
 $(ENVIRONMENT)/installed-test: setup.cfg pyproject.toml constraints.txt scripts/install.sh
 	PYTHON="$(PYTHON)" sh scripts/install.sh $(ENVIRONMENT) '.[test,dicom]'

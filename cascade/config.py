@@ -260,6 +260,12 @@ class ClassificationTrainConfig(TrainConfig):
         minimum=0.0,
         maximum=1.0,
     )
+    diagnosis_weight: float = setting(
+        0.0,
+        "weight of a second loss that asks for the diagnosis (column diagnosis) from the same "
+        "features; its layer is left behind after training; 0 switches it off",
+        minimum=0.0,
+    )
 
 
 def weight_shrinkage(config: TrainConfig) -> float:

@@ -46,9 +46,10 @@ from cascade.reliability import MaskQuality, Safeguards, chosen_cutoff, mask_qua
 class Cascade:
     """Segmenter and classifier in a row.
 
-    >>> cascade = Cascade.load()  # doctest: +SKIP
-    >>> cascade(["lesion.jpg"])[0].probabilities["malignant"]  # doctest: +SKIP
-    0.07
+    Examples:
+        >>> cascade = Cascade.load()  # doctest: +SKIP
+        >>> cascade(["lesion.jpg"])[0].probabilities["malignant"]  # doctest: +SKIP
+        0.07
     """
 
     def __init__(

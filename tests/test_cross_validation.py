@@ -14,6 +14,7 @@ from cascade.data.synthetic import SyntheticConfig, write_synthetic_dataset
 from cascade.data.tables import read_table
 from cascade.errors import ConfigError, DataError
 from cascade.files import write_csv
+from cascade.inference import classify
 from cascade.masking import MaskPolicy
 from cascade.metrics.classification import roc_auc
 from cascade.metrics.intervals import paired_difference
@@ -205,6 +206,30 @@ def test_the_ensemble_has_all_folds_with_equal_weights_and_knows_what_it_saw(don
     malignant = result.scores.probabilities[result.scores.labels == 1]
     for target, cutoff in ensemble.operating_points.items():
         assert np.mean(malignant >= cutoff) >= float(target)
+
+
+def test_scores_over_several_views_are_the_means_that_prediction_gives(table, tmp_path):
+    folder = tmp_path / "run"
+    result = run(table, folder, tta="flips")
+    network = Classifier.load(folder / "fold_0" / "best.safetensors", device="cpu")
+    rows = np.flatnonzero(result.scores.folds == 0)
+    held_out = table.subset([result.scores.names[row] for row in rows])
+    assert held_out.names() == [result.scores.names[row] for row in rows]
+    data = ClassificationDataset(held_out.records, size=32, policy=POLICY)
+    crops = [data.crop(index) for index in range(len(data))]
+    averaged = classify(network, crops, tta="flips")[:, 1]
+    assert np.abs(averaged - classify(network, crops)[:, 1]).max() > 1e-4
+    np.testing.assert_allclose(result.scores.probabilities[rows], averaged, atol=1e-5)
+    odds = 1 / (1 + np.exp(-result.scores.logits))
+    np.testing.assert_allclose(odds, result.scores.probabilities, atol=1e-6)
+    with pytest.raises(ConfigError, match="tta was 'flips', is None"):
+        run(table, folder, resume=True)
+
+
+def test_unknown_views_are_refused_before_anything_is_trained(table, tmp_path, trainings):
+    with pytest.raises(ConfigError, match="tta is 'many'; choose from none, flips, dihedral"):
+        run(table, tmp_path / "run", tta="many")
+    assert trainings.calls == []
 
 
 # --- stopping and going on ------------------------------------------------------------------------

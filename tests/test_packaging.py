@@ -122,18 +122,6 @@ def test_constraints_fit_the_requirements(setup):
             assert requirement.specifier.contains(version), line
 
 
-def test_configurations_are_read_by_their_commands():
-    commands = {"segmentation": "seg_train", "classification": "cls_train"}
-    for path in sorted((ROOT / "configs").glob("*.yaml")):
-        stage = next(word for word in commands if word in path.stem)
-        parser = importlib.import_module(f"cascade.commands.{commands[stage]}").build_parser()
-        arguments = parser.parse_args(["--config", str(path), "--epochs", "3"])
-        written = yaml.safe_load(path.read_text(encoding="utf-8"))
-        assert arguments.epochs == 3, "flags win over the file"
-        for key, value in written.items():
-            assert key == "epochs" or arguments[key] == value, f"{path.name}: {key}"
-
-
 def test_modules_stay_short():
     long = {p.name: n for p in SOURCES if (n := len(p.read_text().splitlines())) > LONGEST_MODULE}
     assert not long

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cascade.commands.arguments import OK, CommandParser, run, settings
 from cascade.commands.options import (
@@ -53,7 +53,7 @@ def build_parser() -> CommandParser:
     )
     parser.add_argument(
         "--folds",
-        type=int,
+        type=int | None,
         default=None,
         help="cross-validate instead: train this many classifiers by group, score each image by "
         "the one that did not see it, and join them to ensemble.safetensors",
@@ -63,6 +63,13 @@ def build_parser() -> CommandParser:
         type=int,
         default=0,
         help="seed of the folds; runs with the same folds can be joined by cascade ensemble",
+    )
+    parser.add_argument(
+        "--tta",
+        type=Literal["none", "flips", "dihedral"],
+        default="none",
+        help="with --folds, test-time augmentation of the scores of held-out images: average 1, 4 "
+        "or 8 views",
     )
     add_training(parser, output="classifier")
     add_start(parser)
@@ -76,6 +83,11 @@ def _main(argv: Sequence[str] | None) -> int:
     options = _options(arguments, training)
     if arguments.folds is not None and arguments.splits:
         raise ConfigError("--folds divides the table itself; leave out --splits, or --folds")
+    if arguments.folds is None and arguments.tta != "none":
+        raise ConfigError(
+            f"--tta {arguments.tta} averages views of the images that --folds hold out; give "
+            "--folds, or --tta none"
+        )
     table = load_table(arguments)
     if arguments.folds is None:
         splits = load_splits(arguments, table)
@@ -136,6 +148,7 @@ def _cross_validate(arguments: Any, table: Table, options: dict[str, Any]) -> No
         table,
         folds=arguments.folds,
         validation_fraction=arguments.validation_fraction,
+        tta=arguments.tta,
         seed=arguments.fold_seed,
         **options,
     )

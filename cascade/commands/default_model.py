@@ -120,9 +120,13 @@ def steps(arguments: Any) -> list[Step]:
         training(
             "classifier_large", "cls-train", *cut, "--initial_model", best("classifier")
         ),
+        training(
+            "classifier_diagnosis", "cls-train", *cut, "--initial_model", best("classifier_large")
+        ),
         Step(
             "calibration", "calibrate",
-            ("--segmenter", best("segmenter_large"), "--classifier", best("classifier_large"),
+            ("--segmenter", best("segmenter_large"),
+             "--classifier", best("classifier_diagnosis"),
              *cut, *device, "--output", arguments.model, "--half", "--overwrite"),
         ),
         *(

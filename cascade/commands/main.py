@@ -26,6 +26,8 @@ COMMANDS = {
     "predict": "mask and probability for files, folders or tables of images",
     "explain": "heat maps of where the classifier looked, for the same inputs",
     "export": "write a cascade as ONNX graphs, which run without torch",
+    "app": "show a web page for photographs",
+    "serve": "predictions over HTTP",
     "default-model": "make the default cascade again, from the images to the model card",
     "score": "score anybody's masks or probabilities by the public protocols",
     "card": "write a model card from a model's file and its evaluations",

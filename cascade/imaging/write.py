@@ -24,10 +24,9 @@ def write_mask(path: str | os.PathLike[str], mask: np.ndarray) -> None:
         ImageError: the name does not end in ``.png``.
         DataError: the folder or disk does not take the file.
     """
-    check_mask(mask)
     if Path(path).suffix.lower() != ".png":
         raise ImageError(f"{path}: masks are written as PNG; let the name end in .png")
-    _write(path, _png(mask.astype(np.uint8) * 255))
+    _write(path, encode_mask(mask))
 
 
 def write_image(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
@@ -38,15 +37,35 @@ def write_image(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
         ImageError: the name ends in neither ``.png`` nor ``.jpg``.
         DataError: the folder or disk does not take the file.
     """
-    check_image(pixels)
     suffix = Path(path).suffix.lower()
     if suffix == ".png":
-        _write(path, _png(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)))
+        _write(path, encode_image(pixels))
     elif suffix in (".jpg", ".jpeg"):
+        check_image(pixels)
         contiguous = np.ascontiguousarray(pixels)
         _write(path, simplejpeg.encode_jpeg(contiguous, JPEG_QUALITY, "RGB", "444"))
     else:
         raise ImageError(f"{path}: images are written as PNG or JPEG; end the name in .png or .jpg")
+
+
+def encode_mask(mask: np.ndarray) -> bytes:
+    """A ``(H, W)`` bool mask as the bytes of a gray PNG with the values 0 and 255.
+
+    Raises:
+        ShapeError: the mask is not bool.
+    """
+    check_mask(mask)
+    return _png(mask.astype(np.uint8) * 255)
+
+
+def encode_image(pixels: np.ndarray) -> bytes:
+    """A ``(H, W, 3)`` uint8 RGB picture as the bytes of a PNG.
+
+    Raises:
+        ShapeError: the pixels are not uint8 RGB.
+    """
+    check_image(pixels)
+    return _png(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
 
 
 def _png(values: np.ndarray) -> bytes:

@@ -159,3 +159,23 @@ def load_weights(network: nn.Module, architecture: Architecture, weights: str) -
             raise PretrainedWeightsError(f"timm has no downloadable weights for {architecture}")
         path = hub_file(settings.hf_hub_id, "model.safetensors")
         load_backbone(network, read_weights(path), "imagenet")
+
+
+def last_layer(network: nn.Module, name: str) -> nn.Linear:
+    """The layer whose inputs are the network's features and whose outputs are its logits.
+
+    Args:
+        network: from :func:`build_architecture`.
+        name: its name, for the error.
+
+    Raises:
+        ConfigError: the network does not end in a linear layer.
+    """
+    linear = [
+        module
+        for module in network.modules()
+        if isinstance(module, nn.Linear) and module.out_features == len(CLASSES)
+    ]
+    if not linear:
+        raise ConfigError(f"{name} does not end in a linear layer; set --diagnosis_weight 0")
+    return linear[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from cascade.augmented_views import VIEWS, TestTimeAugmentation, view
 from cascade.config import CLASSES, ClassificationTrainConfig, ClassifierConfig, to_dict
 from cascade.data.datasets import ClassificationDataset
 from cascade.errors import DataError
@@ -20,7 +21,22 @@ from cascade.metrics.classification import cutoff_at_sensitivity
 from cascade.models.classifier import Classifier
 from cascade.models.device import describe_device, resolve_device
 from cascade.models.network import inference_mode
-from cascade.training.loop import Row, Task, Trainer, deterministic, log, quiet_worker, seeded
+from cascade.training.diagnosis import (
+    DiagnosedCrops,
+    diagnosis_indices,
+    diagnosis_layer,
+    with_diagnosis,
+)
+from cascade.training.loop import (
+    EpochDataset,
+    Row,
+    Task,
+    Trainer,
+    deterministic,
+    log,
+    quiet_worker,
+    seeded,
+)
 from cascade.training.run import open_run, provenance, say_start, start_from
 
 if TYPE_CHECKING:
@@ -113,12 +129,14 @@ def train_classifier(
     criterion = torch.nn.CrossEntropyLoss(
         weight=class_weights.to(chosen), label_smoothing=training.label_smoothing
     )
+    samples, loss, layer = second_question(network, data, training, criterion)
     task = Task(
-        data=data,
-        loss=lambda classifier, batch: classification_loss(classifier, batch, criterion),
+        data=samples,
+        loss=loss,
         validate=lambda classifier: validate_classifier(classifier, held_out, training, criterion),
         monitor="validation_roc_auc",
         weights=sampling_weights(train.records, training),
+        companion=layer,
     )
     with deterministic(training.deterministic):
         Trainer(network, task, training, folder).run(resume=resume)
@@ -127,6 +145,30 @@ def train_classifier(
     best.operating_points = operating_points(held_out.labels, probabilities)
     best.save(folder / "best.safetensors")
     return best
+
+
+def second_question(
+    network: Classifier,
+    data: ClassificationDataset,
+    training: ClassificationTrainConfig,
+    criterion: torch.nn.Module,
+) -> tuple[EpochDataset, Callable[[Classifier, Sequence[torch.Tensor]], torch.Tensor], Any]:
+    """Samples, loss and the layer that is trained along, with the diagnosis where asked for."""
+
+    def loss(classifier: Classifier, batch: Sequence[torch.Tensor]) -> torch.Tensor:
+        return classification_loss(classifier, batch, criterion)
+
+    if not training.diagnosis_weight:
+        return data, loss, None
+    diagnoses, names = diagnosis_indices(data.records)
+    log.info("also asking for the diagnosis: %s", ", ".join(names))
+    with seeded(training.seed):
+        layer = diagnosis_layer(network, len(names)).to(network.device)
+    return (
+        DiagnosedCrops(data, diagnoses),
+        with_diagnosis(loss, layer, training.diagnosis_weight),
+        layer,
+    )
 
 
 def operating_points(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
@@ -214,9 +256,21 @@ def predict_logits(
 
 
 def predict_raw_logits(
-    classifier: Classifier, data: ClassificationDataset, training: ClassificationTrainConfig
+    classifier: Classifier,
+    data: ClassificationDataset,
+    training: ClassificationTrainConfig,
+    *,
+    tta: TestTimeAugmentation = "none",
 ) -> torch.Tensor:
-    """Logits ``(N, 2)`` float32 over a data set, as the network gives them."""
+    """Logits ``(N, 2)`` float32 over a data set, as the network gives them before calibration.
+
+    Args:
+        classifier: the network.
+        data: crops without augmentation.
+        training: batch size and workers.
+        tta: test-time augmentation; of several views, the logarithms of the mean of their
+            probabilities.
+    """
     loader: DataLoader[Any] = DataLoader(
         data,
         batch_size=training.batch_size,
@@ -224,7 +278,18 @@ def predict_raw_logits(
         worker_init_fn=quiet_worker,
     )
     with inference_mode(classifier):
-        return torch.cat([classifier(crops.to(classifier.device)).float() for crops, _ in loader])
+        return torch.cat([_logits_of_views(classifier, crops, tta) for crops, _ in loader])
+
+
+def _logits_of_views(
+    classifier: Classifier, crops: torch.Tensor, tta: TestTimeAugmentation
+) -> torch.Tensor:
+    turned = [torch.from_numpy(view(crops.numpy(), how)) for how in VIEWS[tta]]
+    judged = [classifier(batch.to(classifier.device)).float() for batch in turned]
+    if len(judged) == 1:
+        return judged[0]
+    logarithms = torch.stack([logits.log_softmax(dim=1) for logits in judged])
+    return logarithms.logsumexp(dim=0) - math.log(len(judged))
 
 
 def malignant_probabilities(logits: torch.Tensor) -> np.ndarray:

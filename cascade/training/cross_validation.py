@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cascade.augmented_views import VIEWS, TestTimeAugmentation
 from cascade.config import CLASSES, ClassificationTrainConfig, ClassifierConfig, to_dict
 from cascade.data.datasets import ClassificationDataset
 from cascade.data.splits import make_folds
-from cascade.errors import DataError
+from cascade.errors import ConfigError, DataError
 from cascade.files import write_json
 from cascade.masking import MaskPolicy
 from cascade.metrics.classification import classification_metrics
@@ -85,6 +86,7 @@ def cross_validate_classifier(
     output: str | Path = "models/classifier",
     device: str = "auto",
     validation_fraction: float = 0.15,
+    tta: TestTimeAugmentation = "none",
     seed: int = 0,
     resume: bool = False,
     overwrite: bool = False,
@@ -103,16 +105,21 @@ def cross_validate_classifier(
             ``cross_validation.json`` and ``ensemble.safetensors``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         validation_fraction: share of each fold's training part that chooses its best epoch.
+        tta: test-time augmentation of the out-of-fold scores, and hence of the ensemble's
+            operating points; each epoch is validated without.
         seed: seed of the folds, and of the bootstrap; the training has its own.
         resume: keep finished folds and go on with the one that was stopped.
         overwrite: replace what is in ``output``.
 
     Raises:
-        ConfigError: another run is in ``output``, or a resumed run has other settings or images.
+        ConfigError: another run is in ``output``, a resumed run has other settings or images, or
+            ``tta`` is unknown.
         DataError: a fold would lack a class, or ``initial_model`` has seen images of the table.
     """
     config, training = config or ClassifierConfig(), training or ClassificationTrainConfig()
     policy = policy or MaskPolicy()
+    if tta not in VIEWS:
+        raise ConfigError(f"tta is {tta!r}; choose from {', '.join(VIEWS)}")
     folder = Path(output)
     divided = make_folds(table, folds, seed=seed)
     inner = [inner_splits(table, fold, fraction=validation_fraction, seed=seed) for fold in divided]
@@ -122,6 +129,8 @@ def cross_validate_classifier(
         "encoder_weights": weights, "folds": folds, "fold_seed": seed,
         "validation_fraction": validation_fraction, "table_digest": table.digest,
     }  # fmt: skip
+    if tta != "none":
+        settings["tta"] = tta
     if initial_model is not None:
         settings["initial_model"] = Path(initial_model).name
         seen = read_document(initial_model)["provenance"].get(Classifier.stage, {})
@@ -147,7 +156,7 @@ def cross_validate_classifier(
             resume=run.started,
         )
         write_out_of_fold(
-            run.folder / OUT_OF_FOLD_FILE, _score_fold(classifier, table, run, training)
+            run.folder / OUT_OF_FOLD_FILE, _score_fold(classifier, table, run, training, tta)
         )
         run.finish()
     return _join(table, runs, settings, folder, device=device)
@@ -172,11 +181,15 @@ def _require_both_classes(table: Table, inner: Sequence[Splits]) -> None:
 
 
 def _score_fold(
-    classifier: Classifier, table: Table, run: FoldRun, training: ClassificationTrainConfig
+    classifier: Classifier,
+    table: Table,
+    run: FoldRun,
+    training: ClassificationTrainConfig,
+    tta: TestTimeAugmentation,
 ) -> OutOfFold:
     held_out = table.subset(run.fold.validation)
     data = ClassificationDataset(held_out.records, size=classifier.size, policy=classifier.policy)
-    logits = predict_raw_logits(classifier, data, training)
+    logits = predict_raw_logits(classifier, data, training, tta=tta)
     sources = [record.attributes.get("source") for record in held_out]
     return OutOfFold(
         names=tuple(held_out.names()),

@@ -62,6 +62,7 @@ class Task:
         validate: network to validation metrics.
         monitor: the metric to maximise.
         weights: sampling weight of each sample, or ``None`` to see each once an epoch.
+        companion: layers that the loss uses and that are trained along, but belong to no file.
     """
 
     data: EpochDataset
@@ -69,6 +70,7 @@ class Task:
     validate: Callable[[Any], Row]
     monitor: str
     weights: np.ndarray | None = None
+    companion: torch.nn.Module | None = None
 
 
 @dataclass
@@ -132,7 +134,9 @@ class Trainer:
         )
         if len(self.loader) == 0:
             raise TrainingError(f"{len(task.data)} training images do not fill one batch")
-        self.optimizer = make_optimizer(network, config)
+        trained = [network] if task.companion is None else [network, task.companion]
+        self.trained = torch.nn.ModuleList(trained)
+        self.optimizer = make_optimizer(self.trained, config)
         steps = config.epochs * len(self.loader)
         self.schedule = make_schedule(self.optimizer, config, steps=steps)
         self.plateau = make_plateau(self.optimizer, config)
@@ -181,7 +185,7 @@ class Trainer:
         return self.network if self.average is None else self.average.module  # type: ignore[return-value]
 
     def _train_epoch(self, epoch: int) -> float:
-        self.network.train()
+        self.trained.train()
         self.sampler.epoch = self.task.data.epoch = epoch
         losses: list[float] = []
         with seeded(self.config.seed * 100_003 + epoch, self.network.device):
@@ -200,7 +204,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.config.gradient_clip:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
+            torch.nn.utils.clip_grad_norm_(self.trained.parameters(), self.config.gradient_clip)
         self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
@@ -232,6 +236,7 @@ class Trainer:
     def _parts(self) -> dict[str, Any]:
         parts = {
             "network": self.network,
+            "companion": self.task.companion,
             "optimizer": self.optimizer,
             "schedule": self.schedule,
             "plateau": self.plateau,

@@ -1,0 +1,188 @@
+"""Time and memory of ``cascade serve``: one image after the other, then several at once.
+
+    python benchmarks/serving.py --runtime onnx --threads 1 --address_space_mb 1024
+    python benchmarks/serving.py photos/*.jpg --model models/default.safetensors
+
+Without images it draws some of 600 x 450 pixels. The service runs in a process of its own on a
+free port of this machine; ``--address_space_mb`` is a hard limit on its virtual memory, as
+``ulimit -v``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cascade.data.synthetic import draw_lesion
+from cascade.imaging import encode_image
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass
+class Service:
+    """A running service.
+
+    Attributes:
+        process: its process.
+        port: where it listens.
+        ready_s: seconds from its start until it predicted its first image.
+    """
+
+    process: subprocess.Popen[str]
+    port: int
+    ready_s: float
+
+    def memory_mb(self, line: str = "VmHWM") -> float:
+        """Resident memory in MB: ``VmHWM`` at its highest, ``VmRSS`` now."""
+        text = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
+        found = next(item for item in text.splitlines() if item.startswith(line))
+        return int(found.split()[1]) * 1024 / 1e6
+
+
+@contextlib.contextmanager
+def running(flags: Sequence[str], *, address_space_mb: int | None) -> Iterator[Service]:
+    """Start a service, wait until it is ready, and end it afterwards."""
+
+    def limit() -> None:
+        if address_space_mb is not None:
+            size = address_space_mb * 2**20
+            resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cascade", "serve", "--port", "0", *flags],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={"MALLOC_ARENA_MAX": "2", **os.environ},
+        preexec_fn=limit,
+    )
+    try:
+        port = wait_until_ready(process)
+        yield Service(process, port, time.perf_counter() - start)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def wait_until_ready(process: subprocess.Popen[str]) -> int:
+    """Read the log until the model is loaded; returns the port."""
+    port, lines = 0, []
+    for line in process.stderr or ():
+        lines.append(line)
+        if line.startswith("listening on "):
+            port = int(line.split(",")[0].rsplit(":", 1)[1])
+        if line.startswith("ready: "):
+            break
+    else:
+        raise SystemExit("the service did not start:\n" + "".join(lines))
+    # the log is read on, or the pipe would fill and stop the service
+    threading.Thread(target=process.communicate, daemon=True).start()
+    return port
+
+
+class Client:
+    """One connection."""
+
+    def __init__(self, port: int, query: str) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+        self._path = "/v1/predict" + (f"?{query}" if query else "")
+
+    def ask(self, image: bytes) -> tuple[int, float]:
+        """Status and seconds of one request."""
+        start = time.perf_counter()
+        headers = {"Content-Type": "application/octet-stream"}
+        self._connection.request("POST", self._path, image, headers)
+        response = self._connection.getresponse()
+        response.read()
+        return response.status, time.perf_counter() - start
+
+
+def in_sequence(service: Service, images: Sequence[bytes], count: int, query: str) -> None:
+    """One image after the other, and whether memory grows."""
+    client = Client(service.port, query)
+    client.ask(images[0])
+    before = service.memory_mb("VmRSS")
+    answers = [client.ask(images[number % len(images)]) for number in range(count)]
+    report("in sequence", answers)
+    grown = service.memory_mb("VmRSS") - before
+    print(
+        f"memory        {before:.0f} MB after the first image, {grown:+.1f} MB after {count} more"
+    )
+
+
+def at_once(service: Service, images: Sequence[bytes], parallel: int, query: str) -> None:
+    """So many requests at the same moment, each on a connection of its own."""
+    barrier = threading.Barrier(parallel)
+
+    def ask(number: int) -> tuple[int, float]:
+        client = Client(service.port, query)
+        barrier.wait()
+        return client.ask(images[number % len(images)])
+
+    with ThreadPoolExecutor(parallel) as pool:
+        report(f"{parallel} at once", list(pool.map(ask, range(parallel))))
+
+
+def report(what: str, answers: Sequence[tuple[int, float]]) -> None:
+    """Print how many were answered and how fast."""
+    seconds = sorted(spent for status, spent in answers if status == 200)
+    others = [status for status, _ in answers if status != 200]
+    if not seconds:
+        print(f"{what:<13} none of {len(answers)} answered: {sorted(set(others))}")
+        return
+    p50, p95 = statistics.median(seconds), float(np.quantile(seconds, 0.95))
+    print(
+        f"{what:<13} {len(seconds)} answered, p50 {1000 * p50:.0f} ms, p95 {1000 * p95:.0f} ms"
+        + (f"; {len(others)} refused with {sorted(set(others))}" if others else "")
+    )
+
+
+def drawn_images(count: int) -> list[bytes]:
+    """PNG files of invented lesions, 450 x 600."""
+    rng = np.random.default_rng(0)
+    return [
+        encode_image(draw_lesion(rng, malignant=bool(number % 2), shape=(450, 600)).image)
+        for number in range(count)
+    ]
+
+
+def main() -> None:
+    """Start the service and measure it."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("images", nargs="*", type=Path, help="image files; without any, drawn ones")
+    parser.add_argument("--model", help="as for cascade serve")
+    parser.add_argument("--runtime", default="auto", help="as for cascade serve")
+    parser.add_argument("--threads", type=int, default=1, help="as for cascade serve")
+    parser.add_argument("--count", type=int, default=50, help="images in sequence")
+    parser.add_argument("--parallel", type=int, default=64, help="requests at once")
+    parser.add_argument("--query", default="", help="options of each request, as include=overlay")
+    parser.add_argument("--address_space_mb", type=int, help="hard limit of the virtual memory")
+    arguments = parser.parse_args()
+    images = [path.read_bytes() for path in arguments.images] or drawn_images(8)
+    flags = ["--runtime", arguments.runtime, "--threads", str(arguments.threads)]
+    flags += ["--model", str(Path(arguments.model).resolve())] if arguments.model else []
+    with running(flags, address_space_mb=arguments.address_space_mb) as service:
+        print(f"ready         after {service.ready_s:.1f} s")
+        in_sequence(service, images, arguments.count, arguments.query)
+        at_once(service, images, arguments.parallel, arguments.query)
+        print(f"peak memory   {service.memory_mb():.0f} MB resident")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""A second question in training: which diagnosis it is, from the same features.
+
+Benign and malignant are coarse. A network that must also tell a basal cell carcinoma from a
+melanoma learns features that serve both, as the entries to the ISIC challenges found (Ha et al.
+2020, arXiv:2010.05351). The layer that answers is trained along and then left behind: the file
+holds the benign-or-malignant network alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from cascade.data.datasets import ClassificationDataset
+from cascade.data.tables import Record
+from cascade.errors import DataError
+from cascade.models.architectures import last_layer
+from cascade.models.classifier import Classifier
+
+UNKNOWN = -1
+
+
+def diagnosis_indices(records: Sequence[Record]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Which diagnosis each record has.
+
+    Capitals do not count, and neither does the addition "NOS" (not otherwise specified).
+
+    Args:
+        records: the training part.
+
+    Returns:
+        ``(N,)`` int64 places in the sorted names, -1 where the table says nothing, and the names.
+
+    Raises:
+        DataError: fewer than two diagnoses are named.
+    """
+    named = [_plain(record.attributes.get("diagnosis", "")) for record in records]
+    names = tuple(sorted(set(named) - {""}))
+    if len(names) < 2:
+        raise DataError(
+            f"the training table names {len(names)} diagnoses (column diagnosis), so they cannot "
+            "be told apart; set --diagnosis_weight 0"
+        )
+    place = {name: index for index, name in enumerate(names)}
+    return np.array([place.get(name, UNKNOWN) for name in named], np.int64), names
+
+
+def _plain(diagnosis: str) -> str:
+    return diagnosis.strip().casefold().removesuffix(", nos")
+
+
+class DiagnosedCrops:
+    """The samples of a :class:`ClassificationDataset`, each with its diagnosis as third item."""
+
+    def __init__(self, data: ClassificationDataset, diagnoses: np.ndarray) -> None:
+        self.data = data
+        self.diagnoses = diagnoses
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that decides the random changes."""
+        return self.data.epoch
+
+    @epoch.setter
+    def epoch(self, value: int) -> None:
+        self.data.epoch = value
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int, int]:
+        return *self.data[index], int(self.diagnoses[index])
+
+
+def diagnosis_layer(classifier: Classifier, count: int) -> nn.Linear:
+    """An untrained layer from the classifier's features to the logits of ``count`` diagnoses."""
+    features = last_layer(classifier.network, classifier.config.architecture).in_features
+    return nn.Linear(features, count)
+
+
+def with_diagnosis(
+    loss: Callable[[Classifier, Sequence[torch.Tensor]], torch.Tensor],
+    layer: nn.Linear,
+    weight: float,
+) -> Callable[[Classifier, Sequence[torch.Tensor]], torch.Tensor]:
+    """Add the cross entropy of the diagnosis to a loss.
+
+    Args:
+        loss: of classifier, crops and labels.
+        layer: from :func:`diagnosis_layer`.
+        weight: of the cross entropy of the diagnosis, averaged over the crops that have one.
+
+    Returns:
+        A loss of classifier, crops, labels and diagnoses.
+    """
+
+    def joint(classifier: Classifier, batch: Sequence[torch.Tensor]) -> torch.Tensor:
+        crops, labels, diagnoses = batch
+        with _features(classifier) as seen:
+            total = loss(classifier, (crops, labels))
+        logits = layer(seen[0]).float()
+        second = nn.functional.cross_entropy(
+            logits, diagnoses, ignore_index=UNKNOWN, reduction="sum"
+        )
+        return total + weight * second / (diagnoses != UNKNOWN).sum().clamp(min=1)
+
+    return joint
+
+
+@contextlib.contextmanager
+def _features(classifier: Classifier) -> Iterator[list[torch.Tensor]]:
+    """What enters the last layer during the block."""
+    seen: list[torch.Tensor] = []
+
+    def keep(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        seen.append(inputs[0])
+
+    last = last_layer(classifier.network, classifier.config.architecture)
+    handle = last.register_forward_pre_hook(keep)
+    try:
+        yield seen
+    finally:
+        handle.remove()

@@ -1,0 +1,98 @@
+"""A service in a process of its own, on the fake cascade, with a delay in each prediction.
+
+``python tests/serving_process.py '{"delay_s": 1, "settings": {...}}'`` prints its port and serves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parent
+
+
+def main():
+    """Serve what the first argument says."""
+    wanted = json.loads(sys.argv[1])
+    from serving_fakes import fake_model
+
+    from cascade.progress import setup_logging
+    from cascade.serving import api, connections, server
+    from cascade.serving.settings import ServiceSettings
+
+    setup_logging()
+    connections.PATIENCE_S = wanted.get("patience_s", connections.PATIENCE_S)
+    server.GRACE_S = wanted.get("grace_s", server.GRACE_S)
+    model = fake_model()
+    plain = model.cascade.segmenter.predict
+
+    def predict(images):
+        if len(model.cascade.segmenter.batches):  # the first is the warm-up
+            time.sleep(wanted.get("delay_s", 0))
+        return plain(images)
+
+    model.cascade.segmenter.predict = predict
+    api.load_model = lambda _: model
+    server.check_model = lambda _: None
+    server.serve(ServiceSettings(port=0, **wanted.get("settings", {})))
+
+
+class Process:
+    """The service, from outside."""
+
+    def __init__(self, **wanted):
+        self.child = subprocess.Popen(
+            [sys.executable, str(Path(__file__)), json.dumps(wanted)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=wanted.pop("folder", TESTS.parent),
+            env={**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}", "OMP_NUM_THREADS": "1"},
+        )
+        self.lines = []
+        self.ready = threading.Event()
+        self.port = 0
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+        if not self.ready.wait(120):
+            self.child.kill()
+            raise AssertionError("".join(self.lines))
+
+    def _read(self):
+        for line in self.child.stderr:
+            self.lines.append(line)
+            if line.startswith("listening on "):
+                self.port = int(line.split(",")[0].rsplit(":", 1)[1])
+            if line.startswith("ready: "):
+                self.ready.set()
+
+    @property
+    def address(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def memory_mb(self):
+        """Resident memory of the process now."""
+        status = Path(f"/proc/{self.child.pid}/status").read_text(encoding="utf-8")
+        line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+        return int(line.split()[1]) / 1000
+
+    def terminate(self):
+        self.child.send_signal(signal.SIGTERM)
+
+    def close(self):
+        with contextlib.suppress(ProcessLookupError):
+            self.child.kill()
+        self.child.wait(10)
+        self.reader.join(10)
+        self.child.stderr.close()
+
+
+if __name__ == "__main__":
+    main()

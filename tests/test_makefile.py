@@ -1,0 +1,192 @@
+"""Each target of the Makefile runs what its variables say."""
+
+import importlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cascade.commands.main import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[1]
+TARGETS = re.search(
+    r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+)[1].split()
+SAFE = {name: value for name in ("PATH", "HOME", "LANG") if (value := os.environ.get(name))}
+RECORDER = """#!/bin/sh
+{ printf '%s' "${0##*/}"; printf '\\037%s' "$@"; printf '\\036'; } >> "$RECORD"
+"""
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Run make with an environment whose python, and a docker, only write down their words."""
+    environment = tmp_path / "environment"
+    programs = environment / "bin"
+    programs.mkdir(parents=True)
+    for name in ("python", "mkdocs", "ruff", "mypy", "docker"):
+        (programs / name).write_text(RECORDER, encoding="utf-8")
+        (programs / name).chmod(0o755)
+    for mark in ("installed", "installed-test", "installed-serve", "installed-docs"):
+        (environment / mark).touch()
+
+    def run(*words):
+        record = tmp_path / "record"
+        record.unlink(missing_ok=True)
+        variables = {**SAFE, "RECORD": str(record), "PATH": f"{programs}:{SAFE['PATH']}"}
+        done = subprocess.run(
+            ["make", *words, f"ENVIRONMENT={environment}"],
+            cwd=ROOT, env=variables, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        text = record.read_text(encoding="utf-8") if record.is_file() else ""
+        return done.stdout, [line.split("\037") for line in text.split("\036")[:-1]]
+
+    return run
+
+
+def flags_of(words):
+    """The words after the script or command, parsed by the command's own parser."""
+    program, *rest = words
+    assert program == "python"
+    if rest[0] == "-m":
+        command, given = rest[2], rest[3:]
+        module = importlib.import_module(f"cascade.commands.{command.replace('-', '_')}")
+    else:
+        text = (ROOT / rest[0]).read_text(encoding="utf-8")
+        module = importlib.import_module(
+            re.search(r"from (cascade\.commands\.\w+) import main", text)[1]
+        )
+        given = rest[1:]
+    return module.build_parser().parse_args(given)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_expands(make, target):
+    shown, recorded = make("-n", target)
+    assert shown.strip()
+    assert not recorded, "a dry run runs nothing"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_line_of_every_target_is_a_line_of_a_shell(make, target):
+    shown, _ = make("-n", target)
+    subprocess.run(["sh", "-n"], input=shown, text=True, check=True)
+
+
+def test_help_lists_every_target(make):
+    shown, _ = make("help")
+    assert set(re.findall(r"^  make ([a-z-]+) ", shown, re.MULTILINE)) == set(TARGETS)
+
+
+ALL = ("EPOCHS=3", "MODEL=resnet34", "BATCH=5", "SEED=7", "SIZE=64", "DATA=my data",
+       "CONFIG=configs/demo_segmentation.yaml", "FLAGS=--resume --device cpu")  # fmt: skip
+
+
+def test_the_segmenter_is_trained_as_the_variables_say(make):
+    _, [words] = make("train-seg", *ALL)
+    given = flags_of(words)
+    assert (given.encoder, given.epochs, given.batch_size, given.seed) == ("resnet34", 3, 5, 7)
+    assert (given.image_size, given.data_path) == (64, "my data")
+    assert (given.resume, given.device) == (True, "cpu")
+    assert given.decoder_channels == [64, 48, 32, 16, 8], "of the configuration"
+
+
+@pytest.mark.parametrize("target", ["train-cls", "folds"])
+def test_the_classifier_is_trained_as_the_variables_say(make, target):
+    _, [words] = make(target, *ALL, "CONFIG=configs/demo_classification.yaml")
+    given = flags_of(words)
+    assert (given.architecture, given.epochs, given.batch_size, given.seed) == ("resnet34", 3, 5, 7)
+    assert (given.image_size, given.data_path) == (64, "my data")
+    assert (given.resume, given.device) == (True, "cpu")
+    assert given.mask_mode == "hard_crop", "of the configuration"
+
+
+@pytest.mark.parametrize(
+    ("target", "config"),
+    [("train-seg", "segmentation"), ("train-cls", "classification"), ("folds", "classification")],
+)
+def test_without_variables_the_recommended_recipe_is_trained(make, target, config):
+    _, [words] = make(target)
+    assert f"configs/{config}.yaml" in words
+    assert not {"--epochs", "--batch_size", "--seed", "--image_size", "--data_path"} & set(words)
+    flags_of(words)
+
+
+@pytest.mark.parametrize(
+    ("variables", "folds", "tta"),
+    [
+        ((), 5, "none"),
+        (("FOLDS=3", "TTA=dihedral"), 3, "dihedral"),
+        (("CONFIG=configs/neighbours/resnest50_128.yaml",), 5, "flips"),
+        (("CONFIG=configs/neighbours/resnest50_128.yaml", "FOLDS=4", "TTA=none"), 4, "none"),
+    ],
+)
+def test_folds_are_five_unless_the_recipe_or_a_variable_says(make, variables, folds, tta):
+    _, [words] = make("folds", *variables)
+    given = flags_of(words)
+    assert (given.folds, given.tta, given.output) == (folds, tta, "models/folds")
+
+
+def test_a_recipe_with_other_folds_wins_over_the_default(make, tmp_path):
+    (tmp_path / "own.yaml").write_text("folds: 7\n", encoding="utf-8")
+    _, [words] = make("folds", f"CONFIG={tmp_path / 'own.yaml'}")
+    assert flags_of(words).folds == 7
+
+
+def test_both_stages_are_joined_and_scored(make):
+    _, [words] = make("cascade", "TTA=flips", "BATCH=4", "SEED=2", "DATA=d",
+                      "CLASSIFIER=models/folds/ensemble.safetensors")  # fmt: skip
+    given = flags_of(words)
+    assert given.segmenter == "models/segmenter/best.safetensors"
+    assert given.classifier == "models/folds/ensemble.safetensors"
+    assert given.save == "models/cascade.safetensors"
+    assert (given.tta, given.batch_size, given.seed, given.data_path) == ("flips", 4, 2, "d")
+
+
+@pytest.mark.parametrize("file", ["", "models/default.safetensors"])
+def test_a_report_is_written_for_the_file(make, file):
+    _, [words] = make("report", f"FILE={file}", "TTA=dihedral", "FLAGS=--output results/x")
+    given = flags_of(words)
+    assert given.path == (file or "models/cascade.safetensors")
+    assert (given.tta, given.output, given.subgroups) == ("dihedral", "results/x", True)
+
+
+@pytest.mark.parametrize("target", ["serve", "app"])
+def test_service_and_page_start_with_the_file_or_the_default_cascade(make, target):
+    _, [plain] = make(target)
+    assert plain[1:] == ["-m", "cascade", target]
+    _, [words] = make(target, "FILE=my models/a.safetensors", "FLAGS=--port 9000")
+    assert words[1:] == ["-m", "cascade", target, "--model", "my models/a.safetensors",
+                         "--port", "9000"]  # fmt: skip
+    if target in COMMANDS:
+        assert flags_of(words).model == "my models/a.safetensors"
+
+
+def test_the_image_is_built_from_this_folder(make):
+    _, [words] = make("image")
+    assert words == ["docker", "build", "--tag", "cascade", "."]
+    _, [words] = make("image", "IMAGE=registry/cascade:1", "FLAGS=--target page --pull")
+    assert words == ["docker", "build", "--tag", "registry/cascade:1", "--target", "page",
+                     "--pull", "."]  # fmt: skip
+
+
+def test_targets_are_run_in_the_order_in_which_they_are_given(make):
+    _, lines = make("train-seg", "train-cls", "cascade", "report", "EPOCHS=1")
+    assert [Path(words[1]).name for words in lines] == [
+        "seg_train_pipeline.py", "classification_train_pipeline.py",
+        "cascade_pipeline.py", "cascade_pipeline.py",
+    ]  # fmt: skip
+
+
+def test_the_environment_of_the_service_has_its_extras():
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    rule = text.split("$(ENVIRONMENT)/installed-serve: ")[1].split("\n\n")[0]
+    (line,) = [line for line in rule.splitlines() if "install.sh" in line and "$(PYTHON)" in line]
+    assert shlex.split(line)[-1] == ".[serve,app,explain]"

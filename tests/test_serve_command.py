@@ -1,0 +1,152 @@
+"""``cascade serve``: its flags, and what keeps it from starting."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cascade.commands.serve import build_parser
+from cascade.commands.serve import main as serve_main
+from cascade.config import check_settings
+from cascade.serving.settings import ServiceSettings
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("torch", "torchvision", "sklearn", "matplotlib", "albumentations", "scipy", "timm")
+
+
+def test_without_flags_the_settings_are_the_defaults():
+    from cascade.commands.arguments import settings
+
+    assert settings(ServiceSettings, build_parser().parse_args([])) == ServiceSettings()
+    check_settings(ServiceSettings())
+
+
+def test_flags_and_files_set_the_same_settings(tmp_path):
+    from cascade.commands.arguments import settings
+
+    file = tmp_path / "service.yaml"
+    file.write_text("port: 9000\nallow_origin: [https://a.example, https://b.example]\n")
+    given = build_parser().parse_args(["--config", str(file), "--max-body-mb", "5"])
+    service = settings(ServiceSettings, given)
+    assert service.port == 9000
+    assert service.allow_origin == ("https://a.example", "https://b.example")
+    assert service.max_body_mb == 5
+
+
+def error_of(caplog, *args):
+    caplog.clear()
+    assert serve_main(list(args)) == 2
+    (record,) = [item for item in caplog.records if item.levelname == "ERROR"]
+    assert "\n" not in record.getMessage()
+    return record.getMessage()
+
+
+@pytest.fixture
+def heard(caplog):
+    """What commands log reaches caplog."""
+    import logging
+
+    logger = logging.getLogger("cascade")
+    propagate, logger.propagate = logger.propagate, True
+    handlers, logger.handlers = logger.handlers, [logging.NullHandler()]
+    import cascade.commands.arguments as arguments
+
+    plain, arguments.setup_logging = arguments.setup_logging, lambda: None
+    yield caplog
+    arguments.setup_logging = plain
+    logger.propagate, logger.handlers = propagate, handlers
+
+
+def test_a_taken_port_is_said_in_one_line(heard):
+    pytest.importorskip("fastapi")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        model = str(ROOT / "setup.cfg")
+        port = taken.getsockname()[1]
+        message = error_of(heard, "--port", str(port), "--model", model)
+    assert f"port {port}" in message
+    assert "choose another" in message
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--model", "none.safetensors"], "none.safetensors: there is no such"),
+        (["--host", "192.0.2.1", "--model", "setup.cfg"], "cannot listen on 192.0.2.1"),
+        (["--token_file", "none", "--model", "setup.cfg"], "cannot be read"),
+        (["--queue", "-1"], "queue is -1"),
+        (["--allow_origin", "*"], "is no origin"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_starts(heard, monkeypatch, args, words):
+    pytest.importorskip("fastapi")
+    monkeypatch.chdir(ROOT)
+    assert words in error_of(heard, *args)
+
+
+def test_a_model_that_cannot_be_read_ends_the_service_with_code_2(heard, monkeypatch):
+    pytest.importorskip("fastapi")
+    monkeypatch.chdir(ROOT)
+    heard.clear()
+    assert serve_main(["--port", "0", "--model", "setup.cfg"]) == 2
+    errors = [item.getMessage() for item in heard.records if item.levelname == "ERROR"]
+    assert "setup.cfg: is not a readable safetensors file" in errors[-1]
+
+
+def test_without_the_packages_the_extra_is_named(heard, monkeypatch):
+    for name in list(sys.modules):
+        if name.startswith("cascade.serving.") and name != "cascade.serving.settings":
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    message = error_of(heard)
+    assert "pip install 'cascade[serve]'" in message
+    assert "fastapi" in message
+
+
+def test_a_service_that_others_can_reach_without_a_token_is_warned_about(heard, monkeypatch):
+    pytest.importorskip("fastapi")
+    from cascade.serving import server
+
+    monkeypatch.setattr(server.uvicorn.Server, "run", lambda self, sockets: None)
+    monkeypatch.setattr(server, "check_model", lambda _: None)
+    monkeypatch.delenv("CASCADE_API_TOKEN", raising=False)
+    server.serve(ServiceSettings(host="0.0.0.0", port=0))
+    assert "everybody who reaches this address" in heard.text
+    heard.clear()
+    monkeypatch.setenv("CASCADE_API_TOKEN", "0123456789abcdef")
+    server.serve(ServiceSettings(host="0.0.0.0", port=0))
+    monkeypatch.delenv("CASCADE_API_TOKEN")
+    server.serve(ServiceSettings(port=0))
+    assert "everybody" not in heard.text
+    assert "0123456789abcdef" not in heard.text
+
+
+def test_threads_reach_the_runtime_before_it_is_loaded(monkeypatch):
+    pytest.importorskip("fastapi")
+    import os
+
+    from cascade.serving import server
+
+    seen = []
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setattr(server, "serve", lambda _: seen.append(os.environ["OMP_NUM_THREADS"]))
+    assert serve_main([]) == 0
+    assert serve_main(["--threads", "2"]) == 0
+    assert seen == ["7", "2"]
+
+
+def test_the_service_imports_nothing_heavy():
+    pytest.importorskip("fastapi")
+    code = (
+        "import json, sys\n"
+        "import cascade.serving.server\n"
+        f"print(json.dumps([name for name in {HEAVY} if name in sys.modules]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert json.loads(done.stdout) == []

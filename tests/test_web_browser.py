@@ -1,0 +1,267 @@
+"""The page in a real browser: what is asked for, kept, reached by keyboard, and how it looks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from chromium import chromium, find_chromium
+from web_fakes import blue_picture, encoded
+
+from cascade.serving.web_examples import EXAMPLES
+
+pytest.importorskip("streamlit")
+pytest.importorskip("websockets")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_chromium() is None, reason="no Chromium on this machine"),
+]
+TESTS = Path(__file__).parent
+EVIL = "<img src=x onerror=alert(1)>.png"
+SERVER = """
+from cascade.progress import setup_logging
+from cascade.serving import web_models, web_server
+from cascade.serving.web_settings import PageSettings
+from web_fakes import page_model
+model = page_model()
+web_models._load = lambda settings, name: model
+setup_logging()
+web_server.serve_page(PageSettings(max_upload_mb=2), port=0)
+"""
+READY = (
+    "document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'"
+    " && document.querySelectorAll('h1').length === 1"
+)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """The server's home, working and temporary folder."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def address(home):
+    """Where the page is, with fake networks."""
+    environment = {
+        **os.environ, "HOME": str(home), "TMPDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": os.pathsep.join((str(TESTS.parent), str(TESTS))),
+    }  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER], cwd=home, env=environment, text=True,
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+    ) as server:  # fmt: skip
+        try:
+            lines = []
+            while not (found := re.search(r"http://\S+", line := server.stderr.readline())):
+                lines.append(line)
+                assert line, f"the server ended: {''.join(lines)}"
+            yield found[0]
+        finally:
+            server.terminate()
+            assert server.wait(30) in (0, -signal.SIGTERM), "it stops when it is told to"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with chromium(tmp_path_factory.mktemp("chromium") / "profile") as tab:
+        yield tab
+
+
+@pytest.fixture
+def page(browser, address):
+    """A new session at the start page."""
+    for noted in (browser.requests, browser.messages, browser.dialogs):
+        noted.clear()
+    browser.resize(1280, 900)
+    browser.prefer("light")
+    start(browser, address)
+    return browser
+
+
+@pytest.fixture
+def photograph(tmp_path, lesion):
+    path = tmp_path / "mole.png"
+    path.write_bytes(encoded(lesion.image))
+    return path
+
+
+def start(browser, address):
+    browser.open(address)
+    browser.wait_for(f"document.body?.innerText.includes({EXAMPLES[-1].title!r})")
+    browser.wait_for(READY)
+
+
+def examine(page, *paths):
+    page.upload(*paths)
+    page.wait_for("document.querySelectorAll('.cs-verdict, .cs-problem').length > 0")
+    page.wait_for(READY)
+
+
+def focused(page):
+    """What the focused element is called; an icon's name may stand in a line before it."""
+    name = (
+        "(e => e.matches('main, body') ? e.tagName : e.innerText || e.ariaLabel || e.placeholder)"
+    )
+    return (page.run(f"{name}(document.activeElement)") or "").strip().rpartition("\n")[2]
+
+
+def test_an_upload_is_examined_and_no_request_leaves_this_machine(
+    page, address, photograph, tmp_path
+):
+    examine(page, photograph)
+    text = page.text()
+    assert "mole.png" in text
+    assert re.search(r"Probability of malignant\s+\d", text)
+    page.wait_for("[...document.images].every(image => image.naturalWidth > 0)")
+    here = address.removeprefix("http://")
+    allowed = (f"http://{here}", f"ws://{here}", "data:", "blob:")
+    assert len(page.requests) > 10
+    assert not [request for request in page.requests if not request.startswith(allowed)]
+    assert page.messages == []
+    assert page.dialogs == []
+    shot = page.screenshot(tmp_path / "page.png")
+    assert shot.read_bytes().startswith(b"\x89PNG")
+    assert shot.stat().st_size > 20_000
+
+
+def test_a_hostile_name_runs_nothing(page, tmp_path, lesion):
+    path = tmp_path / EVIL
+    path.write_bytes(encoded(lesion.image))
+    examine(page, path)
+    assert EVIL in page.run("document.querySelector('h3').innerText")
+    assert page.run("document.querySelectorAll('img[src=x]').length") == 0
+    assert page.dialogs == []
+
+
+def test_a_broken_file_among_several_stops_nobody(page, tmp_path, photograph):
+    broken, strange = tmp_path / "broken.png", tmp_path / "sky.png"
+    broken.write_bytes(photograph.read_bytes()[:200])
+    strange.write_bytes(encoded(blue_picture()))
+    page.upload(broken, photograph, strange)
+    page.wait_for("document.querySelectorAll('.cs-verdict').length === 2")
+    assert page.run("document.querySelectorAll('.cs-problem').length") == 1
+    assert "Cannot judge this picture" in page.text()
+
+
+def test_the_keyboard_reaches_everything_in_order(page):
+    seen = []
+    while len(seen) < 40 and EXAMPLES[-1].title not in seen:
+        page.press("Tab")
+        seen.append(focused(page))
+    order = ["Skip to main content", "Upload", *(example.title for example in EXAMPLES)]
+    assert [name for name in seen if name in order] == order, seen
+    ring = "(s => s.outlineStyle !== 'none' || s.boxShadow !== 'none')"
+    assert page.run(f"{ring}(getComputedStyle(document.activeElement))"), "focus can be seen"
+    page.press("Enter")
+    page.wait_for("document.querySelectorAll('.cs-verdict').length === 1")
+
+
+def test_screen_readers_find_words_and_headings(page, photograph):
+    examine(page, photograph)
+    assert page.run("[...document.images].every(image => image.alt.length > 20)")
+    levels = page.run(
+        "[...document.querySelectorAll('h1,h2,h3,h4')].map(h => Number(h.tagName[1]))"
+    )
+    assert levels == [1, 2, 2, 3]
+    nodes = page.call("Accessibility.getFullAXTree")["nodes"]
+    roles = {node.get("role", {}).get("value") for node in nodes}
+    assert {"main", "heading", "image", "table", "note"} <= roles
+    assert page.run("document.documentElement.lang") == "en"
+    unnamed = "[...document.querySelectorAll('button')].filter(b => !(b.innerText || b.ariaLabel"
+    assert page.run(f"{unnamed} || b.title)).length") == 0
+
+
+def test_the_report_is_downloaded_whole(page, photograph, tmp_path):
+    examine(page, photograph)
+    folder = tmp_path / "downloads"
+    page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+    page.run(
+        "[...document.querySelectorAll('button')]"
+        ".find(b => b.innerText.includes('Download a report')).click()"
+    )
+    report = folder / "cascade-mole.html"
+    end = time.monotonic() + 30
+    while not report.is_file() and time.monotonic() < end:
+        time.sleep(0.1)
+    text = report.read_text("utf-8")
+    assert "mole.png" in text
+    assert text.count("data:image/") == 4
+
+
+def test_a_file_above_the_limit_is_refused_with_its_limit(page, tmp_path):
+    path = tmp_path / "large.png"
+    path.write_bytes(os.urandom(3 * 1024 * 1024))
+    page.upload(path)
+    page.wait_for("/must be 2(\\.0)?MB or smaller/.test(document.body.innerText)")
+
+
+@pytest.mark.parametrize("width", [360, 768])
+def test_narrow_screens_need_no_sideways_scrolling(page, width, photograph):
+    page.resize(width, 800, mobile=True)
+    examine(page, photograph)
+    main = "document.querySelector('[data-testid=stMain]')"
+    assert page.run(f"{main}.scrollWidth - {main}.clientWidth") <= 0
+
+
+def test_the_dark_theme_is_followed(browser, address, photograph):
+    browser.prefer("dark")
+    start(browser, address)
+    examine(browser, photograph)
+    browser.wait_for("document.querySelectorAll('.cs-dark').length > 2")
+    paper = browser.run("getComputedStyle(document.querySelector('.cs-verdict')).backgroundColor")
+    assert max(int(value) for value in re.findall(r"\d+", paper)[:3]) < 100
+
+
+def test_nothing_of_an_upload_is_written_to_disk(page, home, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in home.rglob("*")}
+    noise = np.random.default_rng(0).integers(0, 256, (700, 800, 3), dtype=np.uint8)
+    path = tmp_path / "large.png"
+    path.write_bytes(encoded(noise))
+    assert 1_500_000 < path.stat().st_size < 2 * 1024 * 1024, "more than fits a parser's buffer"
+    examine(page, path)
+    assert {path: path.stat().st_mtime_ns for path in home.rglob("*")} == before
+
+
+# --- without a browser ----------------------------------------------------------------------------
+
+
+def test_the_answers_carry_the_guards_headers(address):
+    with urllib.request.urlopen(address, timeout=30) as answer:
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["server"] is None
+    with urllib.request.urlopen(f"{address}/_stcore/health", timeout=30) as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "accepted"),
+    [({}, True), ({"Origin": "http://evil.example"}, False), ({"Host": "evil.example"}, False)],
+)
+def test_other_sites_cannot_open_a_session(address, headers, accepted):
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+
+    stream = address.replace("http", "ws") + "/_stcore/stream"
+    refused = contextlib.nullcontext() if accepted else pytest.raises(InvalidStatus)
+    with refused, connect(stream, additional_headers=headers, open_timeout=30):
+        pass
+
+
+def test_an_upload_without_a_session_is_refused(address):
+    request = urllib.request.Request(
+        f"{address}/_stcore/upload_file/none/none", method="PUT", data=b"x"
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=30)
+    assert refused.value.code in (400, 403)

@@ -1,0 +1,198 @@
+"""One picture through the page's cascade: what is shown of it, and what is kept."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import numpy as np
+import pytest
+from conftest import FakeClassifier, FakeSegmenter
+from PIL import Image
+from web_fakes import EVERYTHING_POSSIBLE, blue_picture, encoded, page_cascade
+
+from cascade.errors import ImageError
+from cascade.masking import MaskPolicy
+from cascade.pipeline import Cascade
+from cascade.reliability import GateLimits, Safeguards
+from cascade.serving.web_findings import Finding, Problem, Settings, examine, plain_message
+from cascade.serving.web_pictures import LONGEST_SIDE
+
+PLAIN = Settings()
+
+
+def opened(picture):
+    return Image.open(io.BytesIO(picture.data))
+
+
+def titles(finding):
+    return [picture.title for picture in finding.pictures]
+
+
+def test_a_lesion_is_shown_outlined_cut_out_and_explained(lesion):
+    finding = examine(page_cascade(), "mole.png", encoded(lesion.image), PLAIN)
+    assert isinstance(finding, Finding)
+    assert titles(finding) == ["Photograph", "Outline", "What the classifier sees", "Heat map"]
+    assert 0 < finding.answer.probability < 1
+    assert len(finding.rows) == 5
+    assert finding.name == "mole.png"
+
+
+def test_the_crop_is_the_very_one_that_the_classifier_saw(lesion):
+    cascade = page_cascade()
+    finding = examine(cascade, "mole.png", encoded(lesion.image), PLAIN)
+    shown = np.asarray(opened(finding.pictures[2]))
+    np.testing.assert_array_equal(shown, cascade(lesion.image)[0].crop)
+
+
+def test_every_picture_has_words_for_who_cannot_see_it(lesion):
+    for picture in examine(page_cascade(), "a.png", encoded(lesion.image), PLAIN).pictures:
+        assert len(picture.alternative_text) > 20
+        assert picture.caption
+        assert opened(picture).format == picture.mime_type.removeprefix("image/").upper()
+
+
+def test_the_words_say_where_the_lesion_lies():
+    picture = np.full((100, 200, 3), (220, 170, 150), np.uint8)
+    picture[5:25, 170:195] = (90, 40, 30)
+    finding = examine(page_cascade(), "a.png", encoded(picture), PLAIN)
+    assert "at the top right" in finding.pictures[1].alternative_text
+
+
+def test_large_pictures_are_shown_small_but_measured_large():
+    picture = np.full((900, 1000, 3), (220, 170, 150), np.uint8)
+    picture[300:600, 300:700] = (90, 40, 30)
+    finding = examine(page_cascade(), "a.png", encoded(picture), PLAIN)
+    assert max(opened(finding.pictures[0]).size) == LONGEST_SIDE
+    assert max(opened(finding.pictures[3]).size) == LONGEST_SIDE
+    assert 490 < int(finding.rows[0].value.removesuffix(" pixels")) < 510
+    assert finding.pictures[0].caption == "1000 × 900 pixels"
+
+
+def test_the_scale_gives_millimetres(lesion):
+    finding = examine(
+        page_cascade(), "a.png", encoded(lesion.image), Settings(pixels_per_millimetre=10)
+    )
+    assert " mm " in finding.rows[0].value
+
+
+def test_a_strange_picture_has_no_probability_and_no_heat_map():
+    finding = examine(page_cascade(), "sky.png", encoded(blue_picture()), PLAIN)
+    assert finding.answer.probability is None
+    assert "Heat map" not in titles(finding)
+    assert finding.heat_notes == ("There is no heat map, because the picture cannot be judged.",)
+
+
+def test_a_picture_without_a_lesion_is_not_judged_and_has_no_outline():
+    skin = np.random.default_rng(0).normal((220, 180, 160), 4, (80, 80, 3)).astype(np.uint8)
+    smooth = np.asarray(Image.fromarray(skin).resize((20, 20)).resize((80, 80)))
+    smooth = smooth + np.linspace(0, 20, 80).astype(np.uint8)[:, None, None]
+    finding = examine(page_cascade(), "skin.png", encoded(smooth), PLAIN)
+    assert finding.answer.reasons == ("No lesion was found in it.",)
+    assert titles(finding) == ["Photograph", "What the classifier sees"]
+    assert "whole picture" in finding.pictures[1].caption
+    assert finding.rows == ()
+
+
+def test_a_doubted_mask_is_said_to_be_doubtful(lesion):
+    gate = GateLimits(lowest_expected_iou=1.0)
+    cascade = page_cascade(safeguards=Safeguards(gate=gate))
+    finding = examine(cascade, "a.png", encoded(lesion.image), PLAIN)
+    assert any("mask is doubtful" in warning for warning in finding.warnings)
+    assert "doubtful" in finding.pictures[1].caption
+    assert any("doubtful" in note for note in finding.notes)
+    assert any("doubtful" in note for note in finding.heat_notes)
+
+
+def test_the_set_of_possible_classes_is_kept(lesion):
+    cascade = page_cascade(safeguards=Safeguards(conformal=EVERYTHING_POSSIBLE), coverage=0.8)
+    answer = examine(cascade, "a.png", encoded(lesion.image), PLAIN).answer
+    assert answer.possible == ("benign", "malignant")
+    assert answer.coverage == 0.8
+
+
+def test_a_stage_that_cannot_be_explained_costs_the_heat_map_only(lesion):
+    cascade = Cascade(FakeSegmenter(), FakeClassifier())
+    finding = examine(cascade, "a.png", encoded(lesion.image), PLAIN)
+    assert titles(finding) == ["Photograph", "Outline", "What the classifier sees"]
+    assert finding.heat_notes[0].startswith("There is no heat map: ")
+    assert finding.answer.probability is not None
+
+
+@pytest.mark.parametrize("tta", ["none", "flips", "dihedral"])
+def test_the_same_picture_gives_the_same_finding(lesion, tta):
+    data, settings = encoded(lesion.image), Settings(tta)
+    assert examine(page_cascade(), "a.png", data, settings) == examine(
+        page_cascade(), "a.png", data, settings
+    )
+
+
+def test_more_views_pass_the_networks(lesion):
+    cascade = page_cascade()
+    examine(cascade, "a.png", encoded(lesion.image), Settings("dihedral"))
+    assert len(cascade.segmenter.batches) == 8
+
+
+def test_a_finding_holds_no_pixels_beyond_its_pictures(lesion):
+    finding = examine(page_cascade(), "a.png", encoded(lesion.image), PLAIN)
+    for value in vars(finding).values():
+        assert not isinstance(value, np.ndarray)
+        assert sys.getsizeof(value) < 1000
+    assert sum(len(picture.data) for picture in finding.pictures) < 200_000
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "The file is empty."),
+        (b"hello", "The file is not an image of a known format; cascade reads JPEG, PNG"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "The file is"),
+        (encoded(np.full((20, 20, 3), 90, np.uint8)), "The file is too small, 20 x 20 pixels"),
+        (encoded(np.full((1100, 1000, 3), 90, np.uint8)), "The file is too large, 1000 x 1100"),
+        (b"\xff" * 2_000_000, "The file has 2 MB, above the limit of 1. Reduce the picture."),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_a_problem_in_one_sentence(data, words):
+    problem = examine(page_cascade(), "x.jpg", data, PLAIN)
+    assert isinstance(problem, Problem)
+    assert problem.message.startswith(words)
+    assert problem.message.endswith(".")
+
+
+def test_a_cut_jpeg_is_refused_without_advice_for_programs(lesion):
+    problem = examine(page_cascade(), "x.jpg", encoded(lesion.image, ".jpg")[:800], PLAIN)
+    assert problem.message.startswith("The file is a damaged JPEG")
+    assert "allow_truncated" not in problem.message
+    assert problem.message.endswith("Get the picture again.")
+
+
+def test_messages_keep_advice_for_people():
+    error = ImageError("image: is too large. Reduce the picture, or raise max_pixels")
+    assert plain_message(error) == "The file is too large. Reduce the picture."
+    assert plain_message(ImageError("image: has the colour space CMYK; export it as RGB")) == (
+        "The file has the colour space CMYK; export it as RGB."
+    )
+
+
+def test_without_memory_for_one_picture_the_page_goes_on(monkeypatch, lesion):
+    def full(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("cascade.serving.web_findings.read_image", full)
+    problem = examine(page_cascade(), "x.jpg", encoded(lesion.image), PLAIN)
+    assert problem == Problem("x.jpg", "There is not enough memory for this picture; reduce it.")
+
+
+def test_a_policy_that_stops_without_a_lesion_is_a_problem():
+    gray = np.full((64, 64, 3), 230, np.uint8)
+    policy = MaskPolicy(on_empty="raise")
+    problem = examine(
+        Cascade(FakeSegmenter(), FakeClassifier(policy=policy)), "x.png", encoded(gray), PLAIN
+    )
+    assert isinstance(problem, Problem)
+    assert "o lesion found" in problem.message
+
+
+def test_a_name_with_control_characters_becomes_printable():
+    problem = examine(page_cascade(), "a\nb\x1b[31m\udcff.jpg", b"", PLAIN)
+    assert problem.name == "a\\nb\\x1b[31m\\udcff.jpg"

@@ -1,0 +1,206 @@
+"""What the page says: never a bare low probability, and no answer without its doubts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cascade.measurements import Measurements
+from cascade.prediction import Prediction
+from cascade.serving.web_words import (
+    Answer,
+    OperatingPoint,
+    answer_of,
+    further_warnings,
+    measurement_notes,
+    measurement_rows,
+    operating_points,
+    percent,
+    sentence,
+    verdict,
+)
+
+POINT = OperatingPoint(0.2, 0.9)
+PREDICTION = Prediction(
+    name="image",
+    label="benign",
+    probabilities={"benign": 0.97, "malignant": 0.03},
+    mask=np.ones((4, 4), bool),
+    mask_probability=np.ones((4, 4), np.float32),
+    box=(0, 0, 4, 4),
+    crop=np.zeros((8, 8, 3), np.uint8),
+    crop_box=(0, 0, 4, 4),
+    prediction_set=("benign",),
+    unfamiliarity=0.5,
+)
+SIZES = Measurements(
+    area_pixels=1234,
+    area_fraction=0.1,
+    area_square_millimetres=None,
+    diameter_pixels=52.4,
+    diameter_millimetres=None,
+    asymmetry=0.081,
+    border_irregularity=1.034,
+    colour_variegation=9.87,
+    cut_off=False,
+)
+
+
+def answered(**changes):
+    return answer_of(replace(PREDICTION, **changes), uses_mask=True, coverage=0.9)
+
+
+def all_words(words):
+    return " ".join((words.headline, *words.sentences, words.certainty))
+
+
+@pytest.mark.parametrize(
+    ("fraction", "text"),
+    [(0.0, "0.0 %"), (0.0004, "below 0.1 %"), (0.0935, "9.3 %"), (0.9996, "above 99.9 %"),
+     (1.0, "100.0 %")],
+)  # fmt: skip
+def test_a_probability_is_never_rounded_to_certainty(fraction, text):
+    assert percent(fraction) == text
+
+
+@pytest.mark.parametrize(
+    ("chance", "kind"), [(0.19, "below"), (0.2, "above"), (0.21, "above"), (0.0, "below")]
+)
+def test_the_cutoff_itself_is_malignant(chance, kind):
+    words = verdict(Answer((), chance, ("benign",)), POINT)
+    assert words.kind == kind
+    assert ("label malignant" in words.headline) == (kind == "above")
+
+
+def test_a_low_probability_comes_with_a_caution():
+    words = verdict(answered(), POINT)
+    assert words.kind == "below"
+    assert "does not rule out cancer" in all_words(words)
+
+
+def test_a_high_probability_is_called_no_diagnosis():
+    words = verdict(Answer((), 0.7, ("malignant",)), POINT)
+    assert "no diagnosis" in all_words(words)
+
+
+def test_both_classes_mean_that_the_model_does_not_know():
+    words = verdict(Answer((), 0.1, ("benign", "malignant")), POINT)
+    assert words.unsure
+    assert "not certain" in words.headline
+    assert "does not know" in words.certainty
+
+
+def test_a_set_against_the_cutoff_asks_for_the_more_cautious_answer():
+    words = verdict(Answer((), 0.3, ("benign",)), POINT)
+    assert words.kind == "above"
+    assert "more cautious one, malignant" in words.certainty
+
+
+@pytest.mark.parametrize(
+    ("coverage", "often"), [(0.9, "9 of 10"), (0.95, "19 of 20"), (0.87, "87 %")]
+)
+def test_the_promise_of_the_set_is_told_with_its_coverage(coverage, often):
+    words = verdict(Answer((), 0.1, ("benign",), coverage), POINT)
+    assert f"true class for {often} pictures" in words.certainty
+
+
+def test_without_calibration_scores_nothing_is_said_about_certainty():
+    assert verdict(answered(prediction_set=()), POINT).certainty == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"unfamiliarity": 1.8}, "1.8 times the limit"),
+        ({"unfamiliarity": np.inf}, "inf times the limit"),
+        ({"box": None}, "No lesion was found"),
+        ({"warnings": ("not a dermoscopic lesion: the image is noise, nothing can be judged",)},
+         "the image is noise"),
+        ({"label": None, "probabilities": {}}, "The model gave no answer."),
+    ],
+)  # fmt: skip
+def test_a_picture_that_cannot_be_judged_has_no_probability(changes, reason):
+    answer = answered(**changes)
+    words = verdict(answer, POINT)
+    assert answer.probability is None
+    assert words.kind == "unjudged"
+    assert words.headline == "Cannot judge this picture"
+    assert any(reason in item for item in words.sentences)
+    assert "3.0 %" not in all_words(words)
+
+
+def test_a_cascade_without_masks_needs_no_lesion():
+    answer = answer_of(replace(PREDICTION, box=None), uses_mask=False, coverage=0.9)
+    assert answer.probability == 0.03
+
+
+@pytest.mark.parametrize("strangeness", [None, 0.3, 1.0])
+def test_a_familiar_or_untested_picture_is_judged(strangeness):
+    assert answered(unfamiliarity=strangeness).probability == 0.03
+
+
+def test_warnings_are_sentences_and_said_once():
+    warnings = (
+        "no lesion found: the whole image was classified",
+        "this does not look like a dermoscopic photograph of a lesion (3.0 times)",
+        "the lesion touches the image border",
+    )
+    shown = further_warnings(replace(PREDICTION, warnings=warnings))
+    assert shown == ("The lesion touches the image border.",)
+
+
+@pytest.mark.parametrize("text", ["a b", "A b.", " a b "])
+def test_sentences_begin_large_and_end_in_a_stop(text):
+    assert sentence(text) == "A b."
+
+
+def test_measurements_have_units():
+    values = {row.name: row.value for row in measurement_rows(SIZES)}
+    assert values["Diameter"] == "52 pixels"
+    assert values["Area"] == "10.0 % of the picture"
+    assert values["Colour variegation"].endswith("CIELAB units")
+    assert all(row.meaning.endswith(".") for row in measurement_rows(SIZES))
+
+
+def test_a_scale_gives_millimetres_and_an_end_to_the_hint():
+    scaled = replace(SIZES, diameter_millimetres=5.24, area_square_millimetres=12.3)
+    values = {row.name: row.value for row in measurement_rows(scaled)}
+    assert values["Diameter"] == "5.2 mm (52 pixels)"
+    assert values["Area"] == "12.3 mm² (10.0 % of the picture)"
+    hint = "For millimetres, give the scale in pixels per millimetre."
+    assert hint in measurement_notes(replace(PREDICTION, measurements=SIZES))
+    assert hint not in measurement_notes(replace(PREDICTION, measurements=scaled))
+
+
+def test_a_cut_off_lesion_has_lower_limits():
+    cut = replace(SIZES, cut_off=True)
+    assert [row.value.startswith("at least ") for row in measurement_rows(cut)][:2] == [True, True]
+    notes = measurement_notes(replace(PREDICTION, measurements=cut))
+    assert any("may go on beyond" in note for note in notes)
+
+
+def test_measurements_of_a_doubtful_outline_are_called_doubtful():
+    doubted = replace(PREDICTION, measurements=SIZES, mask_doubts=("the expected IoU is low",))
+    assert any("doubtful" in note for note in measurement_notes(doubted))
+
+
+def test_without_a_lesion_nothing_is_measured():
+    assert measurement_notes(PREDICTION) == ("Nothing to measure: no lesion was found.",)
+
+
+def test_the_cascades_own_operating_point_comes_first():
+    description = {"cutoff": 0.09, "classifier": {"operating_points": {"0.80": 0.13, "0.90": 0.09}}}
+    assert operating_points(description) == (OperatingPoint(0.09, 0.9), OperatingPoint(0.13, 0.8))
+
+
+def test_a_cutoff_of_its_own_is_offered_beside_the_stored_ones():
+    description = {"cutoff": 0.5, "classifier": {"operating_points": {"0.90": 0.09}}}
+    assert operating_points(description) == (OperatingPoint(0.5), OperatingPoint(0.09, 0.9))
+    assert operating_points({"cutoff": 0.5, "classifier": {}}) == (OperatingPoint(0.5),)
+
+
+def test_an_operating_point_says_where_it_comes_from():
+    assert "90 % of the malignant validation images" in POINT.words
+    assert "stored with the model" in OperatingPoint(0.5).words
