@@ -181,7 +181,12 @@ DOCUMENTED = {
     },
     "seg-eval": {"-d --device": "auto", "--threshold": 0.5, "--table": "test_data.csv"},
     "cls-eval": {"-d --device": "auto", "--cutoff": None, "--table": "test_data.csv"},
-    "evaluate": {"-d --device": "auto", "--path": None, "--table": "test_data.csv"},
+    "evaluate": {
+        "-d --device": "auto",
+        "--path": None,
+        "--table": "test_data.csv",
+        "--explain": 0,
+    },
     "predict": {
         "-d --device": "auto",
         "--output": "predictions",
@@ -198,6 +203,14 @@ DOCUMENTED = {
         "--operating_point": None,
         "--coverage": 0.9,
         "--tta": "none",
+    },
+    "explain": {
+        "-d --device": "auto",
+        "--output": "explanations",
+        "--model": None,
+        "--target": "malignant",
+        "--tta": "none",
+        "--runtime": "auto",
     },
     "segment": {"-d --device": "auto"},
     "app": {

@@ -68,10 +68,11 @@ def test_old_python_is_an_error(version, state):
 
 
 def test_absent_extra_is_a_note_with_its_command():
-    dicom, tests = doctor.check_extras(versions())
-    assert dicom.state == tests.state == "note"
-    assert "'.[dicom]'" in dicom.message
-    assert "pydicom" in dicom.message
+    findings = {item.subject: item for item in doctor.check_extras(versions())}
+    assert {item.state for item in findings.values()} == {"note"}
+    for extra, package in (("dicom", "pydicom"), ("explain", "grad-cam"), ("test", "pytest")):
+        assert f"'.[{extra}]'" in findings[f"extra {extra}"].message
+        assert package in findings[f"extra {extra}"].message
 
 
 def test_requirements_are_those_of_setup_cfg_and_of_the_installed_package(monkeypatch, tmp_path):

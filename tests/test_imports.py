@@ -29,6 +29,7 @@ LIGHT_MODULES = (
     "cascade.commands.app", "cascade.serving.web", "cascade.serving.web_page",
     "cascade.serving.web_server",
     "cascade.commands.serve", "cascade.serving.settings",
+    "cascade.commands.explain",
 )  # fmt: skip
 ALL_MODULES = tuple(
     ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")

@@ -12,8 +12,9 @@ import pytest
 from conftest import FakeClassifier
 from PIL import Image
 
+from cascade.commands.inputs import find_inputs
 from cascade.commands.main import main as console
-from cascade.commands.predict import COLUMNS, MEASURED, find_inputs, main
+from cascade.commands.predict import COLUMNS, MEASURED, main
 from cascade.data.tables import read_csv
 from cascade.errors import ModelFileError
 from cascade.imaging import read_image, read_mask
@@ -26,8 +27,9 @@ def loads(monkeypatch, fake_segmenter, fake_classifier):
     """The command gets a cascade of numpy stages; the list holds what it asked for."""
     asked = []
 
-    def load(path, *, device, **use):
-        asked.append({"path": path, "device": device, **use})
+    def load(path, *, device, runtime, threads, **use):
+        computes = {"device": device, "runtime": runtime, "threads": threads}
+        asked.append({"path": path, **computes, **use})
         return Cascade(fake_segmenter, fake_classifier, **use)
 
     monkeypatch.setattr(Cascade, "load", load)
@@ -156,7 +158,7 @@ def test_damaged_photographs_are_predicted_on_request_only(predict, photos):
 def test_a_row_says_how_far_to_trust_it(predict, photos, loads, monkeypatch, fake_segmenter):
     scores = ConformalScores(benign=(0.6,) * 20, malignant=(0.9,) * 20)
 
-    def load(path, *, device, **use):
+    def load(path, *, device, runtime="torch", threads=None, **use):
         safeguards = Safeguards(conformal=scores, gate=GateLimits(smallest_area=1.0))
         return Cascade(fake_segmenter, FakeClassifier(), safeguards=safeguards, **use)
 

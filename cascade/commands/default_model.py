@@ -123,15 +123,10 @@ def steps(arguments: Any) -> list[Step]:
         training(
             "classifier_diagnosis", "cls-train", *cut, "--initial_model", best("classifier_large")
         ),
-        training(
-            "classifier_final", "cls-train", *cut, "--initial_model", best("classifier_diagnosis")
-        ),
-        training(
-            "segmenter_final", "seg-train", *shared, "--initial_model", best("segmenter_large")
-        ),
         Step(
             "calibration", "calibrate",
-            ("--segmenter", best("segmenter_final"), "--classifier", best("classifier_final"),
+            ("--segmenter", best("segmenter_large"),
+             "--classifier", best("classifier_diagnosis"),
              *cut, *device, "--output", arguments.model, "--half", "--overwrite"),
         ),
         *(

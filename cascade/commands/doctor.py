@@ -24,6 +24,11 @@ Versions = Callable[[str], str | None]
 
 OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless",
           "opencv-contrib-python")  # fmt: skip
+EXTRAS = {
+    "dicom": "reads DICOM files",
+    "explain": "draws heat maps of torch networks",
+    "test": "runs the tests",
+}
 OLDEST_PYTHON = (3, 11)
 OLDEST_TORCH = (2, 10)
 """Before this, a crafted .pth file could run code in spite of ``weights_only``."""
@@ -196,7 +201,7 @@ def check_extras(versions: Versions) -> list[Finding]:
     from packaging.requirements import Requirement
 
     findings = []
-    for extra, purpose in (("dicom", "reads DICOM files"), ("test", "runs the tests")):
+    for extra, purpose in EXTRAS.items():
         missing = [
             name
             for name in (Requirement(line).name for line in requirements(extra))

@@ -24,6 +24,7 @@ COMMANDS = {
     "calibrate": "fit probabilities, cutoffs and limits, and join both stages into one file",
     "evaluate": "score the whole cascade, end to end and by stage",
     "predict": "mask and probability for files, folders or tables of images",
+    "explain": "heat maps of where the classifier looked, for the same inputs",
     "export": "write a cascade as ONNX graphs, which run without torch",
     "app": "show a web page for photographs",
     "serve": "predictions over HTTP",

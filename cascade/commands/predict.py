@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import logging
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any
 
-from cascade.commands.arguments import OK, PARTIAL, CommandParser, run
-from cascade.commands.options import (
-    add_coverage,
-    add_cutoff,
-    add_device,
-    add_operating_point,
-    add_runtime,
-    add_switch,
-)
-from cascade.commands.outputs import say
+from cascade.commands.arguments import CommandParser, run
+from cascade.commands.inputs import find_inputs
+from cascade.commands.options import add_coverage, add_switch
+from cascade.commands.prediction_options import add_prediction, load_cascade
+from cascade.commands.result_table import ResultTable, unfinished
 from cascade.errors import ConfigError, DataError, ImageError
-from cascade.files import csv_line
-from cascade.imaging import FoundFile, ImageLimits, expand_sources, safe_stem
+from cascade.imaging import FoundFile, ImageLimits
 from cascade.measurements import check_scale
-from cascade.progress import progress
 
 if TYPE_CHECKING:
     from cascade.pipeline import Cascade, Failure, Prediction
-
-log = logging.getLogger(__name__)
 
 COLUMNS = (
     "name", "path", "label", "probability_benign", "probability_malignant", "box_top", "box_left",
@@ -55,37 +43,9 @@ def build_parser() -> CommandParser:
         example="cascade predict photo.jpg folder/ 'more/*.png' table.csv "
         "--model models/cascade.safetensors --output predictions --save_overlays",
     )
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        type=str,
-        help="image files, folders, patterns, or CSV tables with a column name or path",
-    )
-    parser.add_argument(
-        "--model",
-        type=str,
-        default=None,
-        help="file of a cascade, or folder of an exported one; by default the cascade in models/, "
-        "or the one that comes with the library",
-    )
-    parser.add_argument(
-        "--output", type=str, default="predictions", help="folder for predictions.csv and pictures"
-    )
-    add_device(parser)
-    add_runtime(parser)
-    parser.add_argument(
-        "--tta",
-        type=Literal["none", "flips", "dihedral"],
-        default="none",
-        help="test-time augmentation: average 1, 4 or 8 views",
-    )
-    add_cutoff(parser)
-    add_operating_point(parser)
+    add_prediction(parser, output="predictions", table="predictions.csv")
     add_coverage(parser)
     parser.add_argument("--batch_size", type=int, default=1, help="images at a time; 32 on CUDA")
-    parser.add_argument(
-        "--max_megapixels", type=float, default=50.0, help="larger images get an error row"
-    )
     parser.add_argument(
         "--pixels_per_millimetre",
         type=float,
@@ -94,95 +54,25 @@ def build_parser() -> CommandParser:
     )
     add_switch(parser, "--save_masks", "write masks/STEM.png, 0 and 255, original size")
     add_switch(parser, "--save_overlays", "write overlays/STEM.jpg with the outline")
-    add_switch(parser, "--allow_truncated", "predict damaged JPEGs too, with a warning")
-    add_switch(parser, "--not_recursive", "leave out folders within folders")
-    add_switch(parser, "--resume", "keep the rows that predictions.csv has and go on")
-    add_switch(parser, "--overwrite", "replace predictions.csv")
     return parser
 
 
 def _main(argv: Sequence[str] | None) -> int:
     arguments = build_parser().parse_args(argv)
     folder = Path(arguments.output)
-    table = folder / "predictions.csv"
+    table = ResultTable(folder / "predictions.csv", COLUMNS, pictures=("mask", "overlay"))
     check_scale(arguments.pixels_per_millimetre)
-    kept = _earlier_rows(table, resume=arguments.resume, overwrite=arguments.overwrite)
+    kept = table.earlier_rows(resume=arguments.resume, overwrite=arguments.overwrite)
     if not arguments.overwrite:
-        _check_same_scale(table, kept, arguments.pixels_per_millimetre)
+        _check_same_scale(table.path, kept, arguments.pixels_per_millimetre)
     found = find_inputs(arguments.inputs, recursive=not arguments.not_recursive, results=folder)
-
-    from cascade.pipeline import Cascade
-
-    cascade = Cascade.load(
-        arguments.model,
-        device=arguments.device,
-        runtime=arguments.runtime,
-        threads=arguments.threads,
-        cutoff=arguments.cutoff,
-        operating_point=arguments.operating_point,
-        coverage=arguments.coverage,
-        limits=ImageLimits(
-            max_pixels=int(min(arguments.max_megapixels, 1e6) * 1e6),
-            allow_truncated=arguments.allow_truncated,
-        ),
-    )
+    cascade = load_cascade(arguments, coverage=arguments.coverage)
     if arguments.overwrite:  # not before the model and the tables are known to be fine
-        _remove_results(folder, table, kept)
+        table.remove(kept)
         kept = []
-    finished = {row["path"] for row in kept}
-    inputs = (item for item in found if _as_written(item.path) not in finished)
-    pictures = Pictures(folder, arguments.save_masks, arguments.save_overlays)
-    done = failed = 0
-    with _appending(table) as file:
-        if not file.tell():
-            file.write(csv_line(COLUMNS))
-        rows = predict_rows(cascade, inputs, pictures, arguments)
-        for row in progress(rows, description="predicting"):
-            file.write(csv_line(row[column] for column in COLUMNS))
-            file.flush()
-            done += 1
-            failed += bool(row["error"])
-    before = f", {len(kept)} kept from before" if kept else ""
-    say(f"written: {table}, {done} rows, {failed} failed{before}")
-    return PARTIAL if failed else OK
-
-
-def _as_written(path: Path) -> str:
-    """A path as the table holds it: bytes that are no text are escaped."""
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _earlier_rows(table: Path, *, resume: bool, overwrite: bool) -> list[dict[str, str]]:
-    """The rows of an earlier run that are whole.
-
-    Raises:
-        ConfigError: there is an earlier run, and nothing was said about it.
-        DataError: the file to go on with was not written by this command.
-    """
-    if not table.exists():
-        return []
-    if not (resume or overwrite):
-        raise ConfigError(
-            f"{table}: exists already; keep its rows and go on (--resume), replace it "
-            "(--overwrite) or choose another folder (--output)"
-        )
-    from cascade.data.tables import read_csv
-
-    text = table.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]  # a killed run leaves half a row at the end
-    if len(whole) < len(text):
-        os.truncate(table, len(whole))
-    if whole in (b"", csv_line(COLUMNS).encode()):
-        return []
-    try:
-        columns, rows = read_csv(table)
-    except DataError:
-        if overwrite:
-            return []
-        raise
-    if tuple(columns) != COLUMNS and not overwrite:
-        raise DataError(f"{table}: was not written by this version; its columns are {columns}")
-    return rows
+    pictures = Pictures(table, arguments.save_masks, arguments.save_overlays)
+    rows = predict_rows(cascade, unfinished(found, kept), pictures, arguments)
+    return table.extend(rows, kept=len(kept), description="predicting")
 
 
 def _check_same_scale(
@@ -219,110 +109,37 @@ def _scale_of(table: Path, row: Mapping[str, str]) -> float | None:
         raise DataError(f"{table}: {row['name']} has diameters that are no numbers") from error
 
 
-def _remove_results(folder: Path, table: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    """Remove a table and the pictures that it names, and no others."""
-    for row in rows:
-        for kind in ("mask", "overlay"):
-            name = Path(row.get(kind) or "").name
-            if name:
-                (folder / f"{kind}s" / name).unlink(missing_ok=True)
-    table.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _appending(table: Path) -> Iterator[TextIO]:
-    try:
-        table.parent.mkdir(parents=True, exist_ok=True)
-        with table.open("a", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            yield file
-    except OSError as error:
-        raise DataError(f"{table}: cannot be written ({error.strerror or error})") from error
-
-
-def find_inputs(
-    inputs: Sequence[str], *, recursive: bool, results: Path | None = None
-) -> Iterator[FoundFile]:
-    """The images behind files, folders, patterns and tables, one at a time.
-
-    Args:
-        inputs: what the user named; tables are read at once, folders when their turn comes.
-        recursive: also search folders within folders.
-        results: the folder for results; pictures that are found in it are no inputs.
-
-    Raises:
-        DataError: a table is not usable.
-    """
-    parts = [
-        _table_inputs(Path(item))
-        if item.lower().endswith(".csv") and not Path(item).is_dir()
-        else _found_inputs(item, recursive, results)
-        for item in inputs
-    ]
-    return itertools.chain.from_iterable(parts)
-
-
-def _found_inputs(item: str, recursive: bool, results: Path | None) -> Iterator[FoundFile]:
-    own = [results.resolve() / kind for kind in ("masks", "overlays")] if results else []
-    for found in expand_sources([item], recursive=recursive):
-        if found.path == Path(item) or found.path.resolve().parent not in own:
-            yield found
-
-
-def _table_inputs(path: Path) -> list[FoundFile]:
-    """One input for each row, whatever its cell holds."""
-    from cascade.data.tables import read_csv, read_table
-
-    columns, rows = read_csv(path)
-    if "path" in columns:
-        return [FoundFile(path.parent / row["path"]) for row in rows]
-    beside = path.parent / "images_all"
-    table = read_table(
-        path,
-        images=beside if beside.is_dir() else path.parent,
-        require_labels=False,
-        check_files=False,
-    )
-    return [FoundFile(record.image_path) for record in table]
-
-
-@dataclass
+@dataclass(frozen=True)
 class Pictures:
     """Masks and overlays on disk, under names that never collide.
 
     Attributes:
-        folder: where ``masks/`` and ``overlays/`` go.
+        table: whose rows name them.
         masks: write masks.
         overlays: write overlays.
     """
 
-    folder: Path
+    table: ResultTable
     masks: bool
     overlays: bool
 
     def write(self, path: Path, prediction: Prediction) -> dict[str, str]:
-        """Write what was asked for; returns the files' paths relative to the folder."""
+        """Write what was asked for; returns the files' paths relative to the table's folder."""
         from cascade.evaluation.overlays import overlay
         from cascade.imaging import read_image, write_image, write_mask
 
         written = {}
         if self.masks:
-            target = self._free("masks", path, ".png")
+            target = self.table.free_picture("mask", path, ".png")
             write_mask(target, prediction.mask)
-            written["mask"] = str(target.relative_to(self.folder))
+            written["mask"] = self.table.relative(target)
         if self.overlays:
-            target = self._free("overlays", path, ".jpg")
+            target = self.table.free_picture("overlay", path, ".jpg")
             limits = ImageLimits(max_pixels=prediction.mask.size, allow_truncated=True)
             image = read_image(path, limits=limits).pixels
             write_image(target, overlay(image, predicted=prediction.mask))
-            written["overlay"] = str(target.relative_to(self.folder))
+            written["overlay"] = self.table.relative(target)
         return written
-
-    def _free(self, kind: str, path: Path, suffix: str) -> Path:
-        """The first name that is not taken; images in two folders may share theirs."""
-        stem = safe_stem(path.name)
-        names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
-        targets = (self.folder / kind / f"{name}{suffix}" for name in names)
-        return next(target for target in targets if not target.exists())
 
 
 def predict_rows(
@@ -340,7 +157,7 @@ def predict_rows(
         for found in chunk:
             if found.problem is not None:
                 error = ImageError(f"{found.path.name}: {found.problem}")
-                yield _row(found.path, error=str(error))
+                yield pictures.table.row(found.path, error=str(error))
             else:
                 yield _result_row(found.path, next(results), pictures)
 
@@ -349,14 +166,14 @@ def _result_row(path: Path, result: Prediction | Failure, pictures: Pictures) ->
     from cascade.pipeline import Failure
 
     if isinstance(result, Failure):
-        return _row(path, error=str(result.error))
+        return pictures.table.row(path, error=str(result.error))
     try:
         written = pictures.write(path, result)
     except ImageError as error:  # the file changed since it was predicted
-        return _row(path, error=str(error))
+        return pictures.table.row(path, error=str(error))
     box = result.box or (None, None, None, None)
     corners = dict(zip(("box_top", "box_left", "box_bottom", "box_right"), box, strict=True))
-    return _row(
+    return pictures.table.row(
         path,
         label=result.label,
         probability_benign=result.probabilities.get("benign"),
@@ -379,10 +196,6 @@ def _rounded(value: float | None) -> float | str | None:
     if value is None:
         return None
     return round(value, 3) if math.isfinite(value) else str(value)
-
-
-def _row(path: Path, **values: Any) -> dict[str, Any]:
-    return {**dict.fromkeys(COLUMNS), "name": path.name, "path": str(path), **values}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,9 @@ import numpy as np
 from cascade.config import CLASSES
 from cascade.errors import ConfigError
 from cascade.imaging import ImageLimits
-from cascade.models.artifact import INTENDED_USE, read_document, required_default_model
+from cascade.models.artifact import INTENDED_USE, read_document
+from cascade.models.exported import read_exported
+from cascade.models.runtimes import choose_runtime
 from cascade.pipeline import Cascade
 from cascade.serving.schemas import ModelDescription, ModelReference
 from cascade.serving.settings import ServiceSettings
@@ -113,12 +114,12 @@ def load_model(settings: ServiceSettings) -> ServedModel:
     Raises:
         CascadeError: it cannot be read, or has no such operating point.
     """
-    runtime = chosen_runtime(settings)
-    path = Path(settings.model) if settings.model is not None else required_default_model()
+    path, runtime = choose_runtime(settings.model, settings.runtime)
     cascade = Cascade.load(
         path,
         device=settings.device,
         runtime=runtime,
+        threads=settings.threads if runtime == "onnx" else None,
         operating_point=settings.operating_point,
         coverage=settings.coverage,
         limits=ImageLimits(
@@ -126,23 +127,17 @@ def load_model(settings: ServiceSettings) -> ServedModel:
             max_bytes=int(settings.max_body_mb * 1e6),
         ),
     )
-    document = read_document(path)
+    document = read_exported(path).document if runtime == "onnx" else read_document(path)
+    digest = str(document["tensors_sha256"])
     return ServedModel(
         cascade=cascade,
         name=path.name,
-        digest=str(document["tensors_sha256"]),
+        digest=digest,
         runtime=runtime,
         sensitivity=settings.operating_point,
         document=document,
-        card=find_card(path, document["tensors_sha256"]),
+        card=find_card(path, digest),
     )
-
-
-def chosen_runtime(settings: ServiceSettings) -> Any:
-    """The runtime that ``auto`` stands for."""
-    if settings.runtime != "auto":
-        return settings.runtime
-    return "torch" if importlib.util.find_spec("torch") is not None else "onnx"
 
 
 def find_card(model: Path, digest: str) -> str | None:
@@ -190,10 +185,10 @@ def check_model(settings: ServiceSettings) -> None:
     """Refuse a model that is not there before anything starts.
 
     Raises:
-        ConfigError: there is no such file or folder.
+        ConfigError: there is no such file or folder, or the runtime is not for it.
         ModelFileError: there is no default model.
+        MissingExtraError: its runtime is not installed.
     """
-    if settings.model is None:
-        required_default_model()
-    elif not Path(settings.model).exists():
+    if settings.model is not None and not Path(settings.model).exists():
         raise ConfigError(f"--model {settings.model}: there is no such file or folder")
+    choose_runtime(settings.model, settings.runtime)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
 
 from cascade.augmented_views import TestTimeAugmentation
 from cascade.config import check_settings, setting
 from cascade.errors import ConfigError
+from cascade.models.runtimes import Runtime
 
-ServiceRuntime = Literal["auto", "torch", "onnx"]
 _ORIGIN = re.compile(r"https?://[a-zA-Z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-fA-F:]+\](:\d{1,5})?")
 
 
@@ -21,10 +20,10 @@ class ServiceSettings:
     model: str | None = setting(
         None, "file or folder of a cascade; by default the one that comes with the library"
     )
-    runtime: ServiceRuntime = setting(
+    runtime: Runtime = setting(
         "auto",
-        "what computes the networks; auto takes onnx for an exported cascade and where torch is "
-        "not installed",
+        "what computes: torch runs a .safetensors file, onnx a folder of cascade export; auto goes "
+        "by the model",
     )
     device: str = setting("auto", "for torch: auto, cpu, cuda or cuda:N", flag="-d")
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 is every network")
@@ -35,8 +34,11 @@ class ServiceSettings:
     queue: int = setting(
         8, "requests that may wait for their turn; more get 503", minimum=0, maximum=10_000
     )
-    threads: int = setting(
-        0, "threads of one prediction; 0 leaves it to the runtime", minimum=0, maximum=1024
+    threads: int | None = setting(
+        None,
+        "threads of one prediction; by default OMP_NUM_THREADS, else one for each core",
+        minimum=1,
+        maximum=1024,
     )
     timeout_s: float = setting(
         30.0,

@@ -6,7 +6,7 @@ import functools
 import threading
 from dataclasses import dataclass
 
-from cascade.models.artifact import read_document, required_default_model
+from cascade.models.runtimes import choose_runtime, model_identity
 from cascade.pipeline import Cascade
 from cascade.serving.web_findings import Finding, Problem, Settings, examine
 from cascade.serving.web_settings import PageSettings
@@ -56,10 +56,8 @@ def load_model(settings: PageSettings, name: str) -> LoadedModel:
 
 @functools.lru_cache(maxsize=2)
 def _load(settings: PageSettings, name: str) -> LoadedModel:
-    path = settings.choices[name]
-    cascade = Cascade.load(
-        path, device=settings.device, runtime=settings.runtime, limits=settings.limits
-    )
-    identity = read_document(path or required_default_model())["tensors_sha256"]
+    path, runtime = choose_runtime(settings.choices[name], settings.runtime)
+    cascade = Cascade.load(path, device=settings.device, runtime=runtime, limits=settings.limits)
+    identity = model_identity(path)
     points = operating_points(cascade.describe())
     return LoadedModel(name, cascade, identity[:_DIGITS], points)
