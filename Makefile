@@ -8,7 +8,7 @@ BIN = $(ENVIRONMENT)/bin
 # Threads that wait without spinning cost nothing alone and save a lot on a busy machine.
 RUN = OMP_WAIT_POLICY=passive $(BIN)/python -m cascade
 
-.PHONY: help demo demo-train default-model test check fix install notebooks train-seg train-cls folds cascade report serve app image clean
+.PHONY: help demo demo-train default-model test check fix install notebooks train-seg train-cls folds cascade report serve app image docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -115,6 +115,10 @@ app: $(ENVIRONMENT)/installed-serve ## open the page for FILE (the default casca
 image: ## build the container image IMAGE (cascade)
 	docker build --tag "$${IMAGE:-cascade}" $$FLAGS .
 
+docs: $(ENVIRONMENT)/installed-docs ## write the documentation site to build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "Open build/site/index.html."
+
 clean: ## remove .venv, the demo and caches; never data, models or results
 	rm -rf $(ENVIRONMENT) demo build cascade.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -128,6 +132,10 @@ $(ENVIRONMENT)/installed-serve: setup.cfg pyproject.toml constraints.txt scripts
 	PYTHON="$(PYTHON)" sh scripts/install.sh $(ENVIRONMENT) '.[serve,app,explain]'
 	@touch $(ENVIRONMENT)/installed $@
 
-$(ENVIRONMENT)/installed-test: setup.cfg pyproject.toml constraints.txt scripts/install.sh
-	PYTHON="$(PYTHON)" sh scripts/install.sh $(ENVIRONMENT) '.[test,dicom]'
+$(ENVIRONMENT)/installed-docs: setup.cfg pyproject.toml constraints.txt scripts/install.sh
+	PYTHON="$(PYTHON)" sh scripts/install.sh $(ENVIRONMENT) '.[docs]'
 	@touch $(ENVIRONMENT)/installed $@
+
+$(ENVIRONMENT)/installed-test: setup.cfg pyproject.toml constraints.txt scripts/install.sh
+	PYTHON="$(PYTHON)" sh scripts/install.sh $(ENVIRONMENT) '.[test,dicom,export,explain,serve,app,docs]'
+	@touch $(ENVIRONMENT)/installed $(ENVIRONMENT)/installed-serve $(ENVIRONMENT)/installed-docs $@

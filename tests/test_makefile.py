@@ -1,5 +1,6 @@
 """Each target of the Makefile runs what its variables say."""
 
+import configparser
 import importlib
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cascade.commands.main import COMMANDS
 
@@ -185,8 +187,27 @@ def test_targets_are_run_in_the_order_in_which_they_are_given(make):
     ]  # fmt: skip
 
 
-def test_the_environment_of_the_service_has_its_extras():
+@pytest.mark.parametrize(
+    ("mark", "needed"),
+    [
+        ("installed-serve", {"serve", "app", "explain"}),
+        ("installed-docs", {"docs"}),
+        ("installed-test", {"test", "dicom", "export", "explain", "serve", "app", "docs"}),
+    ],
+)
+def test_each_environment_has_its_extras(mark, needed):
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    rule = text.split("$(ENVIRONMENT)/installed-serve: ")[1].split("\n\n")[0]
+    rule = text.split(f"$(ENVIRONMENT)/{mark}: ")[1].split("\n\n")[0]
     (line,) = [line for line in rule.splitlines() if "install.sh" in line and "$(PYTHON)" in line]
-    assert shlex.split(line)[-1] == ".[serve,app,explain]"
+    extras = set(shlex.split(line)[-1].removeprefix(".[").removesuffix("]").split(","))
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    assert needed <= extras <= set(setup["options.extras_require"])
+
+
+def test_the_site_is_built_strictly_and_where_the_message_says(make):
+    _, [words] = make("docs")
+    assert words == ["python", "-m", "mkdocs", "build"]
+    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    assert settings["strict"] is True
+    assert settings["site_dir"] == "build/site"
