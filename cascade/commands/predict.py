@@ -20,6 +20,7 @@ from cascade.commands.options import (
     add_operating_point,
     add_runtime,
     add_switch,
+    runtime_options,
 )
 from cascade.commands.outputs import say
 from cascade.errors import ConfigError, DataError, ImageError
@@ -115,9 +116,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
     cascade = Cascade.load(
         arguments.model,
-        device=arguments.device,
-        runtime=arguments.runtime,
-        threads=arguments.threads,
+        **runtime_options(arguments),
         cutoff=arguments.cutoff,
         operating_point=arguments.operating_point,
         coverage=arguments.coverage,
