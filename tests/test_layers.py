@@ -68,8 +68,6 @@ LIBRARIES = {
     "uvicorn": {"serving"},
     "pytorch_grad_cam": {"explain"},
     "fastapi": {"serving"},
-    "starlette": {"serving"},
-    "uvicorn": {"serving"},
     "h11": {"serving"},
     "pydantic": {"serving"},
     "prometheus_client": {"serving"},
