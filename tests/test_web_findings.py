@@ -88,7 +88,7 @@ def test_a_strange_picture_has_no_probability_and_no_heat_map():
     finding = examine(page_cascade(), "sky.png", encoded(blue_picture()), PLAIN)
     assert finding.answer.probability is None
     assert "Heat map" not in titles(finding)
-    assert finding.heat_notes == ("There is no heat map, because the picture cannot be judged.",)
+    assert finding.heat_notes == ("None, because the picture cannot be judged.",)
 
 
 def test_a_picture_without_a_lesion_is_not_judged_and_has_no_outline():
@@ -123,7 +123,7 @@ def test_a_stage_that_cannot_be_explained_costs_the_heat_map_only(lesion):
     cascade = Cascade(FakeSegmenter(), FakeClassifier())
     finding = examine(cascade, "a.png", encoded(lesion.image), PLAIN)
     assert titles(finding) == ["Photograph", "Outline", "What the classifier sees"]
-    assert finding.heat_notes[0].startswith("There is no heat map: ")
+    assert finding.heat_notes[0].startswith("None: ")
     assert finding.answer.probability is not None
 
 

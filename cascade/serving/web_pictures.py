@@ -73,11 +73,11 @@ def draw_pictures(
     if prediction.box is not None:
         pictures.insert(1, _outline(small, reduced.mask, prediction))
     if not judged:
-        return tuple(pictures), ("There is no heat map, because the picture cannot be judged.",)
+        return tuple(pictures), ("None, because the picture cannot be judged.",)
     try:
         explanation = explain(cascade, small, reduced, target=CLASSES[1], tta=tta)
     except CascadeError as error:
-        return tuple(pictures), (sentence(f"There is no heat map: {error}"),)
+        return tuple(pictures), (sentence(f"None: {error}"),)
     if not explanation.is_empty:
         pictures.append(_heat_map(explanation, small, reduced.mask))
     return tuple(pictures), tuple(sentence(warning) for warning in explanation.warnings)
