@@ -36,6 +36,7 @@ from cascade.masking import (
 )
 from cascade.measurements import check_scale, measure
 from cascade.models.artifact import Artifact, merge_artifacts, write_artifact
+from cascade.models.openvino_session import Precision
 from cascade.models.protocol import ClassifierStage, SegmenterStage
 from cascade.models.runtimes import Runtime, load_stages
 from cascade.models.safeguards import with_safeguards
@@ -106,6 +107,7 @@ class Cascade:
         device: str = "auto",
         runtime: Runtime = "auto",
         threads: int | None = None,
+        precision: Precision = "float32",
         cutoff: float | None = None,
         operating_point: float | None = None,
         coverage: float = 0.9,
@@ -117,10 +119,10 @@ class Cascade:
             path: a ``.safetensors`` file with both stages, or a folder written by
                 :func:`cascade.export_onnx`; by default the cascade that comes with the library.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-            runtime: what computes the networks: ``torch`` for a file, ``onnx`` for a folder;
-                ``auto`` takes the one that fits the path, and without a path ``torch`` where it
-                is installed.
-            threads: of ``onnx``; by default ``OMP_NUM_THREADS``, else one for each core.
+            runtime: what computes: ``torch`` runs a file, ``onnx`` and ``openvino`` a folder;
+                ``auto`` goes by the path, and without one takes torch where it is installed.
+            threads: of an exported cascade; by default ``OMP_NUM_THREADS``, else all cores.
+            precision: of ``openvino``: ``float32``, or ``bfloat16``, which is faster and coarser.
             cutoff: see :class:`Cascade`, as for the rest.
             operating_point: sensitivity of a stored cutoff, instead of ``cutoff``.
             coverage: of the prediction sets.
@@ -130,7 +132,9 @@ class Cascade:
             ModelFileError: the file is missing, damaged, or lacks a stage.
             MissingExtraError: the runtime is not installed.
         """
-        stages = load_stages(path, device=device, runtime=runtime, threads=threads)
+        stages = load_stages(
+            path, device=device, runtime=runtime, threads=threads, precision=precision
+        )
         return cls(
             stages.segmenter,
             stages.classifier,

@@ -98,13 +98,13 @@ class Page:
             raise RuntimeError(str(result["exceptionDetails"]))
         return result["result"].get("value")
 
-    def wait_for(self, script: str, timeout_s: float = 60) -> Any:
+    def wait_for(self, script: str, timeout_s: float = 60, *, every_s: float = 0.1) -> Any:
         """Evaluate an expression until it is true; returns its value."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
             if value := self.run(script):
                 return value
-            time.sleep(0.1)
+            time.sleep(every_s)
         raise TimeoutError(f"not within {timeout_s} s: {script}\n{self.text()[-2000:]}")
 
     def text(self) -> str:

@@ -209,6 +209,16 @@ def test_what_cannot_be_explained_costs_no_earlier_result(
     assert "not a FakeClassifier" in capfd.readouterr().err
 
 
+def test_a_stage_that_was_exported_without_maps_is_refused_before_anything_is_removed(
+    run, photos, classifier, capfd
+):
+    _, before = run(photos)
+    classifier.has_activation_map = False
+    code, after = run(photos, "--overwrite")
+    assert (code, after) == (2, before)
+    assert "with the torch runtime" in capfd.readouterr().err
+
+
 def test_a_torch_network_without_the_library_ends_with_the_command_to_install_it(
     photos, tmp_path, fake_segmenter, monkeypatch, capfd
 ):

@@ -13,6 +13,7 @@ from cascade.config import (
 )
 from cascade.data.splits import make_splits
 from cascade.data.tables import read_table
+from cascade.explain.gradcam import GradCAM
 from cascade.masking import MaskPolicy
 from cascade.models.classifier import Classifier
 from cascade.models.device import describe_device, resolve_device
@@ -164,3 +165,15 @@ def test_either_precision_trains_and_keeps_float32_weights(table, splits, tmp_pa
         )  # fmt: skip
         assert next(network.parameters()).dtype == torch.float32
         assert np.isfinite(network.metrics["validation"]["validation_loss"])
+
+
+def test_heat_maps_are_those_of_the_cpu():
+    torch.manual_seed(0)
+    classifier = Classifier.build(ClassifierConfig(architecture="timm/test_resnet", size=64)).eval()
+    torch.nn.init.normal_(classifier.network.fc.weight)
+    maps = []
+    for device in ("cpu", "cuda"):
+        with GradCAM(classifier.to(device)) as opened:
+            maps.append(opened.activation_map(noise(3, 64)))
+    assert maps[0].std() > 0
+    np.testing.assert_allclose(maps[1], maps[0], rtol=1e-3, atol=1e-4)

@@ -432,6 +432,23 @@ def test_blocks_may_be_opened_again_and_within_each_other(small):
     assert_same_state(before, state_of(small))
 
 
+def test_one_block_is_not_opened_twice(small):
+    maps = GradCAM(small)
+    with maps, pytest.raises(ConfigError, match="open already"), maps:
+        pass
+    assert hook_count(small) == 0
+
+
+def test_an_ensemble_whose_second_member_fails_leaves_no_trace_of_the_first(small):
+    ensemble = ClassifierEnsemble([copy.deepcopy(small), build("timm/test_vit")])
+    before = state_of(ensemble)
+    maps = GradCAM(ensemble, layer="layer3")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="no layer 'layer3'"), maps:
+            pass
+    assert_same_state(before, state_of(ensemble))
+
+
 def test_outside_the_block_there_is_no_map(small):
     maps = GradCAM(small)
     with pytest.raises(ConfigError, match="with GradCAM"):

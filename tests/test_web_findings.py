@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 
+import cv2
 import numpy as np
 import pytest
 from conftest import FakeClassifier, FakeSegmenter
@@ -15,7 +16,14 @@ from cascade.errors import ImageError
 from cascade.masking import MaskPolicy
 from cascade.pipeline import Cascade
 from cascade.reliability import GateLimits, Safeguards
-from cascade.serving.web_findings import Finding, Problem, Settings, examine, plain_message
+from cascade.serving.web_findings import (
+    NO_MEMORY,
+    Finding,
+    Problem,
+    Settings,
+    examine,
+    plain_message,
+)
 from cascade.serving.web_pictures import LONGEST_SIDE
 
 PLAIN = Settings()
@@ -80,7 +88,7 @@ def test_a_strange_picture_has_no_probability_and_no_heat_map():
     finding = examine(page_cascade(), "sky.png", encoded(blue_picture()), PLAIN)
     assert finding.answer.probability is None
     assert "Heat map" not in titles(finding)
-    assert finding.heat_notes == ("There is no heat map, because the picture cannot be judged.",)
+    assert finding.heat_notes == ("None, because the picture cannot be judged.",)
 
 
 def test_a_picture_without_a_lesion_is_not_judged_and_has_no_outline():
@@ -115,7 +123,7 @@ def test_a_stage_that_cannot_be_explained_costs_the_heat_map_only(lesion):
     cascade = Cascade(FakeSegmenter(), FakeClassifier())
     finding = examine(cascade, "a.png", encoded(lesion.image), PLAIN)
     assert titles(finding) == ["Photograph", "Outline", "What the classifier sees"]
-    assert finding.heat_notes[0].startswith("There is no heat map: ")
+    assert finding.heat_notes[0].startswith("None: ")
     assert finding.answer.probability is not None
 
 
@@ -174,13 +182,37 @@ def test_messages_keep_advice_for_people():
     )
 
 
-def test_without_memory_for_one_picture_the_page_goes_on(monkeypatch, lesion):
-    def full(*_, **__):
-        raise MemoryError
+def no_array(*_, **__):
+    raise MemoryError
 
-    monkeypatch.setattr("cascade.serving.web_findings.read_image", full)
+
+def no_opencv_array(*_, **__):
+    raise OpenCVError(cv2.Error.StsNoMem)
+
+
+class OpenCVError(cv2.error):
+    """As OpenCV raises it, with a code."""
+
+    def __init__(self, code):
+        super().__init__()
+        self.code = code
+
+
+@pytest.mark.parametrize("failing", [no_array, no_opencv_array])
+@pytest.mark.parametrize("place", ["read_image", "draw_pictures"])
+def test_without_memory_for_one_picture_the_page_goes_on(monkeypatch, lesion, failing, place):
+    monkeypatch.setattr(f"cascade.serving.web_findings.{place}", failing)
     problem = examine(page_cascade(), "x.jpg", encoded(lesion.image), PLAIN)
-    assert problem == Problem("x.jpg", "There is not enough memory for this picture; reduce it.")
+    assert problem == Problem("x.jpg", NO_MEMORY)
+
+
+def test_other_errors_of_opencv_are_defects_and_not_hidden(monkeypatch, lesion):
+    def defect(*_, **__):
+        raise OpenCVError(cv2.Error.StsBadArg)
+
+    monkeypatch.setattr("cascade.serving.web_findings.draw_pictures", defect)
+    with pytest.raises(cv2.error):
+        examine(page_cascade(), "x.jpg", encoded(lesion.image), PLAIN)
 
 
 def test_a_policy_that_stops_without_a_lesion_is_a_problem():

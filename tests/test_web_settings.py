@@ -99,7 +99,7 @@ def test_limits_that_make_no_sense_are_refused(changes):
 
 def test_limits_hold_for_files_and_pixels():
     limits = PageSettings(max_upload_mb=3, max_megapixels=1.5).limits
-    assert (limits.max_bytes, limits.max_pixels) == (3 * 1024 * 1024, 1_500_000)
+    assert (limits.max_bytes, limits.max_pixels) == (3_000_000, 1_500_000)
 
 
 def test_the_settings_of_the_process_can_be_changed():

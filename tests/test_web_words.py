@@ -113,7 +113,8 @@ def test_without_calibration_scores_nothing_is_said_about_certainty():
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"unfamiliarity": 1.8}, "1.8 times the limit"),
+        ({"unfamiliarity": 1.02}, "1.02 times the limit"),
+        ({"unfamiliarity": 3.14}, "3.1 times the limit"),
         ({"unfamiliarity": np.inf}, "inf times the limit"),
         ({"box": None}, "No lesion was found"),
         ({"warnings": ("not a dermoscopic lesion: the image is noise, nothing can be judged",)},

@@ -15,6 +15,7 @@ from cascade.commands.options import (
     add_runtime,
     add_switch,
     load_table,
+    runtime_options,
 )
 from cascade.errors import ConfigError
 
@@ -70,13 +71,13 @@ def load_cascade(arguments: Any) -> Cascade:
     """The cascade from ``--path``, or from ``--segmenter`` and ``--classifier``.
 
     Raises:
-        ConfigError: neither or both were given, or single stages for the onnx runtime.
+        ConfigError: neither or both were given, or single stages for a runtime of exported ones.
     """
     parts = (arguments.segmenter, arguments.classifier)
     if (arguments.path is None) == (parts == (None, None)) or parts.count(None) == 1:
         raise ConfigError("give --path CASCADE, or both --segmenter FILE and --classifier FILE")
-    if arguments.path is None and (arguments.runtime == "onnx" or arguments.threads is not None):
-        raise ConfigError("the onnx runtime needs --path FOLDER of an exported cascade")
+    if arguments.path is None and arguments.runtime not in ("auto", "torch"):
+        raise ConfigError(f"--runtime {arguments.runtime} runs an exported cascade: --path FOLDER")
     from cascade.pipeline import Cascade
 
     use = {
@@ -85,13 +86,7 @@ def load_cascade(arguments: Any) -> Cascade:
         "coverage": arguments.coverage,
     }
     if arguments.path is not None:
-        return Cascade.load(
-            arguments.path,
-            device=arguments.device,
-            runtime=arguments.runtime,
-            threads=arguments.threads,
-            **use,
-        )
+        return Cascade.load(arguments.path, **runtime_options(arguments), **use)
     from cascade.models.ensemble import load_classifier
     from cascade.models.segmenter import Segmenter
 

@@ -63,20 +63,32 @@ def add_device(parser: CommandParser) -> None:
 
 
 def add_runtime(parser: CommandParser) -> None:
-    """Add ``--runtime`` and ``--threads``."""
+    """Add ``--runtime``, ``--threads`` and ``--precision``; see :func:`runtime_options`."""
     parser.add_argument(
         "--runtime",
-        type=Literal["auto", "torch", "onnx"],
+        type=Literal["auto", "torch", "onnx", "openvino"],
         default="auto",
-        help="what computes: torch runs a .safetensors file, onnx a folder of cascade export; auto "
-        "goes by the model",
+        help="what computes: torch runs a .safetensors file, onnx and openvino a folder of cascade "
+        "export; auto goes by the model",
     )
     parser.add_argument(
         "--threads",
         type=int,
         default=None,
-        help="threads of the onnx runtime; by default OMP_NUM_THREADS, else one for each core",
+        help="threads of an exported cascade; by default OMP_NUM_THREADS, else all cores",
     )
+    parser.add_argument(
+        "--precision",
+        type=Literal["float32", "bfloat16"],
+        default="float32",
+        help="arithmetic of openvino; bfloat16 is faster and coarser",
+    )
+
+
+def runtime_options(arguments: Any) -> dict[str, Any]:
+    """What :meth:`cascade.Cascade.load` is to be told about who computes."""
+    names = ("device", "runtime", "threads", "precision")
+    return {name: arguments[name] for name in names}
 
 
 def add_cutoff(parser: CommandParser) -> None:

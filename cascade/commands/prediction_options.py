@@ -11,6 +11,7 @@ from cascade.commands.options import (
     add_operating_point,
     add_runtime,
     add_switch,
+    runtime_options,
 )
 from cascade.imaging import ImageLimits
 
@@ -67,9 +68,7 @@ def load_cascade(arguments: Any, **use: Any) -> Cascade:
 
     return Cascade.load(
         arguments.model,
-        device=arguments.device,
-        runtime=arguments.runtime,
-        threads=arguments.threads,
+        **runtime_options(arguments),
         cutoff=arguments.cutoff,
         operating_point=arguments.operating_point,
         limits=ImageLimits(

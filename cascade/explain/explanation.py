@@ -73,10 +73,16 @@ def activation_maps(classifier: object) -> Iterator[ActivationMaps]:
         classifier: a cascade's second stage.
 
     Raises:
-        ConfigError: it is neither a torch classifier nor has it activation maps of its own.
+        ConfigError: it is neither a torch classifier nor has it activation maps of its own, or it
+            was exported without them.
         MissingExtraError: it is a torch classifier, and the library grad-cam is not installed.
     """
     if isinstance(classifier, ActivationMaps):
+        if not getattr(classifier, "has_activation_map", True):
+            raise ConfigError(
+                "this classifier was exported without class activation maps, because it does not "
+                "end in a mean and one linear layer; explain it with the torch runtime"
+            )
         yield _LogOdds(classifier)
         return
     from cascade.explain.gradcam import GradCAM

@@ -64,17 +64,20 @@ class GradCAM:
 
         Raises:
             MissingExtraError: the library grad-cam is not installed.
-            ConfigError: a network has no layer with a map, or was loaded in inference mode.
+            ConfigError: a network has no layer with a map, or was loaded in inference mode; or this
+                block is open already.
         """
+        if self._hooked:
+            raise ConfigError("this GradCAM is open already; make another one")
         library = _import_library()
         with contextlib.ExitStack() as stack:
             stack.enter_context(_LOCK)
             stack.enter_context(_frozen(self.classifier))
+            stack.callback(self._hooked.clear)
             for member, _ in _members(self.classifier):
                 hooked = _HookedNetwork(library, member, _layer_of(member, self.layer))
                 stack.callback(hooked.release)
                 self._hooked.append(hooked)
-            stack.callback(self._hooked.clear)
             self._opened = stack.pop_all()
         return self
 

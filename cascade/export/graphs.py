@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from google.protobuf import message
 from onnx import helper, numpy_helper
 from onnxscript import optimizer
 from torch import nn
@@ -26,6 +25,7 @@ from cascade.version import __version__
 
 OPSET = 18
 IMAGES = "images"
+_LARGEST = 2**31
 _SMALL = 16
 """Constants of fewer numbers are not worth a node that widens them."""
 
@@ -139,11 +139,10 @@ def serialized(model: onnx.ModelProto) -> bytes:
     Raises:
         ConfigError: the graph is too large for one file.
     """
-    model = _halved(model)
-    try:
-        content: bytes = model.SerializeToString()
-    except (ValueError, message.EncodeError) as error:
-        raise ConfigError("a network of over two gigabytes does not fit an ONNX file") from error
+    smaller = _halved(model)
+    if smaller.ByteSize() >= _LARGEST:
+        raise ConfigError("a network of over two gigabytes does not fit into one ONNX file")
+    content: bytes = smaller.SerializeToString()
     return content
 
 

@@ -111,12 +111,15 @@ def _with_graphs(cascade: Cascade, models: Mapping[str, onnx.ModelProto]) -> Cas
     """The same cascade, computed from ONNX graphs."""
     from cascade.export.graphs import serialized
     from cascade.models.onnx_runtime import OnnxClassifier, OnnxSegmenter
+    from cascade.models.onnx_session import OnnxSession
 
-    segmenter, classifier = (serialized(models[stage]) for stage in STAGES)
+    segmenter, classifier = (
+        OnnxSession(serialized(models[stage]), device="cpu", source=stage) for stage in STAGES
+    )
     return _with_stages(
         cascade,
-        OnnxSegmenter(segmenter, cascade.segmenter.describe(), device="cpu"),
-        OnnxClassifier(classifier, cascade.classifier.describe(), device="cpu"),
+        OnnxSegmenter(segmenter, cascade.segmenter.describe()),
+        OnnxClassifier(classifier, cascade.classifier.describe()),
     )
 
 

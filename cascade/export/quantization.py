@@ -29,7 +29,7 @@ FEWEST_IMAGES = 20
 _DECODER = "segmenter.network.decoder."
 
 
-class _Inputs(CalibrationDataReader):  # type: ignore[misc]
+class _Inputs(CalibrationDataReader):
     """Batches of one image, as onnxruntime asks for them."""
 
     def __init__(self, batches: Sequence[np.ndarray]) -> None:

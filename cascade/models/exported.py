@@ -26,6 +26,7 @@ from cascade.models.artifact import (
     shipped_models,
     write_artifact,
 )
+from cascade.models.onnx_file import require_whole
 from cascade.models.safeguards import NAME, with_safeguards
 from cascade.reliability import Safeguards
 from cascade.version import __version__
@@ -57,7 +58,7 @@ class ExportedCascade:
         """The verified ONNX graph of ``segmenter`` or ``classifier``.
 
         Raises:
-            ModelFileError: it is missing or does not match its SHA-256.
+            ModelFileError: it is missing, does not match its SHA-256, or names other files.
         """
         path = self.folder / f"{stage}.onnx"
         try:
@@ -65,6 +66,7 @@ class ExportedCascade:
         except OSError as error:
             raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error
         _verify(path, hashlib.sha256(content).hexdigest(), self.document)
+        require_whole(content, str(path))
         return content
 
 

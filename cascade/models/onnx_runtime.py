@@ -1,68 +1,72 @@
-"""Both stages as ONNX Runtime sessions: the same answers as the torch networks, without torch."""
+"""Both stages as ONNX graphs: the same answers as the torch networks, without torch."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from cascade.config import CLASSES
-from cascade.errors import (
-    ConfigError,
-    DeviceError,
-    MissingExtraError,
-    ModelFileError,
-    ShapeError,
-)
+from cascade.errors import ConfigError, ModelFileError, ShapeError
 from cascade.mask_policy import MaskPolicy
 
 PROBABILITIES, FEATURES, ACTIVATION_MAPS = "probabilities", "features", "activation_maps"
 
 
+class GraphSession(Protocol):
+    """A graph that a runtime has read; several threads may use it at once."""
+
+    @property
+    def input_shape(self) -> tuple[Any, ...]:
+        """Shape of the one input; empty where there are several."""
+
+    @property
+    def outputs(self) -> set[str]:
+        """Names of what the graph gives."""
+
+    def run(self, images: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
+        """The named outputs for a batch."""
+
+
 class OnnxStage:
-    """One graph in one session; several threads may use it at once.
+    """What both stages share: a session, settings, and a check of what goes in.
 
     Attributes:
+        size: side of the network's input in pixels.
         provenance: how the stage was made.
     """
 
     def __init__(
         self,
-        graph: bytes,
+        session: GraphSession,
         description: Mapping[str, Any],
         *,
         provenance: Mapping[str, Any] | None = None,
-        device: str = "auto",
-        threads: int | None = None,
         source: str = "model",
     ) -> None:
-        """Open a session.
+        """Use a graph as a stage.
 
         Args:
-            graph: a verified ONNX graph, without external data.
+            session: the graph, ready to run.
             description: the stage's settings.
             provenance: how it was made.
-            device: ``auto`` and ``cpu`` are the CPU; ``cuda`` or ``cuda:N`` needs onnxruntime-gpu.
-            threads: that compute; by default ``OMP_NUM_THREADS``, else all cores.
             source: what error messages call the graph.
 
         Raises:
-            MissingExtraError: onnxruntime is not installed.
-            DeviceError: the device is unknown or absent.
-            ModelFileError: the graph cannot be read, or is not one of cascade's.
+            ModelFileError: the graph is not one of cascade's.
         """
+        shape = session.input_shape
+        square = len(shape) == 4 and shape[1] == shape[2] and shape[3] == 3
+        if PROBABILITIES not in session.outputs or not (square and isinstance(shape[1], int)):
+            raise ModelFileError(
+                f"{source}: takes {shape} and gives {', '.join(sorted(session.outputs))}; a graph "
+                f"of cascade takes (N, S, S, 3) and gives {PROBABILITIES}"
+            )
+        self.size: int = shape[1]
         self.provenance = dict(provenance or {})
+        self._session = session
         self._description = dict(description)
-        self._session = _open(graph, device, threads, source)
-        self._outputs = {output.name for output in self._session.get_outputs()}
-        inputs = self._session.get_inputs()
-        shape = inputs[0].shape if len(inputs) == 1 else []
-        if PROBABILITIES not in self._outputs or len(shape) != 4 or shape[3] != 3:
-            raise ModelFileError(f"{source}: takes {shape} and gives {sorted(self._outputs)}")
-        self._input = inputs[0].name
-        self.size = int(shape[1])
 
     def describe(self) -> dict[str, Any]:
         """The stage's settings as plain JSON values."""
@@ -82,10 +86,7 @@ class OnnxStage:
                 expected=("N", *expected),
                 actual=images.shape,
             )
-        outputs: list[np.ndarray] = self._session.run(
-            list(names), {self._input: np.ascontiguousarray(images)}
-        )
-        return outputs
+        return self._session.run(np.ascontiguousarray(images), names)
 
 
 class OnnxSegmenter(OnnxStage):
@@ -110,8 +111,10 @@ class OnnxClassifier(OnnxStage):
         operating_points: target sensitivity, as text such as ``"0.90"``, to its cutoff.
     """
 
-    def __init__(self, graph: bytes, description: Mapping[str, Any], **options: Any) -> None:
-        super().__init__(graph, description, **options)
+    def __init__(
+        self, session: GraphSession, description: Mapping[str, Any], **options: Any
+    ) -> None:
+        super().__init__(session, description, **options)
         source = options.get("source", "model")
         try:
             if tuple(description["classes"]) != CLASSES:
@@ -134,7 +137,7 @@ class OnnxClassifier(OnnxStage):
     @property
     def has_activation_map(self) -> bool:
         """Whether the graph gives class activation maps."""
-        return ACTIVATION_MAPS in self._outputs
+        return ACTIVATION_MAPS in self._session.outputs
 
     def activation_map(self, images: np.ndarray, *, target: str) -> np.ndarray:
         """Where the classifier finds what speaks for a class (Zhou et al. 2016).
@@ -160,61 +163,3 @@ class OnnxClassifier(OnnxStage):
                 "so it has no class activation map; explain it with the torch runtime"
             )
         return self._run(images, ACTIVATION_MAPS)[0][:, CLASSES.index(target)]
-
-
-def _open(graph: bytes, device: str, threads: int | None, source: str) -> Any:
-    try:
-        import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as state
-    except ImportError as error:
-        raise MissingExtraError(
-            "the ONNX runtime needs onnxruntime: pip install onnxruntime (or 'cascade[export]')"
-        ) from error
-    providers = _providers(device, onnxruntime.get_available_providers())
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = _threads(threads)
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only; they are raised anyhow
-    options.enable_cpu_mem_arena = False  # an arena never gives memory back
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # nothing lies in this "folder", so a graph that names files of weights is refused
-    options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", os.devnull
-    )
-    try:
-        session = onnxruntime.InferenceSession(graph, options, providers=providers)
-    except _errors_of(state) as error:
-        raise ModelFileError(f"{source}: onnxruntime cannot read it ({error})") from error
-    wanted = providers[0][0] if isinstance(providers[0], tuple) else providers[0]
-    if session.get_providers()[0] != wanted:  # it falls back without an error
-        raise DeviceError(f"device {device!r} was asked for, but onnxruntime could not use it")
-    return session
-
-
-def _errors_of(module: Any) -> tuple[type[Exception], ...]:
-    """All errors of onnxruntime, which share no class of their own."""
-    kinds = (value for value in vars(module).values() if isinstance(value, type))
-    return tuple(kind for kind in kinds if issubclass(kind, Exception))
-
-
-def _providers(device: str, available: list[str]) -> list[Any]:
-    if device in ("auto", "cpu"):
-        return ["CPUExecutionProvider"]
-    kind, _, number = device.partition(":")
-    if kind != "cuda" or (number and not number.isdecimal()):
-        raise DeviceError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:N")
-    if "CUDAExecutionProvider" not in available:
-        raise DeviceError(
-            f"device {device!r} was asked for, but this onnxruntime has no CUDA; install "
-            "onnxruntime-gpu instead of onnxruntime, or use --device cpu"
-        )
-    return [("CUDAExecutionProvider", {"device_id": int(number or 0)}), "CPUExecutionProvider"]
-
-
-def _threads(threads: int | None) -> int:
-    if threads is None:
-        given = os.environ.get("OMP_NUM_THREADS", "")
-        return int(given) if given.isdecimal() else 0  # 0 is one for each core
-    if threads < 1:
-        raise ConfigError(f"threads is {threads}; it must be at least 1")
-    return threads

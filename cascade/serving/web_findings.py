@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import cv2
+
 from cascade.augmented_views import TestTimeAugmentation
 from cascade.errors import CascadeError
 from cascade.imaging import LoadedImage, printable, read_image
@@ -24,6 +26,8 @@ from cascade.serving.web_words import (
 
 if TYPE_CHECKING:
     from cascade.pipeline import Cascade
+
+NO_MEMORY = "There is not enough memory for this picture; reduce it."
 
 _NAMELESS = "image: "
 """What messages about a picture in memory start with."""
@@ -108,7 +112,11 @@ def examine(cascade: Cascade, name: str, data: bytes, settings: Settings) -> Fin
     except CascadeError as error:
         return Problem(shown, plain_message(error))
     except MemoryError:
-        return Problem(shown, "There is not enough memory for this picture; reduce it.")
+        return Problem(shown, NO_MEMORY)
+    except cv2.error as error:
+        if error.code != cv2.Error.StsNoMem:
+            raise
+        return Problem(shown, NO_MEMORY)
     sizes = prediction.measurements
     return Finding(
         name=shown,

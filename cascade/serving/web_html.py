@@ -9,13 +9,11 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Literal
+from typing import Any
 
 from cascade.evaluation.html import DISCLAIMER
 from cascade.serving.web_findings import Finding, Problem
 from cascade.serving.web_words import CAUTION, OperatingPoint, percent, verdict
-
-Theme = Literal["light", "dark"]
 
 
 @dataclass(frozen=True)
@@ -67,18 +65,17 @@ def read_template(name: str) -> str:
     return resources.files("cascade.serving").joinpath("templates", name).read_text("utf-8")
 
 
-def part(name: str, *values: Any, theme: Theme = "light") -> str:
+def part(name: str, *values: Any) -> str:
     """One part of ``parts.html`` as HTML.
 
     Args:
         name: of the macro.
         values: its arguments; they are escaped.
-        theme: which colours.
     """
     macro = getattr(environment().get_template("parts.html").module, name)
-    return f'<div class="cs cs-{theme}">{macro(*values)}</div>'
+    return f'<div class="cs">{macro(*values)}</div>'
 
 
-def disclaimer(theme: Theme) -> str:
+def disclaimer() -> str:
     """The disclaimer as HTML."""
-    return part("disclaimer", DISCLAIMER, CAUTION, theme=theme)
+    return part("disclaimer", DISCLAIMER, CAUTION)

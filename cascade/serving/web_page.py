@@ -67,18 +67,17 @@ def show_page() -> None:
 
     settings = current_settings()
     st.set_page_config("Skin lesion analysis – cascade", page_icon=_icon(), layout="wide")
-    theme = _theme()
     st.html(f"<style>{web_html.read_template('parts.css')}</style>")
     st.title("Skin lesion analysis", anchor=False)
-    st.html(web_html.part("lead", LEAD, theme=theme))
-    st.html(web_html.disclaimer(theme))
-    chosen = _choose(settings, theme)
+    st.html(web_html.part("lead", LEAD))
+    st.html(web_html.disclaimer())
+    chosen = _choose(settings)
     st.header("Pictures", anchor=False)
-    sources = _sources(settings, theme)
+    sources = _sources(settings)
     if chosen is None or not sources:
         return
     st.header("Results", anchor=False)
-    _show_results(chosen, sources, theme)
+    _show_results(chosen, sources)
 
 
 @functools.cache
@@ -91,25 +90,19 @@ def _icon() -> Image.Image:
     return Image.fromarray(icon)
 
 
-def _theme() -> web_html.Theme:
-    import streamlit as st
-
-    return "dark" if st.context.theme.type == "dark" else "light"
-
-
-def _choose(settings: PageSettings, theme: web_html.Theme) -> Chosen | None:
+def _choose(settings: PageSettings) -> Chosen | None:
     """The sidebar; ``None`` where the chosen model cannot be used."""
     import streamlit as st
 
     with st.sidebar:
-        st.html(web_html.part("sidebar_title", "Settings", theme=theme))
+        st.html(web_html.part("sidebar_title", "Settings"))
         names = list(settings.choices)
         name = st.selectbox("Model", names) if len(names) > 1 else names[0]
         try:
             with st.spinner("Reading the model"):
                 model = load_model(settings, name)
         except CascadeError as error:
-            st.html(web_html.part("model_problem", plain_message(error), theme=theme))
+            st.html(web_html.part("model_problem", plain_message(error)))
             return None
         point = st.selectbox(
             "Operating point",
@@ -135,7 +128,7 @@ def _choose(settings: PageSettings, theme: web_html.Theme) -> Chosen | None:
             help="From a ruler in the picture or the maker of the dermatoscope, at the size of the "
             "picture. It must hold for all pictures. With it lengths are in millimetres.",
         )
-        st.html(web_html.part("about", model, theme=theme))
+        st.html(web_html.part("about", model))
     return Chosen(model, point, Settings(VIEWS[views], scale))
 
 
@@ -145,7 +138,7 @@ def _point_words(point: OperatingPoint) -> str:
     return f"Sensitivity {whole_percent(point.sensitivity)}, cutoff {percent(point.cutoff)}"
 
 
-def _sources(settings: PageSettings, theme: web_html.Theme) -> list[Source]:
+def _sources(settings: PageSettings) -> list[Source]:
     """What was uploaded, or the example that was chosen."""
     import streamlit as st
 
@@ -160,7 +153,7 @@ def _sources(settings: PageSettings, theme: web_html.Theme) -> list[Source]:
         st.session_state.example = None
         _offer_to_forget()
         if len(uploads) > settings.max_pictures:
-            st.html(web_html.part("too_many", len(uploads), settings.max_pictures, theme=theme))
+            st.html(web_html.part("too_many", len(uploads), settings.max_pictures))
         kept = uploads[: settings.max_pictures]
         return [Source(upload.name, upload.getvalue()) for upload in kept]
     if name := st.session_state.get("example"):
@@ -200,7 +193,7 @@ def _take_example(name: str) -> None:
     st.session_state.example = name
 
 
-def _show_results(chosen: Chosen, sources: Sequence[Source], theme: web_html.Theme) -> None:
+def _show_results(chosen: Chosen, sources: Sequence[Source]) -> None:
     """Each picture as soon as it was examined; the overview above them comes last."""
     import streamlit as st
 
@@ -212,13 +205,13 @@ def _show_results(chosen: Chosen, sources: Sequence[Source], theme: web_html.The
         with st.container(border=True):
             with st.spinner(f"Looking at picture {number + 1} of {len(sources)}"):
                 key, result = _examined(chosen, source, known)
-            _show_result(result, chosen, theme, number)
+            _show_result(result, chosen, number)
         kept[key] = result
         results.append(result)
     st.session_state.results = kept  # and forget those of pictures that were removed
     if len(results) > 1:
         lines = web_html.overview(results, chosen.point)
-        top.html(web_html.part("summary", lines, theme=theme))
+        top.html(web_html.part("summary", lines))
         _offer_report(top, results, chosen, "Download one report on all pictures")
 
 
@@ -233,27 +226,25 @@ def _examined(
     return key, known[key]
 
 
-def _show_result(
-    result: Finding | Problem, chosen: Chosen, theme: web_html.Theme, number: int
-) -> None:
+def _show_result(result: Finding | Problem, chosen: Chosen, number: int) -> None:
     import streamlit as st
 
-    st.html(web_html.part("name", result.name, theme=theme))
+    st.html(web_html.part("name", result.name))
     if isinstance(result, Problem):
-        st.html(web_html.part("problem", result, theme=theme))
+        st.html(web_html.part("problem", result))
         return
     words, chance = verdict(result.answer, chosen.point), result.answer.probability
-    st.html(web_html.part("verdict", words, chance, chosen.point, theme=theme))
+    st.html(web_html.part("verdict", words, chance, chosen.point))
     if result.warnings:
-        st.html(web_html.part("warnings", result.warnings, theme=theme))
+        st.html(web_html.part("warnings", result.warnings))
     for column, picture in zip(st.columns(4), result.pictures, strict=False):
         with column.container(gap=None):
             st.image(picture.data, width="stretch", alt=picture.alternative_text)
-            st.html(web_html.part("caption", picture, theme=theme))
+            st.html(web_html.part("caption", picture))
     if result.heat_notes:
-        st.html(web_html.part("notes", result.heat_notes, theme=theme))
+        st.html(web_html.part("notes", result.heat_notes, "Heat map"))
     caption = "Size, shape and colour of the lesion"
-    st.html(web_html.part("measurements", result.rows, result.notes, caption, theme=theme))
+    st.html(web_html.part("measurements", result.rows, result.notes, caption))
     _offer_report(st, [result], chosen, "Download a report", key=f"report-{number}")
 
 

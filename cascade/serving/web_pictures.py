@@ -13,7 +13,6 @@ from cascade.config import CLASSES
 from cascade.errors import CascadeError
 from cascade.evaluation.overlays import draw_outline
 from cascade.explain import Explanation, explain, overlay_heat
-from cascade.imaging import resize_probability
 from cascade.prediction import Prediction
 from cascade.serving.web_words import percent, sentence, whole_percent
 
@@ -69,20 +68,35 @@ def draw_pictures(
     Returns:
         The pictures that there are, and what to know about the heat map, such as why there is none.
     """
-    small = _reduced(pixels)
-    mask = resize_probability(prediction.mask.astype(np.float32), small.shape[:2]) >= 0.5
+    small, reduced = _reduced(pixels, prediction)
     pictures = [_original(small, pixels.shape), _crop(prediction)]
     if prediction.box is not None:
-        pictures.insert(1, _outline(small, mask, prediction))
+        pictures.insert(1, _outline(small, reduced.mask, prediction))
     if not judged:
-        return tuple(pictures), ("There is no heat map, because the picture cannot be judged.",)
+        return tuple(pictures), ("None, because the picture cannot be judged.",)
     try:
-        explanation = explain(cascade, pixels, prediction, target=CLASSES[1], tta=tta)
+        explanation = explain(cascade, small, reduced, target=CLASSES[1], tta=tta)
     except CascadeError as error:
-        return tuple(pictures), (sentence(f"There is no heat map: {error}"),)
+        return tuple(pictures), (sentence(f"None: {error}"),)
     if not explanation.is_empty:
-        pictures.append(_heat_map(explanation, small, mask))
+        pictures.append(_heat_map(explanation, small, reduced.mask))
     return tuple(pictures), tuple(sentence(warning) for warning in explanation.warnings)
+
+
+def _reduced(pixels: np.ndarray, prediction: Prediction) -> tuple[np.ndarray, Prediction]:
+    """Both with sides of at most :data:`LONGEST_SIDE` pixels; the crop stays as it was."""
+    height, width = pixels.shape[:2]
+    scale = LONGEST_SIDE / max(height, width)
+    if scale >= 1:
+        return pixels, prediction
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    mask = cv2.resize(prediction.mask.view(np.uint8), size, interpolation=cv2.INTER_AREA)
+    down, across = size[1] / height, size[0] / width
+    top, left, bottom, right = prediction.crop_box
+    start = round(top * down), round(left * across)
+    end = max(round(bottom * down), start[0] + 1), max(round(right * across), start[1] + 1)
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return small, replace(prediction, mask=mask > 0, crop_box=(*start, *end))
 
 
 def _original(small: np.ndarray, shape: tuple[int, ...]) -> Picture:
@@ -124,26 +138,14 @@ def _crop(prediction: Prediction) -> Picture:
 
 
 def _heat_map(explanation: Explanation, small: np.ndarray, mask: np.ndarray) -> Picture:
-    heat = resize_probability(explanation.heat_map, small.shape[:2])
-    drawn = overlay_heat(small, replace(explanation, heat_map=heat), mask)
     share = explanation.inside_fraction
     where = "" if share is None else f" {whole_percent(share)} of the heat is inside the outline."
     return Picture(
         "Heat map",
-        jpeg(drawn),
+        jpeg(overlay_heat(small, explanation, mask)),
         f"What speaks for malignant: yellow most, purple little. It proves no cause.{where}",
         f"The photograph, coloured where it speaks for malignant.{where}",
     )
-
-
-def _reduced(pixels: np.ndarray) -> np.ndarray:
-    """``(h, w, 3)`` uint8 with sides of at most :data:`LONGEST_SIDE` pixels."""
-    height, width = pixels.shape[:2]
-    scale = LONGEST_SIDE / max(height, width)
-    if scale >= 1:
-        return pixels
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
 def jpeg(pixels: np.ndarray) -> bytes:

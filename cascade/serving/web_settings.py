@@ -62,7 +62,7 @@ class PageSettings:
     def limits(self) -> ImageLimits:
         """What pictures are accepted."""
         return ImageLimits(
-            max_pixels=int(self.max_megapixels * 1e6), max_bytes=self.max_upload_mb * 1024 * 1024
+            max_pixels=int(self.max_megapixels * 1e6), max_bytes=self.max_upload_mb * 1_000_000
         )
 
     @functools.cached_property

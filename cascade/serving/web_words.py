@@ -133,7 +133,7 @@ def _reasons_not_to_judge(prediction: Prediction, *, uses_mask: bool) -> tuple[s
     if not reasons and strangeness is not None and strangeness > 1:
         reasons.append(
             "It does not look like the dermoscopic photographs that the model learned from: "
-            f"{strangeness:.1f} times the limit."
+            f"{strangeness:.{1 if strangeness > 2 else 2}f} times the limit."
         )
     if prediction.box is None and uses_mask:
         reasons.append("No lesion was found in it.")

@@ -1,0 +1,102 @@
+"""An ONNX graph in ONNX Runtime."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from cascade.errors import ConfigError, DeviceError, MissingExtraError, ModelFileError
+
+
+class OnnxSession:
+    """A graph that is ready to run; several threads may use it at once.
+
+    Attributes:
+        input_shape: of the one input, with words for what may vary.
+        outputs: names of what the graph gives.
+    """
+
+    def __init__(
+        self, graph: bytes, *, device: str = "auto", threads: int | None = None, source: str
+    ) -> None:
+        """Open a session.
+
+        Args:
+            graph: an ONNX model.
+            device: ``auto`` and ``cpu`` are the CPU; ``cuda`` or ``cuda:N`` needs onnxruntime-gpu.
+            threads: that compute; by default ``OMP_NUM_THREADS``, else one for each core.
+            source: what error messages call the graph.
+
+        Raises:
+            MissingExtraError: onnxruntime is not installed.
+            DeviceError: the device is unknown or absent.
+            ModelFileError: the graph cannot be read.
+        """
+        try:
+            import onnxruntime
+            from onnxruntime.capi import onnxruntime_pybind11_state as state
+        except ImportError as error:
+            raise MissingExtraError(
+                "the onnx runtime needs onnxruntime: pip install onnxruntime, or the extra "
+                "'cascade[export]'"
+            ) from error
+        providers = _providers(device, onnxruntime.get_available_providers())
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = thread_count(threads) or 0  # 0 is one for each core
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors only; they are raised anyhow
+        options.enable_cpu_mem_arena = False  # an arena never gives memory back
+        # threads that wait without spinning leave the other cores to other processes
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            session = onnxruntime.InferenceSession(graph, options, providers=providers)
+        except _errors_of(state) as error:
+            raise ModelFileError(f"{source}: onnxruntime cannot read it ({error})") from error
+        if device.startswith("cuda") and "CUDAExecutionProvider" not in session.get_providers():
+            raise DeviceError(f"device {device!r} was asked for, but onnxruntime cannot use it")
+        self._session = session
+        inputs = session.get_inputs()
+        self._input = inputs[0].name
+        self.input_shape = tuple(inputs[0].shape) if len(inputs) == 1 else ()
+        self.outputs = {output.name for output in session.get_outputs()}
+
+    def run(self, images: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
+        """The named outputs for a batch."""
+        outputs: list[np.ndarray] = self._session.run(list(names), {self._input: images})
+        return outputs
+
+
+def thread_count(threads: int | None) -> int | None:
+    """How many threads are to compute; ``None`` leaves it to the runtime.
+
+    Raises:
+        ConfigError: it is less than 1.
+    """
+    if threads is None:
+        given = os.environ.get("OMP_NUM_THREADS", "")
+        return int(given) if given.isdecimal() and int(given) else None
+    if threads < 1:
+        raise ConfigError(f"threads is {threads}; it must be at least 1")
+    return threads
+
+
+def _errors_of(module: Any) -> tuple[type[Exception], ...]:
+    """All errors of onnxruntime, which share no class of their own."""
+    kinds = (value for value in vars(module).values() if isinstance(value, type))
+    return tuple(kind for kind in kinds if issubclass(kind, Exception))
+
+
+def _providers(device: str, available: list[str]) -> list[Any]:
+    if device in ("auto", "cpu"):
+        return ["CPUExecutionProvider"]
+    kind, colon, number = device.partition(":")
+    if kind != "cuda" or (colon and not number.isdecimal()):
+        raise DeviceError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:N")
+    if "CUDAExecutionProvider" not in available:
+        raise DeviceError(
+            f"device {device!r} was asked for, but this onnxruntime has no CUDA; install "
+            "onnxruntime-gpu instead of onnxruntime, or use --device cpu"
+        )
+    return [("CUDAExecutionProvider", {"device_id": int(number or 0)}), "CPUExecutionProvider"]

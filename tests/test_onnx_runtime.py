@@ -1,0 +1,397 @@
+"""An exported cascade as it is read and run: verified, refused, chosen."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnx
+import pytest
+from contracts import noise
+from tiny_export import tiny_cascade, tiny_export
+
+from cascade.data.synthetic import draw_lesion
+from cascade.errors import (
+    ConfigError,
+    DeviceError,
+    MissingExtraError,
+    ModelFileError,
+    ShapeError,
+)
+from cascade.files import file_digest
+from cascade.models import onnx_session, runtimes
+from cascade.models.artifact import default_model
+from cascade.models.exported import default_export, is_exported
+from cascade.models.onnx_file import require_whole
+from cascade.models.onnx_runtime import OnnxClassifier, OnnxSegmenter
+from cascade.models.onnx_session import OnnxSession
+from cascade.models.runtimes import choose_runtime, model_identity
+from cascade.pipeline import Cascade
+
+
+@pytest.fixture(scope="module")
+def exported() -> Cascade:
+    return Cascade.load(tiny_export(), runtime="onnx")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of an exported cascade that a test may damage."""
+    return shutil.copytree(tiny_export(), tmp_path / "onnx")
+
+
+def rewrite(folder, change, *, resign=None):
+    """Change the document of an exported cascade, or one of its files with its digest."""
+    path = folder / "cascade.json"
+    document = json.loads(path.read_text())
+    if resign is not None:
+        document["sha256"][resign] = file_digest(folder / resign)
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+# --- what goes in and out -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "images",
+    [noise(1, 16), noise(1, 32).astype(np.float32), noise(1, 32)[0], noise(1, 32)[..., :2]],
+    ids=["size", "float", "no batch", "channels"],
+)
+def test_a_wrong_batch_is_refused_by_name(exported, images):
+    with pytest.raises(ShapeError, match=r"takes uint8 RGB \(N, 32, 32, 3\), got") as caught:
+        exported.segmenter.predict(images)
+    assert caught.value.actual == images.shape
+
+
+def test_an_unknown_target_of_a_map_is_refused(exported):
+    with pytest.raises(ConfigError, match="target is 'malign'; choose from benign, malignant"):
+        exported.classifier.activation_map(noise(1, 64), target="malign")
+
+
+class Session:
+    """A graph that gives what the test says."""
+
+    def __init__(self, shape=("batch", 64, 64, 3), outputs=("probabilities",)):
+        self.input_shape = shape
+        self.outputs = set(outputs)
+
+    def run(self, images, names):
+        return [np.full((len(images), 2), 0.5, np.float32) for _ in names]
+
+
+def test_a_classifier_without_maps_says_so():
+    classifier = OnnxClassifier(Session(), tiny_cascade().classifier.describe())
+    assert not classifier.has_activation_map
+    with pytest.raises(ConfigError, match="no class activation map; explain it with the torch"):
+        classifier.activation_map(noise(1, 64), target="malignant")
+
+
+@pytest.mark.parametrize(
+    ("shape", "outputs"),
+    [((1, 3, 64, 64), ("probabilities",)), (("N", "S", "S", 3), ("probabilities",)),
+     ((), ("probabilities",)), (("batch", 64, 64, 3), ("logits",))],
+)  # fmt: skip
+def test_a_foreign_graph_is_refused(shape, outputs):
+    with pytest.raises(ModelFileError, match="a graph of cascade takes"):
+        OnnxSegmenter(Session(shape, outputs), {}, source="x.onnx")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"classes": ["malignant", "benign"]}, {"policy": {"frame": "oval"}}, {"cutoff": None}],
+    ids=["classes", "policy", "cutoff"],
+)
+def test_a_classifier_with_other_settings_is_refused(change):
+    description = {**tiny_cascade().classifier.describe(), **change}
+    with pytest.raises(ModelFileError, match=r"x\.onnx: "):
+        OnnxClassifier(Session(), description, source="x.onnx")
+
+
+def test_threads_share_a_cascade_and_get_their_own_answers(exported):
+    generator = np.random.default_rng(0)
+    images = [draw_lesion(generator, malignant=bool(i % 2), shape=(64, 80)).image for i in range(8)]
+    alone = [exported(image)[0].probabilities for image in images]
+    assert len({answer["malignant"] for answer in alone}) > 1
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda image: exported(image)[0].probabilities, images))
+    for got, expected in zip(together, alone, strict=True):
+        assert got == pytest.approx(expected, abs=1e-6)
+
+
+def test_it_cannot_be_saved_as_weights(exported, tmp_path):
+    with pytest.raises(ConfigError, match="only a cascade of torch networks"):
+        exported.save(tmp_path / "x.safetensors")
+
+
+# --- verified -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["segmenter.onnx", "classifier.onnx", "safeguards.safetensors"])
+def test_one_wrong_bit_is_found(folder, name):
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(ModelFileError, match=rf"{name}: does not match its SHA-256"):
+        Cascade.load(folder)
+
+
+@pytest.mark.parametrize("name", ["segmenter.onnx", "classifier.onnx", "safeguards.safetensors"])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(ModelFileError, match=name):
+        Cascade.load(folder)
+
+
+@pytest.mark.parametrize("name", ["segmenter.onnx", "classifier.onnx"])
+def test_a_file_that_is_no_graph_is_refused_even_if_its_digest_is_right(folder, name):
+    for content in (b"", b"hello", (folder / name).read_bytes()[:-9]):
+        (folder / name).write_bytes(content)
+        rewrite(folder, lambda document: None, resign=name)
+        with pytest.raises(ModelFileError, match=name):
+            Cascade.load(folder)
+
+
+def test_the_graph_of_the_other_stage_is_refused(folder):
+    shutil.copy(folder / "classifier.onnx", folder / "segmenter.onnx")
+    with pytest.raises(ModelFileError, match="does not match its SHA-256"):
+        Cascade.load(folder)
+
+
+@pytest.mark.parametrize("key", ["stages", "provenance", "metrics", "sha256", "tensors_sha256"])
+def test_an_incomplete_document_is_refused(folder, key):
+    rewrite(folder, lambda document: document.pop(key))
+    with pytest.raises(ModelFileError, match=f"missing, unknown or unusable: {key}"):
+        Cascade.load(folder)
+
+
+def test_a_document_without_a_stage_or_with_another_one_is_refused(folder):
+    rewrite(
+        folder,
+        lambda document: document["stages"].update(third=document["stages"].pop("segmenter")),
+    )
+    with pytest.raises(ModelFileError, match=r"stages\.segmenter, stages\.third"):
+        Cascade.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "is not valid JSON"), ("[]", "is not a JSON object"), ("{}", "has export format None"),
+     ('{"export_format": 99}', "has export format 99, this version reads export format 1")],
+)  # fmt: skip
+def test_another_document_is_refused(folder, text, message):
+    (folder / "cascade.json").write_text(text)
+    with pytest.raises(ModelFileError, match=message):
+        Cascade.load(folder)
+
+
+def with_weights_elsewhere(path, location):
+    """The graph with one tensor in another file that exists."""
+    model = onnx.load(path)
+    weight = max(model.graph.initializer, key=lambda item: len(item.raw_data))
+    (path.parent / "weights.bin").write_bytes(weight.raw_data)
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value=location)
+    path.write_bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize("location", ["weights.bin", "../../etc/passwd", "/etc/passwd"])
+def test_weights_in_other_files_are_refused(folder, location, monkeypatch):
+    monkeypatch.chdir(folder)  # where a runtime would look
+    with_weights_elsewhere(folder / "classifier.onnx", location)
+    rewrite(folder, lambda document: None, resign="classifier.onnx")
+    with pytest.raises(ModelFileError, match="keeps weights in other files, which is refused"):
+        Cascade.load(folder)
+
+
+def corners(constant):
+    """Models that hold a tensor in every place where ONNX allows one."""
+    node = onnx.helper.make_node("Constant", [], ["c"], value=constant)
+    inner = onnx.helper.make_graph([node], "inner", [], [])
+    branch = onnx.helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=inner)
+    nested = onnx.GraphProto(node=[branch])
+    function = onnx.helper.make_function("d", "f", [], ["c"], [node], [])
+    sparse = onnx.SparseTensorProto(values=constant)
+    return {
+        "weight": onnx.ModelProto(graph=onnx.GraphProto(initializer=[constant])),
+        "node": onnx.ModelProto(graph=onnx.GraphProto(node=[node])),
+        "branch": onnx.ModelProto(graph=nested),
+        "sparse": onnx.ModelProto(graph=onnx.GraphProto(sparse_initializer=[sparse])),
+        "function": onnx.ModelProto(functions=[function]),
+        "training": onnx.ModelProto(training_info=[onnx.TrainingInfoProto(algorithm=nested)]),
+    }
+
+
+@pytest.mark.parametrize("place", corners(onnx.TensorProto()))
+def test_weights_elsewhere_are_found_in_every_corner_of_a_graph(place):
+    inside = onnx.numpy_helper.from_array(np.ones(3, np.float32), "w")
+    require_whole(corners(inside)[place].SerializeToString(), place)
+    outside = onnx.TensorProto(name="w", data_type=1, dims=[3])
+    outside.external_data.add(key="location", value="w.bin")
+    with pytest.raises(ModelFileError, match="in other files"):
+        require_whole(corners(outside)[place].SerializeToString(), place)
+    unnamed = onnx.TensorProto(data_location=onnx.TensorProto.EXTERNAL)
+    with pytest.raises(ModelFileError, match="in other files"):
+        require_whole(corners(unnamed)[place].SerializeToString(), place)
+
+
+@pytest.mark.parametrize("content", [b"\x0b", b"\x3a\xff", b"\x3a\x7f\x01", b"\xff" * 20])
+def test_bytes_that_are_no_model_are_refused(content):
+    with pytest.raises(ModelFileError, match="is no ONNX model, or is damaged"):
+        require_whole(content, "x.onnx")
+
+
+# --- who computes ---------------------------------------------------------------------------------
+
+
+def test_folder_and_document_are_the_same_model(folder):
+    assert is_exported(folder)
+    assert is_exported(folder / "cascade.json")
+    assert choose_runtime(folder) == (folder, "onnx")
+    assert isinstance(Cascade.load(folder / "cascade.json").segmenter, OnnxSegmenter)
+
+
+def test_a_file_of_weights_is_run_by_torch(tmp_path):
+    tiny_cascade().save(tmp_path / "x.safetensors")
+    assert choose_runtime(tmp_path / "x.safetensors") == (tmp_path / "x.safetensors", "torch")
+    with pytest.raises(ModelFileError, match=r"is no exported cascade.*cascade export --model"):
+        Cascade.load(tmp_path / "x.safetensors", runtime="onnx")
+
+
+def test_torch_refuses_an_exported_cascade(folder):
+    with pytest.raises(ConfigError, match="is an exported cascade, which torch does not run"):
+        Cascade.load(folder, runtime="torch")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"runtime": "tensorrt"}, "runtime 'tensorrt' is unknown; choose auto, torch, onnx, openvino"),
+     ({"precision": "half"}, "precision 'half' is unknown"),
+     ({"precision": "bfloat16"}, "the runtime onnx computes in float32"),
+     ({"threads": 0}, "threads is 0; it must be at least 1")],
+)  # fmt: skip
+def test_unusable_options_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Cascade.load(tiny_export(), **options)
+
+
+def test_threads_are_not_for_torch(tmp_path):
+    tiny_cascade().save(tmp_path / "x.safetensors")
+    with pytest.raises(ConfigError, match="torch reads OMP_NUM_THREADS"):
+        Cascade.load(tmp_path / "x.safetensors", threads=2)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("cuda", "this onnxruntime has no CUDA"), ("cuda:1", "has no CUDA"),
+     ("cuda:x", "is unknown"), ("tpu", "is unknown; use auto, cpu, cuda or cuda:N")],
+)  # fmt: skip
+def test_another_device_is_an_error_and_not_replaced(device, message):
+    with pytest.raises(DeviceError, match=message):
+        Cascade.load(tiny_export(), device=device)
+
+
+def test_cuda_is_asked_for_where_it_is_there():
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert onnx_session._providers("auto", both) == ["CPUExecutionProvider"]
+    assert onnx_session._providers("cuda:1", both)[0] == (both[0], {"device_id": 1})
+
+
+@pytest.mark.parametrize(("given", "expected"), [("3", 3), ("", None), ("many", None), ("0", None)])
+def test_threads_follow_the_variable_that_torch_reads_too(monkeypatch, given, expected):
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert onnx_session.thread_count(None) == expected
+    assert onnx_session.thread_count(2) == 2
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """An installed library whose folder holds what the test puts there."""
+    monkeypatch.setattr(runtimes, "default_model", lambda: tmp_path / "default.safetensors")
+    monkeypatch.setattr(runtimes, "default_export", lambda: tmp_path / "default_onnx")
+    return tmp_path
+
+
+def test_the_default_cascade_is_run_by_what_is_installed(shipped, monkeypatch):
+    shutil.copytree(tiny_export(), shipped / "default_onnx")
+    assert choose_runtime(None) == (shipped / "default_onnx", "onnx"), "there is nothing else"
+    tiny_cascade().save(shipped / "default.safetensors")
+    assert choose_runtime(None)[1] == "torch"
+    assert choose_runtime(None, "onnx") == (shipped / "default_onnx", "onnx")
+    monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda name: None)
+    assert choose_runtime(None) == (shipped / "default_onnx", "onnx")
+    with pytest.raises(MissingExtraError, match="needs torch, which is not installed"):
+        choose_runtime(shipped / "default.safetensors")
+    with pytest.raises(MissingExtraError, match="needs torch"):
+        choose_runtime(None, "torch")
+
+
+def test_a_missing_library_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match="pip install onnxruntime"):
+        OnnxSession(b"", source="x")
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    with pytest.raises(MissingExtraError, match="pip install openvino"):
+        Cascade.load(tiny_export(), runtime="openvino")
+
+
+# --- OpenVINO -------------------------------------------------------------------------------------
+
+
+def test_openvino_gives_the_same_answers(exported):
+    pytest.importorskip("openvino")
+    other = Cascade.load(tiny_export(), runtime="openvino", threads=1)
+    for count in (1, 3):
+        images, crops = noise(count, 32), noise(count, 64)
+        for got, expected in zip(
+            other.segmenter.predict_with_features(images),
+            exported.segmenter.predict_with_features(images),
+            strict=True,
+        ):
+            np.testing.assert_allclose(got, expected, atol=1e-5)
+        np.testing.assert_allclose(
+            other.classifier.predict_proba(crops),
+            exported.classifier.predict_proba(crops),
+            atol=1e-5,
+        )
+    with pytest.raises(DeviceError, match="openvino runs on the CPU"):
+        Cascade.load(tiny_export(), runtime="openvino", device="cuda")
+
+
+def test_openvino_computes_in_float32_unless_told_otherwise():
+    openvino = pytest.importorskip("openvino")
+    usual = Cascade.load(tiny_export(), runtime="openvino").segmenter._session._compiled
+    assert usual.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
+    coarse = Cascade.load(tiny_export(), runtime="openvino", precision="bfloat16")
+    chosen = coarse.segmenter._session._compiled.get_property("INFERENCE_PRECISION_HINT")
+    if chosen != openvino.Type.bf16:
+        pytest.skip("this processor does not compute in bfloat16")
+    images = noise(2, 32)
+    fine = Cascade.load(tiny_export()).segmenter.predict(images)
+    assert 0 < np.abs(coarse.segmenter.predict(images) - fine).max() < 0.1
+
+
+# --- what is shipped ------------------------------------------------------------------------------
+
+
+def test_both_shipped_forms_of_the_default_cascade_are_the_same():
+    if not (default_model().is_file() and is_exported(default_export())):
+        pytest.skip("not both forms of the default cascade are here")
+    assert model_identity(default_export()) == model_identity(default_model())
+    in_torch, exported = (
+        Cascade.load(runtime=runtime, device="cpu") for runtime in ("torch", "onnx")
+    )
+    generator = np.random.default_rng(0)
+    images = [
+        draw_lesion(generator, malignant=malignant, shape=(300, 400)).image
+        for malignant in (False, True)
+    ]
+    for got, expected in zip(exported(images), in_torch(images), strict=True):
+        assert np.mean(got.mask != expected.mask) <= 1e-4
+        assert got.probabilities == pytest.approx(expected.probabilities, abs=1e-4)
+        assert got.unfamiliarity == pytest.approx(expected.unfamiliarity, rel=1e-3)
+    size = sum(path.stat().st_size for path in default_export().iterdir())
+    assert size < 20e6
