@@ -160,6 +160,7 @@ def test_what_the_library_is_built_from_is_copied(dockerfile):
     needed |= {word.split("/")[0] for word in re.findall(r"^include (\S+)", manifest, re.MULTILINE)}
     assert needed <= sources
     assert not ignored("models/default.safetensors")
+    assert not ignored("models/default_onnx/cascade.json")
     assert not ignored("cascade/evaluation/report.html")
 
 
