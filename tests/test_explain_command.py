@@ -29,8 +29,10 @@ def loads(monkeypatch, fake_segmenter, classifier):
     """The command gets a cascade of numpy stages; the list holds what it asked for."""
     asked = []
 
-    def load(path, *, device, runtime, threads, **use):
-        computes = {"device": device, "runtime": runtime, "threads": threads}
+    def load(path, *, device, runtime, threads, precision, **use):
+        computes = {
+            "device": device, "runtime": runtime, "threads": threads, "precision": precision,
+        }  # fmt: skip
         asked.append({"path": path, **computes, **use})
         return Cascade(fake_segmenter, classifier, **use)
 

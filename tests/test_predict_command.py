@@ -27,8 +27,10 @@ def loads(monkeypatch, fake_segmenter, fake_classifier):
     """The command gets a cascade of numpy stages; the list holds what it asked for."""
     asked = []
 
-    def load(path, *, device, runtime, threads, **use):
-        computes = {"device": device, "runtime": runtime, "threads": threads}
+    def load(path, *, device, runtime, threads, precision, **use):
+        computes = {
+            "device": device, "runtime": runtime, "threads": threads, "precision": precision,
+        }  # fmt: skip
         asked.append({"path": path, **computes, **use})
         return Cascade(fake_segmenter, fake_classifier, **use)
 
@@ -158,7 +160,7 @@ def test_damaged_photographs_are_predicted_on_request_only(predict, photos):
 def test_a_row_says_how_far_to_trust_it(predict, photos, loads, monkeypatch, fake_segmenter):
     scores = ConformalScores(benign=(0.6,) * 20, malignant=(0.9,) * 20)
 
-    def load(path, *, device, runtime="torch", threads=None, **use):
+    def load(path, *, device, runtime="torch", threads=None, precision="float32", **use):
         safeguards = Safeguards(conformal=scores, gate=GateLimits(smallest_area=1.0))
         return Cascade(fake_segmenter, FakeClassifier(), safeguards=safeguards, **use)
 
