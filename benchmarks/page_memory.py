@@ -133,30 +133,42 @@ def drawn_images(folder: Path, size: tuple[int, int], count: int = 5) -> list[Pa
     return paths
 
 
-def upload_all(page: Running, tab: Page, images: Sequence[Path], count: int) -> None:
-    """Show one image after the other and print what each cost."""
+@dataclass
+class Costs:
+    """What images cost, one entry each.
+
+    Attributes:
+        examining_s: seconds within the cascade.
+        shown_s: seconds from the upload until the result is on the screen.
+        busy_s: seconds of processor time of the page's process.
+        memory_mb: resident memory afterwards.
+    """
+
+    examining_s: list[float] = field(default_factory=list)
+    shown_s: list[float] = field(default_factory=list)
+    busy_s: list[float] = field(default_factory=list)
+    memory_mb: list[float] = field(default_factory=list)
+
+
+def show_images(page: Running, tab: Page, images: Sequence[Path], count: int) -> Costs:
+    """Show one image after the other, and remove it."""
+    costs = Costs()
     tab.open(page.address)
     tab.wait_for("document.body?.innerText.includes('No lesion at all')", 120)
     tab.wait_for(READY)
-    print(f"start page shown: {page.memory_mb('VmRSS'):.0f} MB")
-    busy, inside, seen = [], [], []
     for number in range(count):
         start, before = time.perf_counter(), page.busy_s()
         tab.upload(images[number % len(images)])
         tab.wait_for(f"{SHOWN} === 1 && {READY}", 120, every_s=0.02)
-        seen.append(time.perf_counter() - start)
-        busy.append(page.busy_s() - before)
-        inside.append(float(page.wait_for(r"a picture took ([\d.]+) s")))
-        if number in (0, count // 2, count - 1):
-            print(f"after image {number + 1}: {page.memory_mb('VmRSS'):.0f} MB")
-        tab.run(
-            "[...document.querySelectorAll('button')].find(b => /Remove/.test(b.innerText)).click()"
-        )
+        costs.shown_s.append(time.perf_counter() - start)
+        costs.busy_s.append(page.busy_s() - before)
+        costs.examining_s.append(float(page.wait_for(r"a picture took ([\d.]+) s")))
+        costs.memory_mb.append(page.memory_mb("VmRSS"))
+        if problem := tab.run("document.querySelector('.cs-problem')?.innerText"):
+            raise SystemExit(f"{images[number % len(images)].name}: {problem}")
+        tab.run(f"{REMOVE}.click()")
         tab.wait_for(f"{SHOWN} === 0 && {READY}", every_s=0.02)
-    timings = {"examining": inside, "upload until shown": seen, "processor time": busy}
-    for name, seconds in timings.items():
-        middle, slow = np.percentile(seconds, (50, 95))
-        print(f"{name}: p50 {middle:.2f} s, p95 {slow:.2f} s, n = {count}")
+    return costs
 
 
 def main() -> None:
@@ -177,7 +189,16 @@ def main() -> None:
         limit = arguments.address_space_mb
         page = stack.enter_context(running(flags, address_space_mb=limit))
         tab = stack.enter_context(chromium(folder / "profile"))
-        upload_all(page, tab, images, arguments.count)
+        costs = show_images(page, tab, images, arguments.count)
+        for name, seconds in (
+            ("examining", costs.examining_s),
+            ("upload until shown", costs.shown_s),
+            ("processor time", costs.busy_s),
+        ):
+            middle, slow = np.percentile(seconds, (50, 95))
+            print(f"{name}: p50 {middle:.2f} s, p95 {slow:.2f} s, n = {len(seconds)}")
+        first, last = costs.memory_mb[0], costs.memory_mb[-1]
+        print(f"resident after the first image {first:.0f} MB, after the last {last:.0f} MB")
         print(f"peak of the page's process: {page.memory_mb():.0f} MB, limit {limit or 'none'}")
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -169,6 +171,32 @@ def test_a_confident_region_outweighs_a_larger_doubtful_one():
     found = find_lesion(probability, ANY_SIZE)
     assert found.box == (2, 2, 12, 12)
     assert "2 separate regions in the mask, the largest was used" in found.warnings
+
+
+def test_a_region_that_is_spread_over_a_large_image_is_weighed_as_a_whole():
+    """Regions are summed in slices of 256 rows; no slice alone knows which is heavier."""
+    weight = np.zeros((900, 60), np.float32)
+    weight[10:890, 5:15] = 0.6  # 5280 in four slices, at most 1536 in one
+    weight[300:500, 30:50] = 0.9  # 3600 in one slice and a bit
+    found = lesion_from_mask(weight >= 0.5, ANY_SIZE, weight=weight)
+    assert found.box == (10, 5, 890, 15)
+    assert np.array_equal(found.mask, weight == np.float32(0.6))
+
+
+def test_a_large_image_takes_little_memory():
+    """Summing all of it at once took 24 bytes a pixel."""
+    rng = np.random.default_rng(0)
+    probability = cv2.GaussianBlur(rng.random((64, 64), np.float32), (0, 0), 3)
+    probability = (probability - probability.min()) / np.ptp(probability)
+    shape = (3000, 4000)
+    tracemalloc.start()
+    try:
+        found = find_lesion(probability, MaskPolicy(), shape=shape)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert "separate regions" in found.warnings[0], "the case that takes most"
+    assert peak < 16 * shape[0] * shape[1]
 
 
 @given(small_masks)

@@ -10,6 +10,7 @@ import threading
 import time
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -30,7 +31,7 @@ from serving_fakes import (
 )
 from starlette.testclient import TestClient
 
-from cascade.errors import ConfigError, MissingExtraError, ModelFileError
+from cascade.errors import ConfigError, ImageError, MissingExtraError, ModelFileError
 from cascade.explain import explain, overlay_heat
 from cascade.imaging import ImageLimits, apply_orientation
 from cascade.masking import MaskPolicy
@@ -412,12 +413,12 @@ def test_a_hostile_file_name_is_no_path_and_is_escaped_everywhere(
 
 def test_a_line_end_in_a_file_name_forges_no_log_line(client, caplog):
     with caplog.at_level(logging.DEBUG):
-        files = [("images", ("a%0Ab\nrequest=0 status=200", lesion_png()))]
-        client.post("/v1/predict?tta=a%0Arequest=0", files=files)
-        client.get("/x%0Arequest=0")
+        files = [("images", ("a%0Ab\nrequest=forged status=200", lesion_png()))]
+        client.post("/v1/predict?tta=a%0Arequest=forged", files=files)
+        client.get("/x%0Arequest=forged")
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("cascade")]
     assert lines
-    assert not [line for line in lines if "\n" in line or "request=0" in line]
+    assert not [line for line in lines if "\n" in line or "request=forged" in line]
 
 
 def test_only_a_hash_of_an_image_is_logged(client, caplog):
@@ -511,13 +512,24 @@ def test_a_model_that_gives_no_probabilities_is_not_the_images_fault():
         assert predict(client, lesion_png()).status_code == 500
 
 
-def test_an_image_that_memory_does_not_suffice_for_is_said_to_be_so():
-    with service(model=failing(MemoryError())) as client:
+def out_of_memory_errors():
+    """What numpy, OpenCV, the decoders and onnxruntime raise."""
+    with pytest.raises(cv2.error) as opencv:
+        cv2.resize(np.zeros((2, 2)), (2**29, 2**29))
+    decoder = ImageError("image: there is not enough memory to decode it")
+    decoder.__cause__ = MemoryError()
+    return [MemoryError(), opencv.value, decoder, RuntimeError("RUNTIME_EXCEPTION: std::bad_alloc")]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_an_image_that_memory_does_not_suffice_for_is_said_to_be_so(number):
+    error = out_of_memory_errors()[number]
+    with service(model=failing(error)) as client:
         response = predict(client, lesion_png())
-        assert response.status_code == 503
+        assert response.status_code == 503, response.text
         assert "memory" in response.json()["detail"]
         assert int(response.headers["retry-after"]) > 0
-    with service(model=failing(MemoryError())) as client:
+    with service(model=failing(error)) as client:
         results = predict(client, lesion_png(), lesion_png()).json()["results"]
         assert [item["status"] for item in results] == ["error", "ok"]
 

@@ -6,6 +6,8 @@ import base64
 import math
 from typing import Any
 
+import cv2
+
 from cascade.errors import CascadeError, ConfigError, MissingExtraError, ModelFileError
 from cascade.explain import Explanation, explain
 from cascade.imaging import LoadedImage, plausibility_warnings, read_image, to_stored_box
@@ -57,18 +59,28 @@ def judge(
         image = read_image(upload.data, limits=cascade.limits)
         prediction = _predict(cascade, image, options)
         drawn, heat = _pictures(cascade, image, prediction, options)
-    except ModelFileError:
+    except Exception as error:
+        if lacks_memory(error):
+            return ImageFailure(**sent, message=NO_MEMORY)
+        if isinstance(error, CascadeError) and not isinstance(error, ModelFileError):
+            return ImageFailure(**sent, message=str(error))
         raise
-    except CascadeError as error:
-        return ImageFailure(**sent, message=str(error))
-    except MemoryError:
-        return ImageFailure(**sent, message=NO_MEMORY)
     return ImageResult(
         **sent,
         **_describe(cascade, image, prediction, sensitivity),
         heat=heat,
         pictures=drawn,
     )
+
+
+def lacks_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, says that memory ran out; each library has its own."""
+    while error is not None:
+        of_opencv = isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem
+        if isinstance(error, MemoryError) or of_opencv or "bad_alloc" in str(error):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _predict(cascade: Cascade, image: LoadedImage, options: Options) -> Prediction:
