@@ -41,7 +41,11 @@ def main():
     model.cascade.segmenter.predict = predict
     api.load_model = lambda _: model
     server.check_model = lambda _: None
-    server.serve(ServiceSettings(port=0, **wanted.get("settings", {})))
+    settings = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in wanted.get("settings", {}).items()
+    }
+    server.serve(ServiceSettings(port=0, **settings))
 
 
 class Process:

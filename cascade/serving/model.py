@@ -119,7 +119,7 @@ def load_model(settings: ServiceSettings) -> ServedModel:
         path,
         device=settings.device,
         runtime=runtime,
-        threads=settings.threads if runtime == "onnx" else None,
+        threads=None if runtime == "torch" else settings.threads,
         operating_point=settings.operating_point,
         coverage=settings.coverage,
         limits=ImageLimits(
@@ -127,7 +127,7 @@ def load_model(settings: ServiceSettings) -> ServedModel:
             max_bytes=int(settings.max_body_mb * 1e6),
         ),
     )
-    document = read_exported(path).document if runtime == "onnx" else read_document(path)
+    document = read_document(path) if runtime == "torch" else read_exported(path).document
     digest = str(document["tensors_sha256"])
     return ServedModel(
         cascade=cascade,

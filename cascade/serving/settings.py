@@ -25,7 +25,7 @@ class ServiceSettings:
         "what computes: torch runs a .safetensors file, onnx a folder of cascade export; auto goes "
         "by the model",
     )
-    device: str = setting("auto", "for torch: auto, cpu, cuda or cuda:N", flag="-d")
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N", flag="-d")
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 is every network")
     port: int = setting(8000, "port to listen on; 0 takes a free one", minimum=0, maximum=65535)
     concurrency: int = setting(
