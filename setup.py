@@ -5,23 +5,32 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-MODEL = Path(__file__).parent / "models" / "default.safetensors"
+MODELS = Path(__file__).parent / "models"
+SHIPPED = ("default.safetensors", "default_onnx/*")
 
 
 class BuildWithModel(build_py):
     """Copies the default cascade beside the code of a wheel; a clone reads it from models/."""
 
     def run(self) -> None:
-        """Build the modules, then copy the model where there is one."""
+        """Build the modules, then copy the model's files, if there are any."""
         super().run()
-        if MODEL.is_file() and not self.editable_mode:
-            self.copy_file(str(MODEL), str(Path(self.build_lib) / "cascade" / MODEL.name))
+        for file, copy in self._copies():
+            self.mkpath(str(copy.parent))
+            self.copy_file(str(file), str(copy))
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
-        """All files that are built, with the model."""
+        """All files that are built, with the model's."""
         outputs: list[str] = super().get_outputs(include_bytecode)
-        copied = Path(self.build_lib) / "cascade" / MODEL.name
-        return [*outputs, str(copied)] if MODEL.is_file() and not self.editable_mode else outputs
+        return [*outputs, *(str(copy) for _, copy in self._copies())]
+
+    def _copies(self) -> list[tuple[Path, Path]]:
+        """Pairs of a file in models/ and its place in the library."""
+        if self.editable_mode:
+            return []
+        files = [path for pattern in SHIPPED for path in sorted(MODELS.glob(pattern))]
+        package = Path(self.build_lib) / "cascade"
+        return [(file, package / file.relative_to(MODELS)) for file in files]
 
 
 setup(cmdclass={"build_py": BuildWithModel})

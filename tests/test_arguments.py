@@ -374,6 +374,13 @@ def test_an_error_of_cascade_is_one_line_and_exit_code_2(error, messages):
     assert messages == [("ERROR", "error: what and why")]
 
 
+def test_a_library_that_an_installation_may_lack_is_named(messages):
+    assert run(raiser(ModuleNotFoundError("No module", name="torch.nn"))) == 2
+    assert "torch.nn is not installed here, which this command needs; install" in messages[0][1]
+    with pytest.raises(ModuleNotFoundError):
+        run(raiser(ModuleNotFoundError("No module", name="cascade.typo")))
+
+
 def test_ctrl_c_is_exit_code_130(messages):
     assert run(raiser(KeyboardInterrupt())) == 130
     assert messages == [("ERROR", "interrupted")]

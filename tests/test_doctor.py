@@ -75,6 +75,18 @@ def test_absent_extra_is_a_note_with_its_command():
         assert package in findings[f"extra {extra}"].message
 
 
+def test_an_installation_for_exported_cascades_is_whole_without_torch():
+    needed = ["torch>=2.10", "scikit-learn>=1.5", "numpy>=2.0,<2.6"]
+    serving = versions(onnxruntime="1.31.1", numpy="2.4.6")
+    note, numpy = doctor.check_kind(needed, serving)
+    assert (note.state, note.subject, numpy.state) == ("note", "torch", "ok")
+    assert "only exported cascades run here" in note.message
+    without = doctor.check_kind(needed, versions(numpy="2.4.6"))
+    assert [finding.state for finding in without] == ["error", "error", "ok"]
+    half = doctor.check_kind(needed, versions(onnxruntime="1.31.1", torch="2.14.1"))
+    assert [finding.state for finding in half] == ["ok", "error", "error"]
+
+
 def test_requirements_are_those_of_setup_cfg_and_of_the_installed_package(monkeypatch, tmp_path):
     here = doctor.requirements()
     assert "torch>=2.10" in here
@@ -98,6 +110,15 @@ def test_errors_end_with_a_code_of_their_own(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "examine", lambda: [bad])
     assert doctor.main([]) == PARTIAL
     assert "1 error found" in capsys.readouterr().out
+
+
+def test_damaged_exported_default_is_an_error(monkeypatch, tmp_path):
+    folder = tmp_path / "default_onnx"
+    monkeypatch.setattr("cascade.models.exported.default_export", lambda: folder)
+    assert doctor._default_export().state == "note"
+    folder.mkdir()
+    (folder / "cascade.json").write_text("{}")
+    assert doctor._default_export().state == "error"
 
 
 def test_damaged_default_model_is_an_error(monkeypatch, tmp_path):

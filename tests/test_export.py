@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
+import re
+import shutil
 
 import numpy as np
 import onnx
@@ -11,11 +15,16 @@ import torch
 from contracts import noise
 from tiny_export import tiny_cascade, tiny_classifier, tiny_export
 
+from cascade.commands.export import find_images, main
 from cascade.data.synthetic import draw_lesion
+from cascade.errors import ConfigError, DataError, ExportError, MissingExtraError
+from cascade.export import export_onnx, graphs, onnx_export, parity
 from cascade.export.activation import find_heads
 from cascade.files import file_digest
+from cascade.imaging import write_image
 from cascade.models.artifact import tensors_digest
 from cascade.models.classifier import Classifier
+from cascade.models.ensemble import ClassifierEnsemble
 from cascade.models.exported import FILES, read_exported
 from cascade.models.runtimes import model_identity
 from cascade.pipeline import Cascade
@@ -188,3 +197,247 @@ def test_a_graph_is_valid_and_whole_and_says_what_it_is(stage):
     assert about["settings"] == getattr(tiny_cascade(), stage).describe()
     assert b"site-packages" not in path.read_bytes(), "the exporter's notes name our files"
     assert oct(path.stat().st_mode & 0o777) == "0o644"
+
+
+# --- other cascades -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ready_segmenter(monkeypatch):
+    """The first stage's graph from the folder that is there, to save the time of tracing it."""
+    graph = onnx.load(tiny_export() / "segmenter.onnx")
+    monkeypatch.setattr(graphs, "segmenter_graph", lambda segmenter: graph)
+
+
+@pytest.fixture
+def ready(ready_segmenter, monkeypatch):
+    """Both graphs."""
+    graph = onnx.load(tiny_export() / "classifier.onnx")
+    monkeypatch.setattr(graphs, "classifier_graph", lambda classifier: graph)
+
+
+@pytest.mark.usefixtures("ready_segmenter")
+def test_an_ensemble_is_one_graph_with_the_mean_of_its_members(tmp_path):
+    torch.manual_seed(3)
+    members = [tiny_classifier(), tiny_classifier()]
+    members[1].temperature = 2.5
+    ensemble = ClassifierEnsemble(members, [0.3, 0.7]).eval()
+    ensemble.bias = 0.4
+    export_onnx(Cascade(tiny_cascade().segmenter, ensemble), tmp_path / "onnx")
+    exported, crops = Cascade.load(tmp_path / "onnx"), noise(3, 64)
+    np.testing.assert_allclose(
+        exported.classifier.predict_proba(crops), ensemble.predict_proba(crops), atol=1e-5
+    )
+    assert exported.describe()["classifier"] == ensemble.describe()
+    maps = exported.classifier.activation_map(crops, target="malignant").mean(axis=(1, 2))
+    with torch.no_grad():
+        logits = [member(torch.from_numpy(crops))[:, 1].numpy() for member in members]
+    rest = 0.3 * logits[0] + 0.7 * logits[1] / 2.5 - maps
+    np.testing.assert_allclose(rest, rest[0], atol=1e-5)
+
+
+@pytest.mark.usefixtures("ready_segmenter")
+def test_a_half_precision_file_gives_graphs_of_half_the_size_and_loses_nothing(tmp_path):
+    tiny_cascade().save(tmp_path / "half.safetensors", half=True)
+    original = Cascade.load(tmp_path / "half.safetensors", device="cpu")
+    original.classifier.train()
+    original.segmenter = tiny_cascade().segmenter
+    export_onnx(original, tmp_path / "onnx")
+    assert original.classifier.training, "the caller's network is left as it was"
+    path = tmp_path / "onnx" / "classifier.onnx"
+    assert path.stat().st_size < 0.65 * (tiny_export() / "classifier.onnx").stat().st_size
+    onnx.checker.check_model(path, full_check=True)
+    np.testing.assert_allclose(
+        Cascade.load(tmp_path / "onnx").classifier.predict_proba(noise(3, 64)),
+        original.classifier.predict_proba(noise(3, 64)),
+        atol=1e-5,
+    )
+
+
+@pytest.mark.usefixtures("ready")
+def test_a_file_and_what_was_exported_from_it_have_the_same_identity(tmp_path, monkeypatch):
+    tiny_cascade().save(tmp_path / "half.safetensors", half=True)
+    # the graphs are those of the unrounded weights
+    monkeypatch.setattr(parity, "EXACT", parity.Limits())
+    export_onnx(tmp_path / "half.safetensors", tmp_path / "onnx")
+    assert model_identity(tmp_path / "onnx") == model_identity(tmp_path / "half.safetensors")
+    assert model_identity(tmp_path / "onnx") != model_identity(tiny_export())
+
+
+# --- refused --------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("ready")
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_graphs_that_answer_otherwise_are_not_written(tmp_path, overwrite):
+    other = copy.deepcopy(tiny_cascade())
+    other.classifier.bias += 0.01
+    if overwrite:
+        shutil.copytree(tiny_export(), tmp_path / "onnx")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ExportError, match="answer otherwise on noise: classifier difference is"):
+        export_onnx(other, tmp_path / "onnx", overwrite=overwrite)
+    assert sorted(tmp_path.iterdir()) == before
+    if overwrite:
+        assert Cascade.load(tmp_path / "onnx").describe() == tiny_cascade().describe()
+
+
+def test_a_network_that_onnx_cannot_express_is_a_clear_error(tmp_path):
+    spectrum = classifier_with(lambda maps: torch.linalg.svdvals(maps)[..., 0])
+    with pytest.raises(ConfigError, match="the classifier cannot be exported to ONNX: "):
+        graphs.classifier_graph(spectrum)
+
+
+def test_a_folder_with_something_else_in_it_is_kept(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match=r"holds other files, such as notes\.txt"):
+            export_onnx(tiny_cascade(), tmp_path, overwrite=overwrite)
+    with pytest.raises(ConfigError, match="is a file; name a folder"):
+        export_onnx(tiny_cascade(), tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("ready")
+def test_an_exported_cascade_is_replaced_only_if_that_was_said(tmp_path):
+    folder = shutil.copytree(tiny_export(), tmp_path / "onnx")
+    before = (folder / "cascade.json").stat().st_ino
+    with pytest.raises(ConfigError, match="holds an exported cascade; replace it"):
+        export_onnx(tiny_cascade(), folder)
+    assert (folder / "cascade.json").stat().st_ino == before
+    export_onnx(tiny_cascade(), folder, overwrite=True)
+    assert (folder / "cascade.json").stat().st_ino != before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["onnx"]
+
+
+def test_stages_without_weights_cannot_be_exported(fake_cascade, tmp_path):
+    with pytest.raises(ConfigError, match="only a cascade of torch networks"):
+        export_onnx(fake_cascade, tmp_path / "onnx")
+
+
+def test_a_missing_library_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(onnx_export.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"needs onnx and onnxscript and onnxruntime: pip"):
+        export_onnx(tiny_cascade(), tmp_path / "onnx")
+
+
+# --- 8-bit integers -------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("ready")
+def test_an_int8_segmenter_keeps_features_and_says_what_it_changed(tmp_path):
+    images = photographs(24)
+    report = export_onnx(
+        tiny_cascade(), tmp_path / "onnx", images=images, int8="segmenter", int8_difference=1.0
+    )["int8"]
+    assert report["photographs"]["images"] == 12, "the other half set the ranges"
+    assert report["photographs"]["mean_mask_iou"] >= 0.99
+    assert report["photographs"]["map_difference"] > 0
+    assert report["limits"] == {"mean_mask_iou": 0.99, "cascade_difference": 1.0}
+    document = read_exported(tmp_path / "onnx").document
+    assert document["graphs"]["segmenter"]["precision"] == "int8"
+    assert document["graphs"]["classifier"]["precision"] == "float32"
+    small, usual = (Cascade.load(folder).segmenter for folder in (tmp_path / "onnx", tiny_export()))
+    np.testing.assert_allclose(
+        small.predict_with_features(noise(2, 32))[1],
+        usual.predict_with_features(noise(2, 32))[1],
+        atol=1e-5,
+    )
+
+
+@pytest.mark.usefixtures("ready")
+def test_int8_that_changes_a_probability_too_much_is_refused(tmp_path):
+    with pytest.raises(ExportError, match="in 8-bit integers: cascade difference is"):
+        export_onnx(
+            tiny_cascade(), tmp_path / "onnx", images=photographs(20), int8="classifier",
+            int8_difference=1e-7,
+        )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_needs_photographs(tmp_path):
+    with pytest.raises(DataError, match=r"at least 20 photographs.*got 3 \(--images\)"):
+        export_onnx(tiny_cascade(), tmp_path / "onnx", images=photographs(3), int8="both")
+    with pytest.raises(ConfigError, match="int8 is 'all'; choose from none, both, segmenter"):
+        export_onnx(tiny_cascade(), tmp_path / "onnx", int8="all")
+
+
+# --- comparing ------------------------------------------------------------------------------------
+
+
+def test_a_cascade_differs_from_itself_by_nothing():
+    found = parity.compare(tiny_cascade(), tiny_cascade(), photographs(5))
+    assert found.images == 5
+    assert (found.map_difference, found.mask_pixels, found.changed_labels) == (0, 0, 0)
+    assert found.mean_mask_iou == found.lowest_mask_iou == 1
+    assert parity.EXACT.breaches(found) == []
+
+
+def test_differences_are_the_worst_of_all_images(fake_segmenter, fake_classifier):
+    class Brighter(type(fake_segmenter)):
+        def predict(self, images):
+            return super().predict(images // 2)
+
+    images = photographs(3)
+    reference = Cascade(fake_segmenter, fake_classifier)
+    candidate = Cascade(Brighter(), fake_classifier)
+    found = parity.compare(reference, candidate, images)
+    pairs = list(zip(reference(images), candidate(images), strict=True))
+    ious = [np.sum(a.mask & b.mask) / np.sum(a.mask | b.mask) for a, b in pairs]
+    assert found.lowest_mask_iou == pytest.approx(min(ious))
+    assert found.mean_mask_iou == pytest.approx(np.mean(ious))
+    changes = [abs(a.probabilities["malignant"] - b.probabilities["malignant"]) for a, b in pairs]
+    assert found.cascade_difference == pytest.approx(max(changes))
+    assert found.classifier_difference == 0, "both judged the same crops"
+    assert found.unfamiliarity_difference is None
+    assert len(parity.EXACT.breaches(found)) == 2
+
+
+def test_a_number_that_is_none_is_beyond_every_limit():
+    found = parity.compare(tiny_cascade(), tiny_cascade(), photographs(1))
+    broken = dataclasses.replace(found, map_difference=float("nan"))
+    assert parity.EXACT.breaches(broken) == ["map difference is nan, allowed is 0.0001"]
+
+
+def test_images_that_cannot_be_read_are_left_out(tmp_path, caplog):
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    images = [tmp_path / "bad.jpg", *photographs(2)]
+    assert parity.compare(tiny_cascade(), tiny_cascade(), images).images == 2
+    assert "bad.jpg: is not an image" in caplog.text
+    with pytest.raises(DataError, match="none of the images"):
+        parity.compare(tiny_cascade(), tiny_cascade(), images[:1])
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for number, image in enumerate(photographs(5)):
+        write_image(tmp_path / "photos" / f"{number}.png", image)
+    return tmp_path / "photos"
+
+
+@pytest.mark.usefixtures("ready")
+def test_the_command_writes_a_folder_and_shows_the_differences(tmp_path, pictures, capsys):
+    tiny_cascade().save(tmp_path / "model.safetensors")
+    flags = ["--model", str(tmp_path / "model.safetensors"), "--output", str(tmp_path / "onnx")]
+    assert main([*flags, "--images", str(pictures), "--max_images", "3"]) == 0
+    shown = capsys.readouterr().out
+    assert "float32, noise" in shown
+    assert re.search(r"images +6 +3", shown)
+    assert re.search(r"changed labels +0 +0", shown)
+    assert f"written: {tmp_path / 'onnx'}" in shown
+    assert Cascade.load(tmp_path / "onnx").describe() == tiny_cascade().describe()
+    assert main(flags) == 2, "it is there already"
+
+
+def test_a_sample_of_many_images_is_evenly_spaced(pictures):
+    names = [path.stem for path in find_images([str(pictures)], 3)]
+    assert names == ["0", "1", "3"]
+    assert len(find_images([str(pictures)], 99)) == 5
+    assert find_images([], 99) == []
+    with pytest.raises(ConfigError, match=r"--images none\.jpg: there is no image"):
+        find_images(["none.jpg"], 3)
+    with pytest.raises(ConfigError, match="max_images is 0"):
+        find_images([], 0)

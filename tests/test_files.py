@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from cascade.data.tables import read_csv
 from cascade.errors import CascadeError, DataError
 from cascade.files import (
+    atomic_folder,
     atomic_path,
     csv_cell,
     csv_line,
@@ -250,3 +251,72 @@ def test_rows_that_fail_leave_the_old_table(tmp_path):
 def test_the_digest_is_sha256_of_the_bytes(tmp_path):
     (tmp_path / "a.bin").write_bytes(b"\x00" * 100_000)
     assert file_digest(tmp_path / "a.bin") == hashlib.sha256(b"\x00" * 100_000).hexdigest()
+
+
+# --- whole folders --------------------------------------------------------------------------------
+
+
+def test_a_folder_appears_whole_and_readable_by_everybody(tmp_path):
+    with atomic_folder(tmp_path / "a" / "b") as temporary:
+        (temporary / "one.txt").write_text("1")
+        assert not (tmp_path / "a" / "b").exists()
+    assert leftovers(tmp_path / "a") == ["b"]
+    assert (tmp_path / "a" / "b" / "one.txt").read_text() == "1"
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "a" / "b").rglob("*")]
+    assert modes == [0o644]
+    assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o755
+
+
+def test_a_new_folder_replaces_the_old_one_with_all_its_files(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old.txt").write_text("old")
+    with atomic_folder(tmp_path / "a") as temporary:
+        (temporary / "new.txt").write_text("new")
+        assert leftovers(tmp_path / "a") == ["old.txt"]
+    assert leftovers(tmp_path / "a") == ["new.txt"]
+    assert leftovers(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt(), DataError("row 3")])
+def test_the_old_folder_survives_an_error(tmp_path, error):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old.txt").write_text("old")
+
+    def write_half():
+        with atomic_folder(tmp_path / "a") as temporary:
+            (temporary / "new.txt").write_text("new")
+            raise error
+
+    with pytest.raises(type(error)):
+        write_half()
+    assert leftovers(tmp_path) == ["a"]
+    assert leftovers(tmp_path / "a") == ["old.txt"]
+
+
+def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old.txt").write_text("old")
+    rename = type(tmp_path).rename
+
+    def failing(self, target):
+        if self.suffix == ".tmp":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(type(tmp_path), "rename", failing)
+    with (
+        pytest.raises(DataError, match="could not be written"),
+        atomic_folder(tmp_path / "a") as temporary,
+    ):
+        (temporary / "new.txt").write_text("new")
+    assert leftovers(tmp_path) == ["a"]
+    assert leftovers(tmp_path / "a") == ["old.txt"]
+
+
+def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(DataError, match="cannot write here"),
+        atomic_folder(tmp_path / "file" / "a"),
+    ):
+        pass

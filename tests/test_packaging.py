@@ -208,6 +208,9 @@ def test_a_built_library_carries_the_default_cascade(tmp_path):
     )
     command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path / "built")]
     subprocess.run(command, cwd=source, check=True, capture_output=True)
-    built = tmp_path / "built" / "cascade" / "default.safetensors"
-    assert built.read_bytes() == (ROOT / "models" / "default.safetensors").read_bytes()
+    models = ROOT / "models"
+    shipped = [models / "default.safetensors", *models.glob("default_onnx/*")]
+    for path in shipped:
+        built = tmp_path / "built" / "cascade" / path.relative_to(models)
+        assert built.read_bytes() == path.read_bytes()
     assert (tmp_path / "built" / "cascade" / "py.typed").is_file()

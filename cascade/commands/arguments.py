@@ -29,6 +29,13 @@ log = logging.getLogger(__name__)
 OK, BUG, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: fine, a defect of cascade, wrong usage or input, some inputs failed, Ctrl-C."""
 
+FULL_LIBRARY = (
+    "torch", "torchvision", "segmentation_models_pytorch", "timm", "albumentations", "sklearn",
+    "matplotlib", "imagehash",
+)  # fmt: skip
+"""Modules that an installation for exported cascades does without."""
+_FULL = "this command needs; install the whole library: pip install ."
+
 _PREPARE = "prepare_dataset.py"
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -180,6 +187,11 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
             return main(argv)
         except CascadeError as error:
             log.error("error: %s", error)
+            return USAGE
+        except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] not in FULL_LIBRARY:
+                raise
+            log.error("error: %s is not installed here, which %s", error.name, _FULL)
             return USAGE
         except KeyboardInterrupt:
             log.error("interrupted")

@@ -22,13 +22,21 @@ State = Literal["ok", "note", "error"]
 Versions = Callable[[str], str | None]
 """Name of a distribution to its version, or ``None`` if it is not installed."""
 
-OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless",
-          "opencv-contrib-python")  # fmt: skip
-EXTRAS = {
+PURPOSES = {
     "dicom": "reads DICOM files",
+    "export": "writes and runs cascades as ONNX graphs",
     "explain": "draws heat maps of torch networks",
+    "openvino": "runs them faster on processors of Intel",
     "test": "runs the tests",
 }
+"""Extras, and what each is for."""
+OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless",
+          "opencv-contrib-python")  # fmt: skip
+TRAINING = (
+    "torch", "torchvision", "segmentation-models-pytorch", "timm", "albumentations", "albucore",
+    "scikit-learn", "matplotlib", "ImageHash",
+)  # fmt: skip
+"""What exported cascades do without, so that requirements/serve.txt leaves it out."""
 OLDEST_PYTHON = (3, 11)
 OLDEST_TORCH = (2, 10)
 """Before this, a crafted .pth file could run code in spite of ``weights_only``."""
@@ -82,13 +90,13 @@ def examine() -> list[Finding]:
         Finding("ok", "cascade", f"{__version__} in {Path(__file__).resolve().parents[1]}"),
         check_python(sys.version_info[:2]),
         Finding("ok", "system", f"{platform.system()} {platform.machine()}, {_cores()} cores"),
-        *check_requirements(requirements(), installed_version),
+        *check_kind(requirements(), installed_version),
         *check_opencv(installed_version),
     ]
     torch = installed_version("torch")
     if torch is not None and check_torch(torch).state != "error":
         findings.append(_device())
-    findings += [*check_extras(installed_version), _default_model()]
+    findings += [*check_extras(installed_version), _default_model(), _default_export()]
     return findings
 
 
@@ -129,6 +137,17 @@ def check_python(version: tuple[int, ...]) -> Finding:
     if version < OLDEST_PYTHON:
         return Finding("error", "python", f"{shown} is too old; make the environment with 3.11 up")
     return Finding("ok", "python", f"{platform.python_version()} in {sys.prefix}")
+
+
+def check_kind(needed: Sequence[str], versions: Versions) -> list[Finding]:
+    """Whether all requirements are there, or at least those of exported cascades."""
+    from packaging.requirements import Requirement
+
+    if versions("torch") is not None or versions("onnxruntime") is None:
+        return check_requirements(needed, versions)
+    kept = [line for line in needed if Requirement(line).name not in TRAINING]
+    text = "is not installed: only exported cascades run here; for all else, pip install ."
+    return [Finding("note", "torch", text), *check_requirements(kept, versions)]
 
 
 def check_requirements(needed: Iterable[str], versions: Versions) -> list[Finding]:
@@ -201,7 +220,7 @@ def check_extras(versions: Versions) -> list[Finding]:
     from packaging.requirements import Requirement
 
     findings = []
-    for extra, purpose in EXTRAS.items():
+    for extra, purpose in PURPOSES.items():
         missing = [
             name
             for name in (Requirement(line).name for line in requirements(extra))
@@ -244,6 +263,22 @@ def _default_model() -> Finding:
     except CascadeError as error:
         return Finding("error", "default model", str(error))
     return Finding("ok", "default model", str(path))
+
+
+def _default_export() -> Finding:
+    """Whether the form of it that runs without torch can be read."""
+    from cascade.models.exported import STAGES, default_export, is_exported, read_exported
+
+    path = default_export()
+    if not is_exported(path):
+        return Finding("note", "default model, exported", f"there is no {path}")
+    try:
+        exported = read_exported(path)
+        for stage in STAGES:
+            exported.graph(stage)
+    except CascadeError as error:
+        return Finding("error", "default model, exported", str(error))
+    return Finding("ok", "default model, exported", str(path))
 
 
 def _cores() -> int:

@@ -1,0 +1,169 @@
+"""An exported cascade works where none of the training libraries is installed."""
+
+from __future__ import annotations
+
+import configparser
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from tiny_export import tiny_cascade, tiny_export
+
+from cascade.commands.arguments import FULL_LIBRARY
+from cascade.commands.doctor import TRAINING
+from cascade.data.synthetic import draw_lesion
+from cascade.imaging import write_image
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+REQUIREMENTS = REPOSITORY / "requirements"
+
+BLOCKER = f"""
+import sys
+BLOCKED = {(*FULL_LIBRARY, "albucore", "scipy", "onnx", "onnxscript")!r}
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in BLOCKED:
+            raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
+sys.meta_path.insert(0, Blocker())
+import importlib.util
+find_spec = importlib.util.find_spec
+def not_found(name, *rest):
+    return None if name.split('.')[0] in BLOCKED else find_spec(name, *rest)
+importlib.util.find_spec = not_found
+"""
+AFTERWARDS = """
+loaded = sorted(set(BLOCKED) & {name.split('.')[0] for name in sys.modules})
+assert not loaded, loaded
+"""
+
+
+def without_torch(code: str) -> subprocess.CompletedProcess[str]:
+    """Run Python where the training libraries cannot be imported; none was, afterwards."""
+    return subprocess.run(
+        [sys.executable, "-c", f"{BLOCKER}\n{code}\n{AFTERWARDS}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    import numpy as np
+
+    image = draw_lesion(np.random.default_rng(2), malignant=True, shape=(60, 80)).image
+    write_image(tmp_path / "lesion.png", image)
+    return tmp_path / "lesion.png"
+
+
+def test_the_blocker_blocks():
+    done = without_torch("import torch")
+    assert "No module named 'torch'" in done.stderr
+    done = without_torch("import importlib.util; assert importlib.util.find_spec('timm') is None")
+    assert done.returncode == 0, done.stderr
+
+
+def test_predict_gives_the_numbers_of_torch(photograph, tmp_path):
+    flags = ["predict", str(photograph), "--model", str(tiny_export()), "--save_masks",
+             "--save_overlays", "--tta", "flips", "--output", str(tmp_path / "out")]  # fmt: skip
+    done = without_torch(f"from cascade.commands.main import main\nassert main({flags}) == 0")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    expected = tiny_cascade()(photograph, tta="flips")[0]
+    assert float(row["probability_malignant"]) == pytest.approx(
+        expected.probabilities["malignant"], abs=1e-4
+    )
+    assert row["label"] == expected.label
+    assert float(row["unfamiliarity"]) == pytest.approx(expected.unfamiliarity, abs=2e-3)
+    assert (tmp_path / "out" / row["mask"]).is_file()
+    assert (tmp_path / "out" / row["overlay"]).is_file()
+
+
+def test_the_public_names_and_the_activation_map_work(photograph):
+    done = without_torch(
+        "from cascade import Cascade\n"
+        f"cascade = Cascade.load({str(tiny_export())!r})\n"
+        f"prediction = cascade({str(photograph)!r})[0]\n"
+        "maps = cascade.classifier.activation_map(prediction.crop[None], target='malignant')\n"
+        "assert maps.shape == (1, 2, 2)\n"
+        "assert cascade.describe()['classifier']['cutoff'] == 0.4\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_model_that_needs_torch_is_one_line_that_says_what_to_do(tmp_path, photograph):
+    tiny_cascade().save(tmp_path / "x.safetensors")
+    flags = ["predict", str(photograph), "--model", str(tmp_path / "x.safetensors"),
+             "--output", str(tmp_path / "out")]  # fmt: skip
+    done = without_torch(f"from cascade.commands.main import main\nassert main({flags}) == 2")
+    assert done.returncode == 0, done.stderr
+    assert "needs torch, which is not installed" in done.stderr
+    assert "cascade export" in done.stderr
+
+
+def test_a_command_of_the_full_library_is_one_line_too(dataset_folder, tmp_path):
+    flags = ["seg-train", "--data_path", str(dataset_folder), "--output", str(tmp_path / "run"),
+             "--splits", str(tmp_path / "splits.json")]  # fmt: skip
+    done = without_torch(f"from cascade.commands.main import main\nassert main({flags}) == 2")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "sklearn is not installed here, which this command needs" in done.stderr
+
+
+# --- requirements/serve.txt -----------------------------------------------------------------------
+
+
+def listed(name: str) -> list[Requirement]:
+    """The requirements of a file, without its hashes."""
+    lines = (REQUIREMENTS / name).read_text(encoding="utf-8").splitlines()
+    return [
+        Requirement(line.rstrip("\\").strip())
+        for line in lines
+        if line.strip() and not line.lstrip().startswith(("#", "--hash"))
+    ]
+
+
+def pins(requirements: list[Requirement]) -> dict[str, str]:
+    return {
+        canonicalize_name(item.name): str(item.specifier).removeprefix("==")
+        for item in requirements
+    }
+
+
+def test_every_version_is_pinned_with_hashes():
+    text = (REQUIREMENTS / "serve.txt").read_text(encoding="utf-8")
+    assert all(str(item.specifier).startswith("==") for item in listed("serve.txt"))
+    blocks = re.split(r"^(?=\w)", text, flags=re.MULTILINE)[1:]
+    assert len(blocks) == len(listed("serve.txt"))
+    assert all("--hash=sha256:" in block for block in blocks)
+
+
+def test_what_is_asked_for_is_pinned_and_nothing_that_trains():
+    pinned = pins(listed("serve.txt"))
+    assert {canonicalize_name(item.name) for item in listed("serve.in")} <= set(pinned)
+    assert not {canonicalize_name(name) for name in TRAINING} & set(pinned)
+
+
+def test_the_pins_fit_the_library_and_its_constraints():
+    pinned = pins(listed("serve.txt"))
+    setup = configparser.ConfigParser()
+    setup.read(REPOSITORY / "setup.cfg", encoding="utf-8")
+    wanted = [
+        Requirement(line) for line in setup["options"]["install_requires"].split("\n") if line
+    ]
+    for item in wanted:
+        name = canonicalize_name(item.name)
+        assert (name in pinned) == (item.name not in TRAINING), name
+        assert name not in pinned or item.specifier.contains(pinned[name])
+    lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    tested = pins([Requirement(line) for line in lines if line and not line.startswith("#")])
+    assert all(tested.get(name, version) == version for name, version in pinned.items())
