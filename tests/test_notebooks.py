@@ -42,7 +42,9 @@ def place(tmp_path_factory):
 
 
 def environment(place):
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("CASCADE_")}
+    # streamlit, which other tests import, sets a backend of matplotlib that shows nothing
+    left_out = ("CASCADE_", "MPLBACKEND")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         **kept,

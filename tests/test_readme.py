@@ -27,10 +27,10 @@ BLOCK = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 OF_OTHER_PROGRAMS = {
-    "--build", "--build-arg", "--builtin-schema", "--data-binary", "--pull", "--target",
-    "--upgrade",
+    "--address_space_mb", "--build", "--build-arg", "--builtin-schema", "--data-binary", "--pull",
+    "--target", "--upgrade",
 }  # fmt: skip
-"""Flags of docker, pip, curl and a linter in the documents, beside those in the Dockerfile."""
+"""Flags of benchmarks, docker, pip, curl and a linter, beside those in the Dockerfile."""
 
 DOCUMENTED = (
     "python seg_train_pipeline.py --epochs 20 --encoder mobilenet --optimizer adam "

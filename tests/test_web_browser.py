@@ -185,10 +185,12 @@ def test_the_report_is_downloaded_whole(page, photograph, tmp_path):
     examine(page, photograph)
     folder = tmp_path / "downloads"
     page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
-    page.run(
+    button = (
         "[...document.querySelectorAll('button')]"
-        ".find(b => b.innerText.includes('Download a report')).click()"
+        ".find(b => b.innerText.includes('Download a report'))"
     )
+    page.wait_for(f"{button} !== undefined")
+    page.run(f"{button}.click()")
     report = folder / "cascade-mole.html"
     end = time.monotonic() + 30
     while not report.is_file() and time.monotonic() < end:
