@@ -28,7 +28,7 @@ BLOCK = re.compile(
 )
 OF_OTHER_PROGRAMS = {
     "--address_space_mb", "--build", "--build-arg", "--builtin-schema", "--data-binary", "--pull",
-    "--target", "--upgrade",
+    "--size", "--target", "--upgrade",
 }  # fmt: skip
 """Flags of benchmarks, docker, pip, curl and a linter, beside those in the Dockerfile."""
 
