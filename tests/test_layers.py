@@ -63,7 +63,7 @@ LIBRARIES = {
     "tqdm": {"progress"},
     "yaml": {"training", "commands"},
     "pydicom": {"imaging"},
-    "streamlit": {"serving.web_page", "serving.web_server"},
+    "streamlit": {"serving.web_memory", "serving.web_page", "serving.web_server"},
     "starlette": {"serving"},
     "uvicorn": {"serving"},
     "pytorch_grad_cam": {"explain"},

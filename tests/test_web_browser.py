@@ -28,6 +28,8 @@ pytestmark = [
 TESTS = Path(__file__).parent
 EVIL = "<img src=x onerror=alert(1)>.png"
 SERVER = """
+import os, pathlib, threading, time
+from streamlit import runtime
 from cascade.progress import setup_logging
 from cascade.serving import web_models, web_server
 from cascade.serving.web_settings import PageSettings
@@ -35,6 +37,16 @@ from web_fakes import page_model
 model = page_model()
 web_models._load = lambda settings, name: model
 setup_logging()
+
+def tell():
+    while True:
+        time.sleep(0.1)
+        if runtime.exists():
+            media = runtime.get_instance().media_file_mgr._storage._files_by_id
+            held = f"{web_server.bytes_held()} {len(media)}"
+            pathlib.Path(os.environ["HELD"]).write_text(held)
+
+threading.Thread(target=tell, daemon=True).start()
 web_server.serve_page(PageSettings(max_upload_mb=2), port=0)
 """
 READY = (
@@ -50,10 +62,17 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def address(home):
+def held(tmp_path_factory):
+    """File in which the server keeps writing: bytes of uploads and number of pictures it holds."""
+    return tmp_path_factory.mktemp("held") / "held"
+
+
+@pytest.fixture(scope="module")
+def address(home, held):
     """Where the page is, with fake networks."""
     environment = {
         **os.environ, "HOME": str(home), "TMPDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1",
+        "HELD": str(held),
         "PYTHONPATH": os.pathsep.join((str(TESTS.parent), str(TESTS))),
     }  # fmt: skip
     with subprocess.Popen(
@@ -232,6 +251,29 @@ def test_nothing_of_an_upload_is_written_to_disk(page, home, tmp_path):
     assert 1_500_000 < path.stat().st_size < 2_000_000, "more than fits a parser's buffer"
     examine(page, path)
     assert {path: path.stat().st_mtime_ns for path in home.rglob("*")} == before
+
+
+def wait_until(condition):
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_removed_pictures_are_gone_from_memory(page, held, photograph):
+    examine(page, photograph)
+    wait_until(lambda: held.read_text().startswith(f"{photograph.stat().st_size} "))
+    page.run(
+        "[...document.querySelectorAll('button')].find(b => b.innerText.includes('Remove')).click()"
+    )
+    wait_until(lambda: held.read_text().startswith("0 "))
+
+
+def test_a_closed_page_leaves_nothing_in_memory(page, held, photograph):
+    examine(page, photograph)
+    wait_until(lambda: held.read_text().startswith(f"{photograph.stat().st_size} "))
+    page.open("about:blank")
+    wait_until(lambda: held.read_text() == "0 0")
 
 
 # --- without a browser ----------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def ask(path, *, method="GET", length=None, held=0, most=100):
 
 
 def test_every_answer_carries_the_headers():
-    status, headers, body = ask("/")
+    status, headers, body = ask("/static/js/index.js")
     assert (status, body) == (200, b"fine")
     assert headers["content-security-policy"] == "default-src 'none'"
     assert HEADERS.items() <= headers.items()
@@ -47,8 +47,8 @@ def test_every_answer_carries_the_headers():
     assert headers["cache-control"] == "public"
 
 
-@pytest.mark.parametrize("path", ["/media/abc.jpg", "/_stcore/upload_file/session/file"])
-def test_pictures_of_users_are_kept_by_no_browser(path):
+@pytest.mark.parametrize("path", ["/", "/media/abc.jpg", "/_stcore/upload_file/session/file"])
+def test_pages_and_pictures_of_users_are_kept_by_no_browser(path):
     assert ask(path)[1]["cache-control"] == "no-store"
 
 

@@ -28,7 +28,7 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
 UPLOADS = "/_stcore/upload_file/"
-PRIVATE_PATHS = ("/media/", UPLOADS)
+PRIVATE = ("/media/", UPLOADS)
 """Paths with pictures of users, which no browser or proxy may keep."""
 
 
@@ -62,7 +62,8 @@ class Guarded:
             await self.app(scope, receive, send)
             return
         headers = dict(self.headers)
-        if scope["path"].startswith(PRIVATE_PATHS):
+        # the page itself, too, or a browser would keep it with its session after it was left
+        if scope["path"] == "/" or scope["path"].startswith(PRIVATE):
             headers["cache-control"] = "no-store"
         if scope["path"].startswith(UPLOADS) and scope["method"] == "PUT" and self._is_full(scope):
             await _refuse(send, headers)

@@ -20,7 +20,7 @@ from PIL import Image
 from cascade.augmented_views import TestTimeAugmentation
 from cascade.errors import CascadeError
 from cascade.imaging import safe_stem
-from cascade.serving import web_html
+from cascade.serving import web_html, web_memory
 from cascade.serving.web_examples import EXAMPLES, example_file
 from cascade.serving.web_findings import Finding, Problem, Settings, plain_message
 from cascade.serving.web_models import LoadedModel, load_model
@@ -66,6 +66,7 @@ def show_page() -> None:
     import streamlit as st
 
     settings = current_settings()
+    web_memory.forget_when_closed()
     st.set_page_config("Skin lesion analysis – cascade", page_icon=_icon(), layout="wide")
     st.html(f"<style>{web_html.read_template('parts.css')}</style>")
     st.title("Skin lesion analysis", anchor=False)
@@ -151,31 +152,16 @@ def _sources(settings: PageSettings) -> list[Source]:
     )
     if uploads:
         st.session_state.example = None
-        _offer_to_forget()
+        st.button("Remove all pictures", on_click=web_memory.forget, args=(uploads,))
         if len(uploads) > settings.max_pictures:
             st.html(web_html.part("too_many", len(uploads), settings.max_pictures))
         kept = uploads[: settings.max_pictures]
         return [Source(upload.name, upload.getvalue()) for upload in kept]
     if name := st.session_state.get("example"):
-        _offer_to_forget()
+        st.button("Remove all pictures", on_click=web_memory.forget, args=((),))
         return [Source(name, example_file(name))]
     _show_examples()
     return []
-
-
-def _offer_to_forget() -> None:
-    import streamlit as st
-
-    st.button("Remove all pictures", on_click=_forget)
-
-
-def _forget() -> None:
-    """Drop all pictures and results; the settings stay."""
-    import streamlit as st
-
-    st.session_state.example = None
-    st.session_state.results = {}
-    st.session_state.generation += 1  # another key makes another, empty uploader
 
 
 def _show_examples() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from cascade.errors import ConfigError, MissingExtraError
 from cascade.serving.web_guard import Guarded, content_policy
+from cascade.serving.web_memory import bytes_held
 from cascade.serving.web_models import load_model
 from cascade.serving.web_settings import PageSettings, use_settings
 
@@ -42,7 +43,6 @@ def streamlit_options(settings: PageSettings, *, host: str, port: int) -> dict[s
         "runner.magicEnabled": False,
         "server.address": host,
         "server.allowedHosts": list(LOOPBACK) if host in LOOPBACK else [],
-        "server.disconnectedSessionTTL": 30,
         "server.enableAgentApi": False,
         "server.enableCORS": True,
         "server.enableStaticServing": False,
@@ -70,14 +70,6 @@ def _theme() -> dict[str, Any]:
         "theme.dark.linkColor": "#a3ccf7",
         "theme.dark.textColor": "#e8ecf0",
     }
-
-
-def _bytes_in_memory() -> int:
-    """Bytes of all uploads of all users that Streamlit holds."""
-    from streamlit import runtime
-
-    families = runtime.get_instance().uploaded_file_mgr.get_stats()
-    return sum(getattr(stat, "byte_length", 0) for stats in families.values() for stat in stats)
 
 
 def serve_page(settings: PageSettings, *, host: str = "127.0.0.1", port: int = 8501) -> None:
@@ -116,7 +108,7 @@ def serve_page(settings: PageSettings, *, host: str = "127.0.0.1", port: int = 8
             Guarded,
             content_policy=content_policy(page),
             most_bytes=UPLOADS_HELD * settings.limits.max_bytes,
-            held_bytes=_bytes_in_memory,
+            held_bytes=bytes_held,
         )
         app = App(SCRIPT, middleware=[guard])
         server = uvicorn.Server(

@@ -1,0 +1,102 @@
+"""Cascades of the page: read once, named by what is in them, run by one user at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_training import SEGMENTER
+from web_fakes import encoded, page_model
+
+from cascade.config import ClassifierConfig
+from cascade.errors import ModelFileError
+from cascade.models.artifact import read_document
+from cascade.models.classifier import Classifier
+from cascade.models.segmenter import Segmenter
+from cascade.pipeline import Cascade
+from cascade.serving import web_models
+from cascade.serving.web_findings import Finding, Settings
+from cascade.serving.web_models import load_model
+from cascade.serving.web_settings import PageSettings
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    torch.manual_seed(0)
+    classifier = Classifier.build(ClassifierConfig(architecture="timm/test_resnet", size=32))
+    classifier.cutoff = 0.3
+    classifier.operating_points = {"0.90": 0.3, "0.95": 0.2}
+    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
+    Cascade(Segmenter.build(SEGMENTER), classifier).save(path)
+    return path
+
+
+@pytest.fixture
+def settings(model_file):
+    web_models._load.cache_clear()
+    return PageSettings(model=model_file, device="cpu", max_megapixels=1.0)
+
+
+def test_a_saved_cascade_is_read_once(settings):
+    assert load_model(settings, "tiny.safetensors") is load_model(settings, "tiny.safetensors")
+
+
+def test_it_is_named_by_the_digest_of_its_tensors(settings, model_file):
+    model = load_model(settings, "tiny.safetensors")
+    digest = read_document(model_file)["tensors_sha256"]
+    assert len(model.identity) == 12
+    assert digest.startswith(model.identity)
+    assert model.title == f"tiny.safetensors ({model.identity})"
+
+
+def test_its_operating_points_and_limits_are_known(settings):
+    model = load_model(settings, "tiny.safetensors")
+    assert [(point.cutoff, point.sensitivity) for point in model.points] == [
+        (0.3, 0.9),
+        (0.2, 0.95),
+    ]
+    assert model.cascade.limits.max_pixels == 1_000_000
+
+
+def test_it_examines_pictures(settings, lesion):
+    finding = load_model(settings, "tiny.safetensors").examine(
+        "mole.png", encoded(lesion.image), Settings("flips")
+    )
+    assert isinstance(finding, Finding)
+
+
+def test_a_model_that_is_gone_is_an_error_each_time(settings, tmp_path):
+    gone = replace(settings, model=tmp_path / "gone.safetensors")
+    for _ in range(2):
+        with pytest.raises(ModelFileError, match=r"gone\.safetensors"):
+            load_model(gone, "gone.safetensors")
+
+
+def test_pictures_are_examined_one_at_a_time(monkeypatch):
+    inside, most = [], []
+
+    def slow(*_):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.02)
+        inside.pop()
+
+    monkeypatch.setattr(web_models, "examine", slow)
+    users = [
+        threading.Thread(target=page_model().examine, args=("a", b"", Settings())) for _ in range(4)
+    ]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join(10)
+    assert most == [1] * 4
+
+
+def test_the_log_says_how_long_a_picture_took_and_not_its_name(caplog, lesion):
+    caplog.set_level("INFO", logger="cascade")
+    page_model().examine("secret name.png", encoded(lesion.image), Settings())
+    assert "a picture took" in caplog.text
+    assert "secret" not in caplog.text
