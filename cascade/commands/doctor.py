@@ -143,11 +143,16 @@ def check_kind(needed: Sequence[str], versions: Versions) -> list[Finding]:
     """Whether all requirements are there, or at least those of exported cascades."""
     from packaging.requirements import Requirement
 
-    if versions("torch") is not None or versions("onnxruntime") is None:
+    runtime = versions("onnxruntime")
+    if versions("torch") is not None or runtime is None:
         return check_requirements(needed, versions)
     kept = [line for line in needed if Requirement(line).name not in TRAINING]
     text = "is not installed: only exported cascades run here; for all else, pip install ."
-    return [Finding("note", "torch", text), *check_requirements(kept, versions)]
+    return [
+        Finding("note", "torch", text),
+        Finding("ok", "onnxruntime", runtime),
+        *check_requirements(kept, versions),
+    ]
 
 
 def check_requirements(needed: Iterable[str], versions: Versions) -> list[Finding]:
