@@ -325,7 +325,7 @@ def test_a_missing_library_is_named(monkeypatch, tmp_path):
 
 
 @pytest.mark.usefixtures("ready")
-def test_an_int8_segmenter_keeps_features_and_says_what_it_changed(tmp_path):
+def test_an_int8_segmenter_keeps_features_and_says_what_it_changed(tmp_path, caplog):
     images = photographs(24)
     report = export_onnx(
         tiny_cascade(), tmp_path / "onnx", images=images, int8="segmenter", int8_difference=1.0
@@ -337,6 +337,9 @@ def test_an_int8_segmenter_keeps_features_and_says_what_it_changed(tmp_path):
     document = read_exported(tmp_path / "onnx").document
     assert document["graphs"]["segmenter"]["precision"] == "int8"
     assert document["graphs"]["classifier"]["precision"] == "float32"
+    graph = onnx.load(tmp_path / "onnx" / "segmenter.onnx", load_external_data=False)
+    assert "cascade" in {item.key for item in graph.metadata_props}
+    assert "pre-processing" not in caplog.text, "onnxruntime's advice is of no use to a user"
     small, usual = (Cascade.load(folder).segmenter for folder in (tmp_path / "onnx", tiny_export()))
     np.testing.assert_allclose(
         small.predict_with_features(noise(2, 32))[1],

@@ -104,6 +104,8 @@ def quantized(model: onnx.ModelProto, inputs: Sequence[np.ndarray]) -> onnx.Mode
         raise ConfigError("the network has no convolutions, so int8 gains nothing")
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+        # layers are merged already; onnxruntime asks for its own tool to do so otherwise
+        merged.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
         onnx.save(merged, source)
         quantize_static(
             source,
