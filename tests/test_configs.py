@@ -44,7 +44,6 @@ RECIPES = {
     "demo_classification.yaml": "cls-train",
     "default/classifier.yaml": "cls-train",
     "default/classifier_large.yaml": "cls-train",
-    "default/classifier_diagnosis.yaml": "cls-train",
     "neighbours/se_resnext50_128.yaml": "cls-train",
     "neighbours/efficientnet_b3_384.yaml": "cls-train",
     "neighbours/efficientnet_b5_512.yaml": "cls-train",

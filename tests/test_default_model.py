@@ -65,16 +65,15 @@ def workplace(tmp_path_factory):
     (recipes / "segmenter_large.yaml").write_text(SEGMENTER.replace("size: 32", "size: 64"))
     (recipes / "out_of_fold.yaml").write_text(SEGMENTER + "folds: 2\nvalidation_fraction: 0.3\n")
     (recipes / "classifier.yaml").write_text(CLASSIFIER)
-    (recipes / "classifier_large.yaml").write_text(CLASSIFIER)
-    (recipes / "classifier_diagnosis.yaml").write_text(CLASSIFIER + "diagnosis_weight: 0.5\n")
+    (recipes / "classifier_large.yaml").write_text(CLASSIFIER + "diagnosis_weight: 0.5\n")
     return folder
 
 
 def flags(folder, *more):
     return ["default-model", "--data", str(folder / "data"), "--output", str(folder / "run"),
             "--model", str(folder / "default.safetensors"), "--card", str(folder / "card.md"),
-            "--recipes", str(folder / "recipes"), "--encoder_weights", "none", "--device", "cpu",
-            *more]  # fmt: skip
+            "--recipes", str(folder / "recipes"), "--encoder_weights", "none",
+            "--classifier_weights", "none", "--device", "cpu", *more]  # fmt: skip
 
 
 @pytest.mark.slow
@@ -105,8 +104,8 @@ def test_a_list_of_the_commands_runs_none(workplace, capsys, tmp_path):
     assert console.main([*flags(workplace, "--list"), "--output", str(tmp_path / "x")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == [
-        "seg-train", "seg-train", "oof-masks", "segment", "cls-train", "cls-train", "cls-train",
-        "calibrate", "evaluate", "evaluate", "evaluate", "card",
+        "seg-train", "seg-train", "oof-masks", "segment", "cls-train", "cls-train", "calibrate",
+        "evaluate", "evaluate", "evaluate", "card",
     ]  # fmt: skip
     assert not (tmp_path / "x").exists()
 
@@ -116,7 +115,7 @@ def test_each_recipe_that_comes_with_the_library_is_read_by_its_command(tmp_path
 
     arguments = build_parser().parse_args(["--data", str(tmp_path)])
     trainings = [step for step in steps(arguments) if step.run is not None]
-    assert len(trainings) == 6
+    assert len(trainings) == 5
     for step in trainings:
         module = importlib.import_module(f"cascade.commands.{step.command.replace('-', '_')}")
         given = module.build_parser().parse_args(list(step.flags))

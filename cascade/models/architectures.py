@@ -14,6 +14,7 @@ from torch import nn
 
 from cascade.config import CLASSES, did_you_mean
 from cascade.errors import ConfigError, PretrainedWeightsError
+from cascade.models.efficientnet_layout import timm_layout
 from cascade.models.pretrained import (
     HALF,
     IMAGENET_MEAN,
@@ -145,7 +146,7 @@ def load_weights(network: nn.Module, architecture: Architecture, weights: str) -
     if weights == "none":
         return
     if weights != "imagenet":
-        load_backbone(network, read_weights(weights), weights)
+        load_backbone(network, timm_layout(read_weights(weights), network), weights)
     elif architecture.library == "torchvision":
         url = torchvision.models.get_model_weights(architecture.name).DEFAULT.url
         cache = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
