@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from cascade.config import ClassifierConfig, SegmenterConfig
 from cascade.errors import PretrainedWeightsError
 from cascade.models import pretrained
+from cascade.models.architectures import build_architecture, find_architecture, last_layer
 from cascade.models.classifier import Classifier
 from cascade.models.pretrained import download, hub_file, load_backbone, read_weights
 from cascade.models.segmenter import Segmenter, _hub_settings
@@ -86,6 +87,18 @@ def test_a_local_file_fills_the_classifier_except_its_last_layer(donor, weights)
     assert same(classifier.network, donor.state_dict(), without=("classifier",))
     assert classifier.network.classifier[1].weight.shape == (2, 1280)
     assert classifier.provenance["weights"] == "mobilenet_v2.pth"
+
+
+@pytest.mark.parametrize("name", ["timm/tf_efficientnet_lite0", "torchvision/mobilenet_v2"])
+def test_the_new_last_layer_starts_near_even_chances(tmp_path, name):
+    architecture = find_architecture(name)
+    donor = build_architecture(architecture, size=64, dropout=0.0)
+    torch.save(donor.state_dict(), tmp_path / "weights.pth")
+    config = ClassifierConfig(architecture=name, size=64)
+    classifier = Classifier.build(config, weights=str(tmp_path / "weights.pth"))
+    last = last_layer(classifier.network, name)
+    assert 0.005 < last.weight.std() < 0.02
+    assert not last.bias.any()
 
 
 def test_filled_features_are_those_of_the_donor(donor, weights):

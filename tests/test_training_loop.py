@@ -217,11 +217,13 @@ def test_the_average_is_the_exponential_one(tmp_path):
         seen.append(network.network[0].weight.detach().clone().double())
         return cross_entropy(network, batch)
 
-    trainer = train(tmp_path, config(average=0.75, epochs=1), loss=loss)
+    trainer = train(tmp_path, config(average=0.3, epochs=2), loss=loss)
     weights = [*seen[1:], trainer.network.network[0].weight.detach().double()]
+    assert len(weights) > 3
     expected = weights[0]  # the first step is copied
-    for weight in weights[1:]:
-        expected = 0.75 * expected + 0.25 * weight
+    for count, weight in enumerate(weights[1:], start=1):
+        decay = min(0.3, (1 + count) / (10 + count))  # a short memory grows to the asked one
+        expected = decay * expected + (1 - decay) * weight
     averaged = trainer.current.network[0].weight.detach().double()
     torch.testing.assert_close(averaged, expected, atol=1e-7, rtol=1e-5)
 

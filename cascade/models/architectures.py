@@ -145,6 +145,7 @@ def load_weights(network: nn.Module, architecture: Architecture, weights: str) -
     """
     if weights == "none":
         return
+    _soften_last_layers(network)
     if weights != "imagenet":
         load_backbone(network, timm_layout(read_weights(weights), network), weights)
     elif architecture.library == "torchvision":
@@ -160,6 +161,18 @@ def load_weights(network: nn.Module, architecture: Architecture, weights: str) -
             raise PretrainedWeightsError(f"timm has no downloadable weights for {architecture}")
         path = hub_file(settings.hf_hub_id, "model.safetensors")
         load_backbone(network, read_weights(path), "imagenet")
+
+
+def _soften_last_layers(network: nn.Module) -> None:
+    """Start new last layers near zero.
+
+    With the wide start that some networks give them (up to 0.7 for two classes in timm's
+    EfficientNets) the first steps would unlearn the pretrained features.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Linear) and module.out_features == len(CLASSES):
+            nn.init.normal_(module.weight, std=0.01)
+            nn.init.zeros_(module.bias)
 
 
 def last_layer(network: nn.Module, name: str) -> nn.Linear:

@@ -16,6 +16,7 @@ from segmentation_models_pytorch.encoders import encoders as smp_encoders
 
 from cascade.config import SegmenterConfig, did_you_mean, from_dict, to_dict
 from cascade.errors import ConfigError, PretrainedWeightsError
+from cascade.models.efficientnet_layout import timm_layout
 from cascade.models.network import Network, inference_mode
 from cascade.models.normalization import Normalization
 from cascade.models.pretrained import (
@@ -171,6 +172,8 @@ def _input_statistics(encoder: str, weights: str) -> tuple[tuple[float, ...], tu
             tuple(value / scale for value in values["mean"]),
             tuple(value / scale for value in values["std"]),
         )
+    if encoder.startswith("timm-") and (settings := timm.get_pretrained_cfg(encoder[5:])):
+        return settings.mean, settings.std
     return (HALF, HALF) if encoder in _HALF_SCALED else (IMAGENET_MEAN, IMAGENET_STD)
 
 
@@ -179,8 +182,13 @@ def _load_encoder(network: Any, encoder: str, weights: str) -> None:
         return
     target = network.encoder
     if weights != "imagenet":
-        state = read_weights(weights)
-        load_backbone(target.model if encoder.startswith("tu-") else target, state, weights)
+        module = target.model if encoder.startswith("tu-") else target
+        state = timm_layout(read_weights(weights), module)
+        if encoder.startswith("tu-"):  # timm leaves out what comes after the last feature map
+            unused = timm.create_model(encoder[3:], pretrained=False).state_dict().keys()
+            unused -= module.state_dict().keys()
+            state = {name: value for name, value in state.items() if name not in unused}
+        load_backbone(module, state, weights)
     elif encoder.startswith("tu-"):
         fetch = lambda: smp.encoders.get_encoder(encoder, weights=True)  # noqa: E731
         filled = download("https://huggingface.co/timm", fetch, cached=False)

@@ -65,12 +65,20 @@ def make_plateau(
 
 
 def make_average(network: nn.Module, config: TrainConfig) -> AveragedModel | None:
-    """An exponential moving average of weights and batch statistics, if asked for."""
+    """An exponential moving average of weights and batch statistics, if asked for.
+
+    Its memory starts short and grows to what was asked for, as in TensorFlow's
+    ``ExponentialMovingAverage`` with ``num_updates``: decay ``min(average, (1 + n) / (10 + n))``
+    after n updates. Else the first epochs would be judged by the network that training began with.
+    """
     if not config.average:
         return None
-    return AveragedModel(
-        network, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=True
-    )
+
+    def update(averaged: Any, current: Any, count: Any) -> None:
+        decay = min(config.average, (1 + int(count)) / (10 + int(count)))
+        get_ema_multi_avg_fn(decay)(averaged, current, count)
+
+    return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
 
 
 def autocast(config: TrainConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
