@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from PIL import Image
 
 from cascade.data.synthetic import (
     SyntheticConfig,
@@ -135,3 +136,34 @@ def fake_classifier() -> FakeClassifier:
 def fake_cascade(fake_segmenter, fake_classifier) -> Cascade:
     """Both fake stages in a row."""
     return Cascade(fake_segmenter, fake_classifier)
+
+
+@pytest.fixture
+def commanded_cascade(monkeypatch):
+    """Give a command these stages instead of a file's; the list holds what it asked for."""
+
+    def use_stages(segmenter, classifier):
+        asked = []
+
+        def load(path, *, device, runtime, threads, precision, **use):
+            computes = {
+                "device": device, "runtime": runtime, "threads": threads, "precision": precision,
+            }  # fmt: skip
+            asked.append({"path": path, **computes, **use})
+            return Cascade(segmenter, classifier, **use)
+
+        monkeypatch.setattr(Cascade, "load", load)
+        return asked
+
+    return use_stages
+
+
+@pytest.fixture
+def photos(tmp_path, lesion):
+    """A folder with three images, of which ``b.png`` is broken."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.fromarray(lesion.image).save(folder / "a.png")
+    (folder / "b.png").write_bytes(b"no picture")
+    Image.fromarray(lesion.image[::-1]).save(folder / "c.jpg")
+    return folder

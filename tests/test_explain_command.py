@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 from conftest import FakeClassifier, MappedClassifier
-from PIL import Image
 
 from cascade.commands.explain import COLUMNS, main
 from cascade.commands.main import main as console
@@ -25,30 +24,9 @@ def classifier():
 
 
 @pytest.fixture
-def loads(monkeypatch, fake_segmenter, classifier):
-    """The command gets a cascade of numpy stages; the list holds what it asked for."""
-    asked = []
-
-    def load(path, *, device, runtime, threads, precision, **use):
-        computes = {
-            "device": device, "runtime": runtime, "threads": threads, "precision": precision,
-        }  # fmt: skip
-        asked.append({"path": path, **computes, **use})
-        return Cascade(fake_segmenter, classifier, **use)
-
-    monkeypatch.setattr(Cascade, "load", load)
-    return asked
-
-
-@pytest.fixture
-def photos(tmp_path, lesion):
-    """A folder with three images, of which ``b.png`` is broken."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    Image.fromarray(lesion.image).save(folder / "a.png")
-    (folder / "b.png").write_bytes(b"no picture")
-    Image.fromarray(lesion.image[::-1]).save(folder / "c.jpg")
-    return folder
+def loads(commanded_cascade, fake_segmenter, classifier):
+    """What the command asked for; it gets a cascade with maps."""
+    return commanded_cascade(fake_segmenter, classifier)
 
 
 @pytest.fixture
