@@ -45,7 +45,8 @@ demo-train: $(ENVIRONMENT)/installed ## draw lesions, train both stages on them,
 
 default-model: $(ENVIRONMENT)/installed ## make models/default.safetensors again from DATA (hours on a CPU; resumes)
 	$(RUN) default-model --data "$${DATA:?give DATA=FOLDER with isic/ and ham10000/}" \
-		$${WEIGHTS:+--encoder_weights "$$WEIGHTS"} $$FLAGS
+		$${WEIGHTS:+--encoder_weights "$$WEIGHTS"} \
+		$${CLASSIFIER_WEIGHTS:+--classifier_weights "$$CLASSIFIER_WEIGHTS"} $$FLAGS
 
 test: $(ENVIRONMENT)/installed-test ## check style and types, then run the tests
 	@failed=0; \

@@ -72,8 +72,8 @@ def workplace(tmp_path_factory):
 def flags(folder, *more):
     return ["default-model", "--data", str(folder / "data"), "--output", str(folder / "run"),
             "--model", str(folder / "default.safetensors"), "--card", str(folder / "card.md"),
-            "--recipes", str(folder / "recipes"), "--encoder_weights", "none", "--device", "cpu",
-            *more]  # fmt: skip
+            "--recipes", str(folder / "recipes"), "--encoder_weights", "none",
+            "--classifier_weights", "none", "--device", "cpu", *more]  # fmt: skip
 
 
 @pytest.mark.slow

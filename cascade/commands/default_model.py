@@ -58,7 +58,15 @@ def build_parser() -> CommandParser:
         "--encoder_weights",
         type=str,
         default="imagenet",
-        help="EfficientNet-Lite0 weights to start from: imagenet (downloaded) or a local file",
+        help="MobileNetV2 weights that the segmenters start from: imagenet (downloaded) or a local "
+        "file",
+    )
+    parser.add_argument(
+        "--classifier_weights",
+        type=str,
+        default="imagenet",
+        help="EfficientNet-Lite0 weights that the classifier starts from: imagenet (downloaded) or "
+        "a local file",
     )
     parser.add_argument(
         "--output", type=str, default="models/default_run", help="folder for all steps"
@@ -116,7 +124,9 @@ def steps(arguments: Any) -> list[Step]:
             ("--path", best("segmenter_large"), "--data_path", ham, *device,
              "--output", masks, "--resume"),
         ),
-        training("classifier", "cls-train", *cut, *weights),
+        training(
+            "classifier", "cls-train", *cut, "--encoder_weights", arguments.classifier_weights
+        ),
         training(
             "classifier_large", "cls-train", *cut, "--initial_model", best("classifier")
         ),
