@@ -82,15 +82,36 @@ def training_commands(provenance: Mapping[str, Any]) -> list[str]:
 
     lines = []
     for stage, command in _STAGES.items():
-        output = ""
-        for number, training in enumerate(trainings_of(provenance.get(stage, {})), start=1):
-            if not training.get("settings"):
-                continue
-            earlier = ["--initial_model", f"{output}/best.safetensors"] if output else []
-            output = f"models/{stage}" + (f"_{number}" if number > 1 else "")
-            flags = [*_flags(command, training), *earlier, "--output", output]
-            lines.append(f"cascade {command} --data_path DATA {shlex.join(flags)}")
+        made = provenance.get(stage, {})
+        trainings = [training for training in trainings_of(made) if training.get("settings")]
+        outputs: list[str] = []
+        for training in trainings:
+            lines.append(_line(command, stage, training, outputs[-1:], len(outputs) + 1))
+            outputs.append(_folder(stage, len(outputs) + 1))
+        averaged = made.get("averaged_with", [])
+        start = outputs[-2:-1]  # all were trained on from there
+        for number, other in enumerate(averaged, start=len(outputs) + 1):
+            lines.append(_line(command, stage, other, start, number))
+        if averaged:
+            ends = range(len(outputs), len(outputs) + len(averaged) + 1)
+            files = [f"{_folder(stage, number)}/best.safetensors" for number in ends]
+            lines.append(f"cascade average {shlex.join(files)} --output models/{stage}.safetensors")
     return lines
+
+
+def _folder(stage: str, number: int) -> str:
+    return f"models/{stage}" + (f"_{number}" if number > 1 else "")
+
+
+def _line(
+    command: str, stage: str, training: Mapping[str, Any], start: Sequence[str], number: int
+) -> str:
+    """One training's command; ``start`` holds the folder that it goes on from, if any."""
+    earlier = [
+        flag for folder in start for flag in ("--initial_model", f"{folder}/best.safetensors")
+    ]
+    flags = [*_flags(command, training), *earlier, "--output", _folder(stage, number)]
+    return f"cascade {command} --data_path DATA {shlex.join(flags)}"
 
 
 def _flags(command: str, training: Mapping[str, Any]) -> list[str]:

@@ -107,6 +107,8 @@ def steps(arguments: Any) -> list[Step]:
         folder = output / name
         return Step(name, command, (*recipe(name), *flags, "--output", str(folder)), folder)
 
+    averaged = ("classifier_160", "classifier_192")
+    average = str(output / "classifier.safetensors")
     shared = ("--data_path", isic, "--splits", str(output / f"splits_{ISIC}.json"))
     evaluations = {
         f"evaluation_{ISIC}": ("--data_path", isic),
@@ -127,13 +129,18 @@ def steps(arguments: Any) -> list[Step]:
         training(
             "classifier", "cls-train", *cut, "--encoder_weights", arguments.classifier_weights
         ),
-        training(
-            "classifier_large", "cls-train", *cut, "--initial_model", best("classifier")
+        *(
+            training(name, "cls-train", *cut, "--initial_model", best("classifier"))
+            for name in averaged
+        ),
+        Step(
+            "average", "average",
+            (*(best(name) for name in averaged), "--output", average, "--overwrite"),
         ),
         Step(
             "calibration", "calibrate",
             ("--segmenter", best("segmenter_large"),
-             "--classifier", best("classifier_large"),
+             "--classifier", average,
              *cut, *device, "--output", arguments.model, "--half", "--overwrite"),
         ),
         *(

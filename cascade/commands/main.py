@@ -18,6 +18,7 @@ COMMANDS = {
     "oof-masks": "write out-of-fold predicted masks to train the classifier on",
     "segment": "write the predicted mask of every image of a table",
     "cls-train": "train the classifier on masked crops",
+    "average": "average the weights of classifiers that share their start",
     "ensemble": "join cross-validated classifiers, and score what that brings",
     "cls-eval": "score a classifier",
     "mask-modes": "train and compare the classifier under each masking mode",

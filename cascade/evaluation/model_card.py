@@ -111,7 +111,10 @@ def _check_same_model(folder: EvaluationFolder, model: Path, digest: str) -> Non
 
 
 def trainings_of(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The trainings that made a stage, the first one first (see ``--initial_model``)."""
+    """The trainings that made a stage, the first one first (see ``--initial_model``).
+
+    Of an averaged stage, those of the first member.
+    """
     chain = [provenance]
     while isinstance(before := chain[-1].get("initial_model"), Mapping):
         chain.append(before)

@@ -1,0 +1,96 @@
+"""One network from several: the mean of the weights of trainings that share their start.
+
+Networks that were trained on from the same weights, with other settings or seeds, lie close enough
+for their mean to be a network too, often a better one than any of them and as fast as one (model
+soups, Wortsman et al. 2022, arXiv:2203.05482).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cascade.errors import ConfigError, DataError, ModelFileError
+from cascade.models.artifact import check_tensors
+from cascade.models.classifier import Classifier
+
+
+def average_classifiers(paths: Sequence[str | Path], *, size: int | None = None) -> Classifier:
+    """Average the weights and batch statistics of classifiers.
+
+    Args:
+        paths: files of at least two classifiers that share architecture, mask policy and division
+            into training and validation images.
+        size: side of the average's input in pixels, one of theirs; by default the first one's.
+
+    Returns:
+        The mean network, on the CPU, without cutoffs, which belong to one network's probabilities.
+
+    Raises:
+        ConfigError: fewer than two files, another size than theirs, other mask policies, or one
+            that is calibrated already.
+        DataError: they were trained with different divisions, so that an image that validated one
+            trained another.
+        ModelFileError: a file is missing or damaged, or holds another architecture.
+    """
+    if len(paths) < 2:
+        raise ConfigError(f"{len(paths)} classifier: an average needs at least two")
+    members = [Classifier.load(path, device="cpu") for path in paths]
+    first = members[0]
+    chosen = [member for member in members if member.size == (size or first.size)]
+    if not chosen:
+        sizes = ", ".join(str(member.size) for member in members)
+        raise ConfigError(f"image size {size}: none of the classifiers has it, only {sizes}")
+    for path, member in zip(paths, members, strict=True):
+        _check(first, member, str(path), str(paths[0]))
+    mean = chosen[0]
+    state = mean.state_dict()
+    others = [member.state_dict() for member in members]
+    mean.load_state_dict({name: _mean([other[name] for other in others]) for name in state})
+    mean.provenance = _provenance(members)
+    mean.metrics, mean.operating_points, mean.cutoff = {}, {}, 0.5
+    return mean
+
+
+def _check(first: Classifier, member: Classifier, path: str, reference: str) -> None:
+    if member.config.architecture != first.config.architecture:
+        raise ModelFileError(
+            f"{path}: is a {member.config.architecture}, {reference} a {first.config.architecture}"
+        )
+    check_tensors(
+        path,
+        {name: tuple(tensor.shape) for name, tensor in member.state_dict().items()},
+        {name: tuple(tensor.shape) for name, tensor in first.state_dict().items()},
+    )
+    if member.policy != first.policy:
+        raise ConfigError(f"{path}: was trained on other crops than {reference} (mask policy)")
+    if member.is_calibrated:
+        raise ConfigError(f"{path}: is calibrated; average first, calibrate the average")
+    if _division(member) != _division(first):
+        raise DataError(
+            f"{path}: was trained with another division than {reference}, so no image would be "
+            "left to judge the average; train both with the same --splits"
+        )
+
+
+def _division(member: Classifier) -> Any:
+    return member.provenance.get("splits", {}).get("digest")
+
+
+def _mean(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    if not tensors[0].is_floating_point():  # counters of batches
+        return torch.stack(list(tensors)).amax(dim=0)
+    return torch.stack([tensor.double() for tensor in tensors]).mean(dim=0).to(tensors[0].dtype)
+
+
+def _provenance(members: Sequence[Classifier]) -> dict[str, Any]:
+    """The first one's, with what all have seen, and the others below ``averaged_with``."""
+    seen = {mark for member in members for mark in member.provenance.get("trained_on", ())}
+    others = [
+        {key: value for key, value in member.provenance.items() if key != "trained_on"}
+        for member in members[1:]
+    ]
+    return {**members[0].provenance, "trained_on": sorted(seen), "averaged_with": others}

@@ -1,0 +1,114 @@
+"""The mean of several classifiers' weights is one classifier."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from cascade.commands.card import training_commands
+from cascade.commands.main import main as console
+from cascade.config import ClassifierConfig
+from cascade.errors import ConfigError, DataError, ModelFileError
+from cascade.masking import MaskPolicy
+from cascade.models.classifier import Classifier
+from cascade.training.averaging import average_classifiers
+
+CONFIG = ClassifierConfig(architecture="timm/test_resnet", size=32)
+
+
+def write(path, seed, *, config=CONFIG, division="d", seen=("a",), **changes):
+    torch.manual_seed(seed)
+    classifier = Classifier.build(config, policy=changes.pop("policy", MaskPolicy()))
+    for name, value in changes.items():
+        setattr(classifier, name, value)
+    classifier.provenance |= {
+        "splits": {"digest": division}, "trained_on": list(seen), "settings": {"seed": seed},
+        "initial_model": {"settings": {"seed": 9}},
+    }  # fmt: skip
+    classifier.save(path)
+    return path
+
+
+def test_each_tensor_is_the_mean_and_counters_the_highest(tmp_path):
+    paths = [write(tmp_path / f"{seed}.safetensors", seed) for seed in range(3)]
+    average = average_classifiers(paths).state_dict()
+    members = [Classifier.load(path, device="cpu").state_dict() for path in paths]
+    weights = [name for name, tensor in average.items() if tensor.is_floating_point()]
+    assert len(weights) > 10
+    for name in weights:
+        mean = np.mean([member[name].numpy().astype(np.float64) for member in members], axis=0)
+        np.testing.assert_allclose(average[name].numpy(), mean, rtol=1e-6, atol=1e-7)
+    assert not torch.equal(average["network.conv1.0.weight"], members[0]["network.conv1.0.weight"])
+
+
+def test_the_average_of_equal_networks_predicts_what_they_predict(tmp_path):
+    path = write(tmp_path / "a.safetensors", 1)
+    crops = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    expected = Classifier.load(path, device="cpu").predict_proba(crops)
+    np.testing.assert_allclose(
+        average_classifiers([path, path]).predict_proba(crops), expected, atol=1e-6
+    )
+
+
+def test_it_has_seen_what_all_have_seen_and_no_cutoffs(tmp_path):
+    first = write(tmp_path / "a.safetensors", 1, seen=("x", "y"), operating_points={"0.90": 0.2})
+    second = write(tmp_path / "b.safetensors", 2, seen=("y", "z"), cutoff=0.3)
+    average = average_classifiers([first, second])
+    assert average.provenance["trained_on"] == ["x", "y", "z"]
+    assert [other["settings"]["seed"] for other in average.provenance["averaged_with"]] == [2]
+    assert (average.operating_points, average.cutoff, average.metrics) == ({}, 0.5, {})
+
+
+def test_the_size_is_the_first_ones_or_that_of_another(tmp_path):
+    small = write(tmp_path / "a.safetensors", 1)
+    large = write(tmp_path / "b.safetensors", 2, config=dataclasses.replace(CONFIG, size=64))
+    assert average_classifiers([small, large]).size == 32
+    assert average_classifiers([small, large], size=64).size == 64
+    with pytest.raises(ConfigError, match="96: none of the classifiers has it, only 32, 64"):
+        average_classifiers([small, large], size=96)
+
+
+@pytest.mark.parametrize(
+    ("other", "error", "words"),
+    [
+        ({"division": "e"}, DataError, "another division"),
+        ({"temperature": 1.5}, ConfigError, "is calibrated"),
+        ({"policy": MaskPolicy(margin=0.4)}, ConfigError, "other crops"),
+        (
+            {"config": ClassifierConfig(architecture="timm/test_vit", size=160)},
+            ModelFileError,
+            "is a timm/test_vit",
+        ),
+    ],
+)
+def test_networks_that_do_not_belong_together_are_refused(tmp_path, other, error, words):
+    first = write(tmp_path / "a.safetensors", 1)
+    second = write(tmp_path / "b.safetensors", 2, **other)
+    with pytest.raises(error, match=rf"b\.safetensors.*{words}"):
+        average_classifiers([first, second])
+
+
+def test_the_command_writes_a_classifier_and_overwrites_only_when_asked(tmp_path, capsys):
+    paths = [str(write(tmp_path / f"{seed}.safetensors", seed)) for seed in (1, 2)]
+    output = str(tmp_path / "average.safetensors")
+    assert console(["average", *paths, "--output", output]) == 0
+    assert Classifier.load(output, device="cpu").provenance["averaged_with"]
+    assert console(["average", *paths, "--output", output]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert console(["average", *paths, "--output", output, "--overwrite"]) == 0
+    assert console(["average", paths[0], "--output", output, "--overwrite"]) == 2
+    assert "at least two" in capsys.readouterr().err
+
+
+def test_the_card_lists_the_commands_that_made_an_average(tmp_path):
+    paths = [write(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2)]
+    average = average_classifiers(paths)
+    lines = training_commands({"classifier": average.provenance})
+    assert [line.split()[1] for line in lines] == ["cls-train"] * 3 + ["average"]
+    start = "--initial_model models/classifier/best.safetensors"
+    assert [start in line for line in lines] == [False, True, True, False]
+    assert "--seed 2" in lines[2]
+    assert "models/classifier_2/best.safetensors models/classifier_3/best.safetensors" in lines[3]
