@@ -7,8 +7,7 @@ from pathlib import Path
 
 from cascade.commands.arguments import OK, CommandParser, default_folder, run
 from cascade.commands.options import add_switch
-from cascade.commands.outputs import say
-from cascade.errors import ConfigError
+from cascade.commands.outputs import refuse_to_replace, say
 
 
 def build_parser() -> CommandParser:
@@ -46,8 +45,7 @@ def build_parser() -> CommandParser:
 def _main(argv: Sequence[str] | None) -> int:
     arguments = build_parser().parse_args(argv)
     output = Path(arguments.output)
-    if output.exists() and not arguments.overwrite:
-        raise ConfigError(f"{output}: exists already; replace it (--overwrite) or name another")
+    refuse_to_replace(output, overwrite=arguments.overwrite)
 
     from cascade.training.averaging import average_classifiers
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from cascade.commands.arguments import OK, CommandParser, run
 from cascade.commands.options import add_data, add_device, add_splits, add_switch, load_table
-from cascade.commands.outputs import say
-from cascade.errors import ConfigError
+from cascade.commands.outputs import refuse_to_replace, say
 
 
 def build_parser() -> CommandParser:
@@ -51,8 +50,7 @@ def build_parser() -> CommandParser:
 def _main(argv: Sequence[str] | None) -> int:
     arguments = build_parser().parse_args(argv)
     output = Path(arguments.output)
-    if output.exists() and not arguments.overwrite:
-        raise ConfigError(f"{output}: exists already; replace it with --overwrite")
+    refuse_to_replace(output, overwrite=arguments.overwrite)
     table = load_table(arguments)
 
     from cascade.data.splits import read_splits, require_fitting

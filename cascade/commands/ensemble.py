@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cascade.commands.arguments import OK, CommandParser, default_folder, run
 from cascade.commands.options import add_switch
-from cascade.commands.outputs import say, say_table
+from cascade.commands.outputs import refuse_to_replace, say, say_table
 from cascade.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ def _check(runs: Sequence[Path], output: Path, *, overwrite: bool) -> None:
         )
     if len({run.resolve() for run in runs}) < len(runs):
         raise ConfigError("a run is named twice; name each run once")
-    if output.exists() and not overwrite:
-        raise ConfigError(f"{output}: exists already; replace it (--overwrite) or name another")
+    refuse_to_replace(output, overwrite=overwrite)
 
 
 def _rows(

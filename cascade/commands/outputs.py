@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cascade.errors import ConfigError
+
 if TYPE_CHECKING:
     from cascade.training.cross_validation import CrossValidation
 
@@ -18,6 +20,16 @@ def say(text: str = "") -> None:
     """Write one line of results to standard output."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def refuse_to_replace(output: Path, *, overwrite: bool) -> None:
+    """Stop before anything is computed where the file to write exists and may not be replaced.
+
+    Raises:
+        ConfigError: it exists, and ``overwrite`` is off.
+    """
+    if output.exists() and not overwrite:
+        raise ConfigError(f"{output}: exists already; replace it (--overwrite) or name another")
 
 
 def say_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

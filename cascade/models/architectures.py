@@ -169,10 +169,18 @@ def _soften_last_layers(network: nn.Module) -> None:
     With the wide start that some networks give them (up to 0.7 for two classes in timm's
     EfficientNets) the first steps would unlearn the pretrained features.
     """
-    for module in network.modules():
-        if isinstance(module, nn.Linear) and module.out_features == len(CLASSES):
-            nn.init.normal_(module.weight, std=0.01)
-            nn.init.zeros_(module.bias)
+    for layer in _class_layers(network):
+        nn.init.normal_(layer.weight, std=0.01)
+        nn.init.zeros_(layer.bias)
+
+
+def _class_layers(network: nn.Module) -> list[nn.Linear]:
+    """The linear layers with one output for each class: the last one and auxiliary ones."""
+    return [
+        module
+        for module in network.modules()
+        if isinstance(module, nn.Linear) and module.out_features == len(CLASSES)
+    ]
 
 
 def last_layer(network: nn.Module, name: str) -> nn.Linear:
@@ -185,11 +193,7 @@ def last_layer(network: nn.Module, name: str) -> nn.Linear:
     Raises:
         ConfigError: the network does not end in a linear layer.
     """
-    linear = [
-        module
-        for module in network.modules()
-        if isinstance(module, nn.Linear) and module.out_features == len(CLASSES)
-    ]
+    linear = _class_layers(network)
     if not linear:
         raise ConfigError(f"{name} does not end in a linear layer; set --diagnosis_weight 0")
     return linear[-1]
