@@ -193,7 +193,7 @@ def test_an_empty_map_is_said_to_be_empty(explained, scene, value):
     assert not found.heat_map.any()
     assert (found.inside_fraction, found.mean_ratio) == (None, None)
     assert found.warnings == (
-        "no heat: the classifier found nothing in the crop that speaks for malignant",
+        "no heat: no place in the crop speaks more for malignant than against it",
     )
     np.testing.assert_array_equal(
         overlay_heat(scene, found, prediction.mask), draw_outline(scene, prediction.mask)

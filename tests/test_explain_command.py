@@ -92,7 +92,7 @@ def test_no_heat_is_said_in_words(run, photos, classifier):
     assert code == 0
     assert row["has_heat"] == "no"
     assert row["inside_fraction"] == row["mean_ratio"] == ""
-    assert "no heat: the classifier found nothing" in row["warnings"]
+    assert "no heat: no place in the crop" in row["warnings"]
     assert row["overlay"] == "overlays/a.png"
 
 

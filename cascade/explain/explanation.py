@@ -48,7 +48,7 @@ class Explanation:
         mean_ratio: mean heat of the lesion's pixels, divided by the mean heat of the other pixels
             that the classifier saw; above 1 the lesion is hotter than what surrounds it. ``None``
             where one of the two is missing or there is no heat around the lesion.
-        is_empty: there is no heat at all: nothing in the crop speaks for the class.
+        is_empty: there is no heat at all: no place speaks more for the class than against it.
         warnings: what a user should know before looking at the heat map.
         turn_agreement: correlation of the map with that of the crop turned by 180 degrees, turned
             back, in [-1, 1]. Near 1 the map follows what the crop shows; near 0 or below it
@@ -190,7 +190,7 @@ def _warnings(
 ) -> tuple[str, ...]:
     found = []
     if empty and not beyond:
-        found.append(f"no heat: the classifier found nothing in the crop that speaks for {target}")
+        found.append(f"no heat: no place in the crop speaks more for {target} than against it")
     if beyond > LARGEST_SHARE_BEYOND:
         found.append(
             f"{beyond:.0%} of the heat lies beyond the image's border, where the crop is filled up"
