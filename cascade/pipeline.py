@@ -285,15 +285,14 @@ class Cascade:
             lesion = find_lesion(probability, self.policy, shape=image.shape)
             several = views if len(views) > 1 else None
             quality = mask_quality(probability, lesion, policy=self.policy, views=several)
-            gate = self.safeguards.gate
-            doubts: tuple[str, ...] = ()
-            if gate is not None and lesion.found and self.policy.uses_mask:
-                doubts = gate.reasons(quality)
-            policy = self.policy.without_mask() if doubts else self.policy
+            gate = self.safeguards.gate if lesion.found and self.policy.uses_mask else None
+            doubts = () if gate is None else gate.reasons(quality)
+            whole = gate is not None and gate.replaces(quality)
+            policy = self.policy.without_mask() if whole else self.policy
             crop = apply_mask(image.pixels, lesion, policy, size=self.classifier.size)
         except CascadeError as error:
             return error
-        return _Joined(probability, lesion, crop, quality, doubts, unfamiliarity)
+        return _Joined(probability, lesion, crop, quality, doubts, whole, unfamiliarity)
 
     def _prediction(
         self, image: LoadedImage, joined: _Joined, judged: np.ndarray, scale: float | None
@@ -327,6 +326,7 @@ class Cascade:
             measurements=sizes,
             mask_quality=joined.quality,
             mask_doubts=joined.doubts,
+            mask_replaced=joined.replaced,
             prediction_set=possible,
             unfamiliarity=joined.unfamiliarity if known else None,
         )
@@ -357,6 +357,7 @@ class _Joined:
     crop: MaskedCrop
     quality: MaskQuality
     doubts: tuple[str, ...]
+    replaced: bool
     unfamiliarity: float
 
 
@@ -369,9 +370,8 @@ def _warnings(
         found = [item for item in found if not item.startswith(NO_LESION)]
         found.append(f"{NO_LESION}: {outcome}")
     if joined.doubts:
-        found.append(
-            f"the mask is doubtful, so the whole image was classified: {'; '.join(joined.doubts)}"
-        )
+        outcome = "so the whole image was classified" if joined.replaced else "but it cut the crop"
+        found.append(f"the mask is doubtful, {outcome}: {'; '.join(joined.doubts)}")
     if joined.unfamiliarity > 1:
         found.append(
             "this does not look like a dermoscopic photograph of a lesion "

@@ -33,8 +33,9 @@ class Prediction:
         warnings: what a user should know about this prediction.
         measurements: the lesion's size, shape and colour, or ``None`` without a lesion.
         mask_quality: signs that the mask may be wrong.
-        mask_doubts: why the mask was not trusted, so that the whole image was classified; empty
-            where it was trusted, or where the cascade has no limits for masks.
+        mask_doubts: why the mask was not trusted; empty where it was trusted, or where the cascade
+            has no limits for masks.
+        mask_replaced: the whole image was classified instead of a doubted mask's crop.
         prediction_set: the classes that stay possible at the cascade's coverage; both mean that
             the cascade does not know. Empty without calibration scores or an answer.
         unfamiliarity: how unlike the training images this one is, as a fraction of the limit; above
@@ -54,6 +55,7 @@ class Prediction:
     measurements: Measurements | None = None
     mask_quality: MaskQuality | None = None
     mask_doubts: tuple[str, ...] = ()
+    mask_replaced: bool = False
     prediction_set: tuple[str, ...] = ()
     unfamiliarity: float | None = None
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import log_loss
 from tiny_training import SEGMENTER
 
 from cascade.commands import main as console
@@ -20,6 +21,7 @@ from cascade.masking import MaskPolicy
 from cascade.models.classifier import Classifier
 from cascade.models.segmenter import Segmenter
 from cascade.pipeline import Cascade
+from cascade.reliability import GateLimits, Safeguards
 from cascade.training import calibration
 from cascade.training.calibration import calibrate_cascade
 
@@ -125,6 +127,31 @@ def test_an_operating_point_that_is_not_stored_is_refused(table, splits):
     segmenter, classifier = networks(splits)
     with pytest.raises(ConfigError, match=r"choose from 0\.80, 0\.90, 0\.95"):
         calibrate_cascade(segmenter, classifier, table, splits, sensitivity=0.85)
+
+
+def test_whole_images_replace_doubted_masks_only_where_that_explains_the_validation_better(
+    calibrated, table, splits
+):
+    segmenter, classifier, _ = calibrated
+    validation = splits.parts(table)[1]
+    doubting = GateLimits(lowest_confidence=1.0)  # each mask of an untrained network
+    limits, facts = calibration._with_whole_image_limit(doubting, segmenter, classifier, validation)
+    labels = [record.label == "malignant" for record in validation]
+
+    def answers(limit):
+        gate = replace(doubting, whole_image_up_to=limit)
+        cascade = Cascade(segmenter, classifier, safeguards=Safeguards(gate=gate))
+        return cascade([str(record.image_path) for record in validation])
+
+    def loss(predictions):
+        return log_loss(labels, [item.probabilities["malignant"] for item in predictions])
+
+    chosen = answers(limits.whole_image_up_to)
+    assert facts["labelled_images"] == len(validation)
+    assert facts["labelled_doubted"] == sum(bool(item.mask_doubts) for item in chosen) > 2
+    assert facts["labelled_replaced"] == sum(item.mask_replaced for item in chosen)
+    assert loss(chosen) <= min(loss(answers(0.0)), loss(answers(1.0))) + 1e-9
+    assert replace(limits, whole_image_up_to=1.0) == doubting
 
 
 def test_without_true_masks_no_mask_is_doubted(calibrated, table, splits, tmp_path, caplog):

@@ -127,6 +127,7 @@ def test_gate_is_counted_with_what_the_crops_would_have_given(rows, found):
     doubted = [row for row in rows if row["doubted"]]
     assert 2 < len(doubted) < len(rows) - 2
     assert (gate["n"], gate["doubted"], gate["no_lesion"]) == (len(rows), len(doubted), 0)
+    assert gate["whole_image"] == len(doubted)
     assert gate["share"] == pytest.approx(len(doubted) / len(rows))
     assert gate["intervals"]["share"] == wilson([bool(row["doubted"]) for row in rows], groups)
     for kind, chosen in (("doubted", True), ("trusted", False)):
@@ -299,8 +300,10 @@ def test_one_class_and_a_gate_without_doubts_give_no_difference(table):
     assert quiet["mean_iou"]["doubted"] == {"n": 0, "mean_iou": None}
     assert quiet["classification"]["with_gate"] == quiet["classification"]["without_gate"]
     assert quiet["classification"]["with_minus_without"] == {"roc_auc": None, "brier": None}
-    assert quiet["classification"]["undefined"] == {"with_minus_without": "no mask was doubted"}
-    assert "no mask was doubted" in str(safeguard_tables({"gate": quiet}))
+    assert quiet["classification"]["undefined"] == {
+        "with_minus_without": "no doubted mask was replaced by the whole image"
+    }
+    assert "no doubted mask was replaced" in str(safeguard_tables({"gate": quiet}))
 
 
 def test_page_terminal_and_card_show_the_numbers(run, found, model, tmp_path):
@@ -328,7 +331,7 @@ def test_page_terminal_and_card_show_the_numbers(run, found, model, tmp_path):
     lines = safeguard_lines(found)
     assert len(lines) == 4
     assert all(line in said.splitlines() for line in lines)
-    assert f"masks doubted: {cells[0]}" in said
+    assert f"masks doubted: {cells[0]}, replaced: {gate['whole_image']}" in said
 
 
 def test_evaluation_names_its_weights_and_a_card_of_others_is_refused(run, model, tmp_path):

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
+from sklearn.metrics import log_loss
 
 from cascade.errors import ConfigError, DataError, ShapeError
 from cascade.masking import MaskPolicy, find_lesion
-from cascade.reliability.gate import GateLimits, fit_gate_limits
+from cascade.reliability.gate import GateLimits, fit_gate_limits, fit_whole_image_limit
 from cascade.reliability.mask_quality import MaskQuality, mask_quality
 
 SIDE = 64
@@ -174,6 +175,42 @@ def test_default_limits_turn_away_an_empty_mask_only():
 def test_each_limit_gives_its_reason_with_both_numbers(limit, words):
     (reason,) = GateLimits(**limit).reasons(GOOD)
     assert words in reason
+
+
+def test_a_trusted_mask_is_never_replaced_and_a_doubted_one_up_to_the_second_limit():
+    assert not GateLimits().replaces(GOOD)
+    doubting = GateLimits(smallest_area=0.3)
+    assert doubting.replaces(GOOD), "unless told otherwise"
+    assert replace(doubting, whole_image_up_to=GOOD.expected_iou).replaces(GOOD)
+    assert not replace(doubting, whole_image_up_to=GOOD.expected_iou - 0.01).replaces(GOOD)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_no_other_limit_for_the_whole_image_explains_the_labels_better(count, seed):
+    generator = np.random.default_rng(seed)
+    ious, crops, wholes = generator.uniform(0.01, 0.99, (3, count))
+    labels = generator.integers(0, 2, count)
+
+    def loss(limit):
+        return log_loss(labels, np.where(ious <= limit, wholes, crops), labels=[0, 1])
+
+    chosen = fit_whole_image_limit(ious, crops, wholes, labels)
+    for step in range(21):
+        assert loss(chosen) <= loss(step / 20) + 1e-12
+    assert all(loss(step / 20) > loss(chosen) for step in range(round(chosen * 20)))
+
+
+def test_whole_images_that_are_always_worse_replace_no_doubted_mask_and_always_better_all():
+    ious, labels = np.array([0.2, 0.6, 0.97]), np.array([0, 1, 1])
+    right, wrong = np.array([0.1, 0.8, 0.9]), np.array([0.6, 0.4, 0.5])
+    assert fit_whole_image_limit(ious, right, wrong, labels) == 0.0
+    assert fit_whole_image_limit(ious, wrong, right, labels) == 1.0
+    certain = np.array([1.0, 0.8, 0.9])  # a probability of 0 for what came true
+    assert np.isfinite(fit_whole_image_limit(ious, certain, wrong, labels))
+    assert fit_whole_image_limit(*np.zeros((4, 0))) == 1.0
+    with pytest.raises(DataError, match="2, 3 images"):
+        fit_whole_image_limit(ious, right, wrong, labels[:2])
 
 
 def test_several_reasons_are_all_given():

@@ -121,6 +121,19 @@ def test_a_doubtful_mask_is_given_all_the_same_and_the_warning_says_why():
     assert warning == f"the mask is doubtful, so the whole image was classified: {doubt}"
 
 
+def test_a_doubtful_mask_above_the_second_limit_cuts_the_crop_and_the_warning_says_so():
+    (plain,) = guarded()(SMALL_LESION)
+    expected = plain.mask_quality.expected_iou
+    for limit, replaced in ((expected, True), (np.nextafter(expected, 0), False)):
+        gate = GateLimits(smallest_area=0.2, whole_image_up_to=float(limit))
+        (prediction,) = guarded(Safeguards(gate=gate))(SMALL_LESION)
+        (doubt,) = prediction.mask_doubts
+        assert prediction.mask_replaced == replaced
+        assert np.array_equal(prediction.crop, plain.crop) != replaced
+        outcome = "so the whole image was classified" if replaced else "but it cut the crop"
+        assert prediction.warnings[-1] == f"the mask is doubtful, {outcome}: {doubt}"
+
+
 def test_a_mask_may_be_doubtful_for_several_reasons():
     gate = GateLimits(smallest_area=0.2, lowest_expected_iou=1.0)
     (prediction,) = guarded(Safeguards(gate=gate))(SMALL_LESION)
@@ -136,6 +149,7 @@ def test_a_trusted_mask_changes_nothing(mode, tta):
     (prediction,) = guarded(LARGE, mode=mode)(LARGE_LESION, tta=tta)
     assert same(plain, prediction)
     assert prediction.mask_doubts == ()
+    assert not prediction.mask_replaced
 
 
 def test_a_policy_without_mask_has_no_doubts():

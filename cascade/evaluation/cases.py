@@ -32,10 +32,11 @@ class Case:
             :mod:`cascade.skin_tone`; ``None`` where it was not or cannot be estimated.
         mask_score: rank of the mask by its own probabilities, see
             :class:`cascade.reliability.MaskQuality`; ``None`` if no cascade made it.
-        doubts: why the gate had the whole image classified; empty where the mask was used.
+        doubts: why the gate did not trust the mask; empty where it did.
         prediction_set: classes that stay possible; empty where none was computed.
         unfamiliarity: above 1 the image does not look like the training's; ``None`` if unknown.
-        probability_of_crop: of malignant, had a doubted mask been used; else ``None``.
+        probability_of_crop: of malignant, had a doubted mask's crop been classified where the
+            whole image was; else ``None``.
     """
 
     record: Record

@@ -9,9 +9,10 @@ from cascade.config import CLASSES
 from cascade.evaluation.html import ReportTable
 
 SAFEGUARD_NOTE = (
-    "Limits, cutoffs and sets were fitted on validation images and applied unchanged. Where the "
-    "mask was doubted, the whole image was classified. Intervals of shares are Wilson's with "
-    "patients or lesions as count, those of differences are paired bootstraps."
+    "Limits, cutoffs and sets were fitted on validation images and applied unchanged. Beyond a "
+    "second limit the whole image was classified instead of a doubted mask's crop. Intervals of "
+    "shares are Wilson's with patients or lesions as count, those of differences are paired "
+    "bootstraps."
 )
 NUMBER_HEADERS = ("what", "value", "95 % interval")
 REASON_HEADERS = ("why a mask was doubted", "images")
@@ -52,7 +53,7 @@ def safeguard_lines(safeguards: Mapping[str, Any]) -> list[str]:
     """The same in a line each, for the terminal."""
     lines = []
     if gate := safeguards.get("gate"):
-        line = f"masks doubted: {_count(gate, 'doubted')}"
+        line = f"masks doubted: {_count(gate, 'doubted')}, replaced: {gate['whole_image']}"
         if change := gate["classification"]["with_minus_without"]["roc_auc"]:
             line += f"; ROC AUC with minus without the gate {_signed(change)}"
         lines.append(line)
@@ -80,6 +81,7 @@ def _number_rows(
     rows: list[tuple[str, ...]] = []
     if gate is not None:
         rows.append(("masks doubted", _count(gate, "doubted"), _interval(gate, "share")))
+        rows.append(("of these replaced by the whole image", str(gate["whole_image"]), ""))
         rows.append(("images without any lesion", f"{gate['no_lesion']} of {gate['n']}", ""))
         rows += [
             (f"mean IoU of {kind} masks", f"{part['mean_iou']:.4f} (n = {part['n']})", "")

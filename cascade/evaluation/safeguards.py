@@ -134,6 +134,7 @@ def _gate(cases: Sequence[Case], seed: int) -> dict[str, Any]:
     trusted = [case for case in found if not case.doubts]
     return {
         **_counted([bool(case.doubts) for case in cases], cases, "doubted"),
+        "whole_image": sum(case.probability_of_crop is not None for case in cases),
         "no_lesion": len(cases) - len(found),
         "reasons": dict(Counter(_kind(text) for case in doubted for text in case.doubts)),
         "classification": _with_and_without(_answered(cases), seed),
@@ -193,8 +194,8 @@ def _why_undefined(cases: Sequence[Case]) -> dict[str, str]:
     if len(set(labels.tolist())) < 2:
         undefined["roc_auc"] = f"all {len(cases)} images are {cases[0].record.label}"
     plan = plan_resampling(labels.size, groups=[case.record.group for case in cases], strata=labels)
-    if not any(case.doubts for case in cases):
-        undefined["with_minus_without"] = "no mask was doubted"
+    if all(case.probability_of_crop is None for case in cases):
+        undefined["with_minus_without"] = "no doubted mask was replaced by the whole image"
     elif plan.smallest_stratum < 2:
         undefined["with_minus_without"] = "a class has one group only; nothing to resample"
     return undefined

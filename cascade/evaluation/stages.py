@@ -246,7 +246,7 @@ def _predicted_cases(
         if isinstance(result, Failure):
             raise DataError(f"{record.name}: cannot be evaluated: {result.error}") from result.error
         results.append(result)
-    of_crops = _of_doubted_crops(cascade, images, results, tta)
+    of_crops = _of_replaced_crops(cascade, images, results, tta)
     cases = []
     for (record, image), result, of_crop in zip(loaded, results, of_crops, strict=True):
         cases.append(
@@ -268,14 +268,14 @@ def _predicted_cases(
     return cases
 
 
-def _of_doubted_crops(
+def _of_replaced_crops(
     cascade: Cascade,
     images: Sequence[LoadedImage],
     results: Sequence[Prediction],
     tta: TestTimeAugmentation,
 ) -> list[float | None]:
     """What the masked crops would have given where the gate chose the whole image instead."""
-    doubted = [place for place, result in enumerate(results) if result.mask_doubts]
+    replaced = [place for place, result in enumerate(results) if result.mask_replaced]
     crops = [
         apply_mask(
             images[place].pixels,
@@ -284,10 +284,10 @@ def _of_doubted_crops(
             cascade.policy,
             size=cascade.classifier.size,
         )
-        for place in doubted
+        for place in replaced
     ]
     judged = classify(cascade.classifier, crops, tta=tta)[:, 1].tolist()
-    chances = dict(zip(doubted, judged, strict=True))
+    chances = dict(zip(replaced, judged, strict=True))
     return [chances.get(place) for place in range(len(results))]
 
 

@@ -9,7 +9,7 @@ becomes plain JSON values or small arrays.
 
 from cascade.reliability.conformal import ConformalScores, describe_sets
 from cascade.reliability.familiarity import Familiarity, fit_familiarity, pooled_features
-from cascade.reliability.gate import GateLimits, fit_gate_limits
+from cascade.reliability.gate import GateLimits, fit_gate_limits, fit_whole_image_limit
 from cascade.reliability.mask_quality import MaskQuality, mask_quality
 from cascade.reliability.safeguards import Safeguards, chosen_cutoff, cutoff_of
 from cascade.reliability.temperature import (
@@ -34,6 +34,7 @@ __all__ = [
     "fit_gate_limits",
     "fit_platt",
     "fit_temperature",
+    "fit_whole_image_limit",
     "mask_quality",
     "pooled_features",
 ]

@@ -1,4 +1,4 @@
-"""Which masks are good enough to classify by: limits fitted on validation images.
+"""Which masks are trusted, and which are good enough to classify by: limits from validation images.
 
 An image that is turned away is one answer less, so the limits are chosen to turn away no more than
 a given share of the validation images.
@@ -17,10 +17,17 @@ from cascade.errors import DataError
 from cascade.metrics.segmentation import IOU_LIMIT
 from cascade.reliability.mask_quality import MaskQuality
 
+WHOLE_IMAGE_LIMITS = tuple(step / 20 for step in range(21))
+"""Among these :func:`fit_whole_image_limit` chooses."""
+
 
 @dataclass(frozen=True)
 class GateLimits:
-    """What a usable mask must reach. The defaults turn away an empty mask only."""
+    """What a mask must reach to be trusted. The defaults doubt an empty mask only.
+
+    A doubted mask is told to the user. Whether it still cuts the crop is another question: its box
+    may be good enough where its outline is not. It does so above ``whole_image_up_to``.
+    """
 
     smallest_area: float = setting(
         0.0, "smallest share of the image that a lesion covers", minimum=0.0, maximum=1.0
@@ -43,6 +50,12 @@ class GateLimits:
     )
     largest_disagreement: float = setting(
         1.0, "largest disagreement of flipped views", minimum=0.0, maximum=1.0
+    )
+    whole_image_up_to: float = setting(
+        1.0,
+        "expected IoU of a doubted mask up to which the whole image is classified instead",
+        minimum=0.0,
+        maximum=1.0,
     )
 
     def __post_init__(self) -> None:
@@ -73,6 +86,10 @@ class GateLimits:
             for what, measured, side, limit in self._judged(quality)
             if (measured < limit if side == "below" else measured > limit)
         )
+
+    def replaces(self, quality: MaskQuality) -> bool:
+        """Whether the whole image is classified instead of this mask's crop."""
+        return bool(self.reasons(quality)) and quality.expected_iou <= self.whole_image_up_to
 
     def _judged(self, quality: MaskQuality) -> list[tuple[str, float, str, float]]:
         judged: list[tuple[str, float, str, float]] = [
@@ -149,6 +166,50 @@ def fit_gate_limits(
     if np.count_nonzero(_rejected(limits, qualities)) > budget:
         limits = _extremes(found)
     return _with_best_expected_iou(limits, qualities, bad, budget)
+
+
+def fit_whole_image_limit(
+    expected_ious: np.ndarray,
+    crop_probabilities: np.ndarray,
+    whole_probabilities: np.ndarray,
+    labels: np.ndarray,
+) -> float:
+    """Choose from which doubted masks on the whole image is the better thing to classify.
+
+    That is the limit with the least negative log-likelihood over the doubted validation images, 0
+    (never the whole image) and 1 (always) included; of equally good ones the lowest. Steps of 0.05
+    keep a few dozen images from being fitted too closely.
+
+    Args:
+        expected_ious: ``(N,)`` float in [0, 1], of the doubted masks.
+        crop_probabilities: ``(N,)`` float in [0, 1] of malignant, from the masked crops.
+        whole_probabilities: ``(N,)`` float in [0, 1] of malignant, from the whole images.
+        labels: ``(N,)`` int, 1 for malignant.
+
+    Returns:
+        The limit for :attr:`GateLimits.whole_image_up_to`; 1 without any doubted image.
+
+    Raises:
+        DataError: the lengths differ.
+    """
+    lengths = {
+        len(values) for values in (expected_ious, crop_probabilities, whole_probabilities, labels)
+    }
+    if len(lengths) > 1:
+        raise DataError(f"arrays of {', '.join(map(str, sorted(lengths)))} images; give one length")
+    if not len(labels):
+        return 1.0
+    of_crops = _losses(crop_probabilities, labels)
+    of_whole = _losses(whole_probabilities, labels)
+    sums = [
+        np.where(expected_ious <= limit, of_whole, of_crops).sum() for limit in WHOLE_IMAGE_LIMITS
+    ]
+    return WHOLE_IMAGE_LIMITS[int(np.argmin(sums))]
+
+
+def _losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    given = np.where(labels == 1, probabilities, 1 - np.asarray(probabilities, np.float64))
+    return -np.log(np.maximum(given, np.finfo(np.float64).tiny))
 
 
 def _extremes(qualities: Sequence[MaskQuality]) -> GateLimits:

@@ -70,6 +70,7 @@ EXAMPLE: dict[str, Any] = {
             },
             "mask_quality": {"confidence": 0.97, "expected_iou": 0.95, "score": 0.95},
             "mask_doubts": [],
+            "mask_replaced": False,
             "unfamiliarity": 0.38,
             "warnings": [],
             "heat": None,

@@ -147,6 +147,7 @@ def _describe(
         "measurements": prediction.measurements,
         "mask_quality": None if quality is None else quality.to_dict(),
         "mask_doubts": prediction.mask_doubts,
+        "mask_replaced": prediction.mask_replaced,
         "unfamiliarity": _finite(prediction.unfamiliarity),
         "warnings": prediction.warnings,
     }

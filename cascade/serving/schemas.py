@@ -138,7 +138,10 @@ class ImageResult(_Sent):
         description="Signs that the mask may be wrong; score sums them up, 1 is good."
     )
     mask_doubts: tuple[str, ...] = Field(
-        description="Why the mask was not trusted, so that the whole image was classified."
+        description="Why the mask was not trusted; empty where it was."
+    )
+    mask_replaced: bool = Field(
+        description="The whole image was classified instead of a doubted mask's crop."
     )
     unfamiliarity: float | None = Field(
         description="How unlike the training images, as a fraction of the limit; above 1 the "

@@ -106,7 +106,8 @@ def _original(small: np.ndarray, shape: tuple[int, ...]) -> Picture:
 
 def _outline(small: np.ndarray, mask: np.ndarray, prediction: Prediction) -> Picture:
     share = f"{percent(prediction.area_fraction)} of the picture"
-    trust = " It is doubtful and was not used." if prediction.mask_doubts else ""
+    use = "was not used" if prediction.mask_replaced else "was used all the same"
+    trust = f" It is doubtful and {use}." if prediction.mask_doubts else ""
     return Picture(
         "Outline",
         jpeg(draw_outline(small, mask)),

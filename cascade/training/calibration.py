@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cascade.config import ClassificationTrainConfig
+from cascade.config import CLASSES, ClassificationTrainConfig
 from cascade.data.datasets import ClassificationDataset
 from cascade.data.synthetic.non_lesions import NON_LESIONS, draw_non_lesion
 from cascade.errors import ConfigError, DataError
 from cascade.imaging import read_image, read_mask
-from cascade.inference import segment_views, segment_views_with_features
-from cascade.masking import find_lesion
+from cascade.inference import classify, segment_views, segment_views_with_features
+from cascade.masking import apply_mask, find_lesion
 from cascade.metrics.classification import classification_metrics
 from cascade.metrics.segmentation import IOU_LIMIT, count_pixels, iou
 from cascade.progress import progress
@@ -32,6 +32,7 @@ from cascade.reliability import (
     fit_familiarity,
     fit_gate_limits,
     fit_platt,
+    fit_whole_image_limit,
     mask_quality,
 )
 from cascade.training.classification import (
@@ -86,7 +87,8 @@ def calibrate_cascade(
 
     In this order, all on the validation part: temperature and bias (Platt 1999), cutoffs for
     sensitivities of 0.80, 0.90 and 0.95, calibration scores for sets of classes, limits for masks
-    (on the images with true masks) and the threshold of the model of familiar images, which itself
+    (on the images with true masks), the limit beyond which the whole image is classified instead of
+    a doubted mask's crop (on all), and the threshold of the model of familiar images, which itself
     is fitted on training images.
 
     Args:
@@ -113,6 +115,9 @@ def calibrate_cascade(
     facts, conformal = _calibrate_classifier(classifier, cut, batch_size)
     classifier.cutoff = classifier.operating_points[f"{sensitivity:.2f}"]
     gate, facts["gate"] = _fit_gate(segmenter, validation.with_mask(), classifier.policy)
+    if gate is not None and classifier.policy.uses_mask:
+        gate, found = _with_whole_image_limit(gate, segmenter, classifier, validation)
+        facts["gate"] |= found
     familiarity, facts["familiarity"] = _fit_familiarity(
         segmenter, train.records, validation.records, seed
     )
@@ -180,6 +185,38 @@ def _fit_gate(
         "doubted": int(doubted.sum()),
         "mean_iou_doubted": float(ious[doubted].mean()) if doubted.any() else None,
         "mean_iou_trusted": float(ious[~doubted].mean()) if not doubted.all() else None,
+    }
+
+
+def _with_whole_image_limit(
+    limits: GateLimits,
+    segmenter: Segmenter,
+    classifier: Classifier | ClassifierEnsemble,
+    validation: Table,
+) -> tuple[GateLimits, dict[str, Any]]:
+    """The same limits, with that from which on a doubted mask still cuts the crop."""
+    policy = classifier.policy
+    expected, labels, judged = [], [], []
+    for record in progress(validation, description="doubted masks"):
+        image = read_image(record.image_path).pixels
+        probability = segment_views(segmenter, [image], tta="none")[0, 0]
+        lesion = find_lesion(probability, policy, shape=image.shape[:2])
+        quality = mask_quality(probability, lesion, policy=policy)
+        if not (lesion.found and limits.reasons(quality)):
+            continue
+        pair = [
+            apply_mask(image, lesion, way, size=classifier.size)
+            for way in (policy, policy.without_mask())
+        ]
+        judged.append(classify(classifier, pair)[:, 1])
+        expected.append(quality.expected_iou)
+        labels.append(int(record.label == CLASSES[1]))
+    of_crops, of_whole = np.array(judged, np.float64).reshape(-1, 2).T
+    limit = fit_whole_image_limit(np.array(expected), of_crops, of_whole, np.array(labels))
+    return replace(limits, whole_image_up_to=limit), {
+        "labelled_images": len(validation),
+        "labelled_doubted": len(labels),
+        "labelled_replaced": int(np.count_nonzero(np.array(expected) <= limit)),
     }
 
 
