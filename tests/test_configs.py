@@ -45,6 +45,8 @@ RECIPES = {
     "default/classifier.yaml": "cls-train",
     "default/classifier_160.yaml": "cls-train",
     "default/classifier_192.yaml": "cls-train",
+    "default/classifier_192_strong.yaml": "cls-train",
+    "default/classifier_224.yaml": "cls-train",
     "neighbours/se_resnext50_128.yaml": "cls-train",
     "neighbours/efficientnet_b3_384.yaml": "cls-train",
     "neighbours/efficientnet_b5_512.yaml": "cls-train",

@@ -67,6 +67,8 @@ def workplace(tmp_path_factory):
     (recipes / "classifier.yaml").write_text(CLASSIFIER)
     (recipes / "classifier_160.yaml").write_text(CLASSIFIER + "diagnosis_weight: 0.5\n")
     (recipes / "classifier_192.yaml").write_text(CLASSIFIER.replace("size: 32", "size: 64"))
+    (recipes / "classifier_192_strong.yaml").write_text(CLASSIFIER + "seed: 1\n")
+    (recipes / "classifier_224.yaml").write_text(CLASSIFIER.replace("size: 32", "size: 48"))
     return folder
 
 
@@ -84,7 +86,7 @@ def test_one_command_makes_a_cascade_and_its_card_and_keeps_finished_steps(
     assert console.main(flags(workplace)) == 0
     cascade = Cascade.load(workplace / "default.safetensors", device="cpu")
     assert cascade.segmenter.size == 64
-    assert cascade.classifier.size == 32
+    assert cascade.classifier.size == 48, "of the last step"
     assert cascade.safeguards.conformal is not None
     card = (workplace / "card.md").read_text()
     metrics = json.loads((workplace / "run" / "evaluation_both" / "metrics.json").read_text())
@@ -107,7 +109,8 @@ def test_a_list_of_the_commands_runs_none(workplace, capsys, tmp_path):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == [
         "seg-train", "seg-train", "oof-masks", "segment", "cls-train", "cls-train", "cls-train",
-        "average", "calibrate", "evaluate", "evaluate", "evaluate", "card",
+        "average", "cls-train", "cls-train", "average", "calibrate",
+        "evaluate", "evaluate", "evaluate", "card",
     ]  # fmt: skip
     assert not (tmp_path / "x").exists()
 
@@ -117,7 +120,7 @@ def test_each_recipe_that_comes_with_the_library_is_read_by_its_command(tmp_path
 
     arguments = build_parser().parse_args(["--data", str(tmp_path)])
     trainings = [step for step in steps(arguments) if step.run is not None]
-    assert len(trainings) == 6
+    assert len(trainings) == 8
     for step in trainings:
         module = importlib.import_module(f"cascade.commands.{step.command.replace('-', '_')}")
         given = module.build_parser().parse_args(list(step.flags))

@@ -107,8 +107,16 @@ def steps(arguments: Any) -> list[Step]:
         folder = output / name
         return Step(name, command, (*recipe(name), *flags, "--output", str(folder)), folder)
 
-    averaged = ("classifier_160", "classifier_192")
-    average = str(output / "classifier.safetensors")
+    def onward(name: str, start: str) -> Step:
+        return training(name, "cls-train", *cut, "--initial_model", start)
+
+    def average(name: str, *members: str) -> Step:
+        paths = (best(member) for member in members)
+        return Step(name, "average", (*paths, "--output", mean(name), "--overwrite"))
+
+    def mean(name: str) -> str:
+        return str(output / f"{name}.safetensors")
+
     shared = ("--data_path", isic, "--splits", str(output / f"splits_{ISIC}.json"))
     evaluations = {
         f"evaluation_{ISIC}": ("--data_path", isic),
@@ -129,18 +137,16 @@ def steps(arguments: Any) -> list[Step]:
         training(
             "classifier", "cls-train", *cut, "--encoder_weights", arguments.classifier_weights
         ),
-        *(
-            training(name, "cls-train", *cut, "--initial_model", best("classifier"))
-            for name in averaged
-        ),
-        Step(
-            "average", "average",
-            (*(best(name) for name in averaged), "--output", average, "--overwrite"),
-        ),
+        onward("classifier_160", best("classifier")),
+        onward("classifier_192", best("classifier")),
+        average("average", "classifier_160", "classifier_192"),
+        onward("classifier_192_strong", mean("average")),
+        onward("classifier_224", best("classifier_192_strong")),
+        average("average_224", "classifier_224", "classifier_192_strong"),
         Step(
             "calibration", "calibrate",
             ("--segmenter", best("segmenter_large"),
-             "--classifier", average,
+             "--classifier", mean("average_224"),
              *cut, *device, "--output", arguments.model, "--half", "--overwrite"),
         ),
         *(
