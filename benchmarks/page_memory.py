@@ -101,7 +101,7 @@ def running(flags: Sequence[str], *, address_space_mb: int | None) -> Iterator[R
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env={"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1", **os.environ},
+        env={"OMP_NUM_THREADS": "1", **os.environ},
         preexec_fn=limit,
     )
     page = Running(process)

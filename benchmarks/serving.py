@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
-import os
 import resource
 import statistics
 import subprocess
@@ -69,7 +68,6 @@ def running(flags: Sequence[str], *, address_space_mb: int | None) -> Iterator[S
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env={"MALLOC_ARENA_MAX": "2", **os.environ},
         preexec_fn=limit,
     )
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -40,7 +39,6 @@ def service():
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "MALLOC_ARENA_MAX": "2"},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT)),
     )
     lines, port = [], 0

@@ -12,6 +12,7 @@ from cascade.errors import ConfigError
 from cascade.serving.api import create_app
 from cascade.serving.connections import PromptConnection
 from cascade.serving.guard import read_token
+from cascade.serving.heap import bound_heap
 from cascade.serving.model import check_model
 from cascade.serving.settings import ServiceSettings
 
@@ -32,6 +33,7 @@ def serve(settings: ServiceSettings) -> None:
             model.
         CascadeError: the model could not be loaded.
     """
+    bound_heap()
     token = read_token(settings.token_file)
     check_model(settings)
     with listen(settings.host, settings.port) as listener:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cascade.errors import ConfigError, MissingExtraError
+from cascade.serving.heap import bound_heap
 from cascade.serving.web_guard import Guarded, content_policy
 from cascade.serving.web_memory import bytes_held
 from cascade.serving.web_models import load_model
@@ -95,6 +96,7 @@ def serve_page(settings: PageSettings, *, host: str = "127.0.0.1", port: int = 8
         raise MissingExtraError(
             "the page needs Streamlit; run: pip install cascade[app]"
         ) from error
+    bound_heap()
     use_settings(settings)
     listener = _listen(host, port)
     with listener:
