@@ -112,3 +112,17 @@ def test_the_card_lists_the_commands_that_made_an_average(tmp_path):
     assert [start in line for line in lines] == [False, True, True, False]
     assert "--seed 2" in lines[2]
     assert "models/classifier_2/best.safetensors models/classifier_3/best.safetensors" in lines[3]
+
+
+def test_the_card_trains_once_what_two_averages_share(tmp_path):
+    paths = [write(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2)]
+    average = average_classifiers(paths).provenance
+    onward = {"settings": {"seed": 3}, "initial_model": average}
+    last = {"settings": {"seed": 4}, "initial_model": onward}
+    lines = training_commands({"classifier": {**last, "averaged_with": [onward]}})
+    words = ["cls-train"] * 3 + ["average"] + ["cls-train"] * 2 + ["average"]
+    assert [line.split()[1] for line in lines] == words
+    assert "--initial_model models/classifier.safetensors" in lines[4]
+    assert "--initial_model models/classifier_4/best.safetensors" in lines[5]
+    assert "models/classifier_5/best.safetensors models/classifier_4/best.safetensors" in lines[6]
+    assert all(line.count("--initial_model") <= 1 for line in lines)

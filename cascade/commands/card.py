@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,40 +80,60 @@ def _main(argv: Sequence[str] | None) -> int:
 
 def training_commands(provenance: Mapping[str, Any]) -> list[str]:
     """Command lines with the recorded settings, stage by stage, the first training first."""
-    from cascade.evaluation.model_card import trainings_of
-
-    lines = []
-    for stage, command in _STAGES.items():
-        made = provenance.get(stage, {})
-        trainings = [training for training in trainings_of(made) if training.get("settings")]
-        outputs: list[str] = []
-        for training in trainings:
-            lines.append(_line(command, stage, training, outputs[-1:], len(outputs) + 1))
-            outputs.append(_folder(stage, len(outputs) + 1))
-        averaged = made.get("averaged_with", [])
-        start = outputs[-2:-1]  # all were trained on from there
-        for number, other in enumerate(averaged, start=len(outputs) + 1):
-            lines.append(_line(command, stage, other, start, number))
-        if averaged:
-            ends = range(len(outputs), len(outputs) + len(averaged) + 1)
-            files = [f"{_folder(stage, number)}/best.safetensors" for number in ends]
-            lines.append(f"cascade average {shlex.join(files)} --output models/{stage}.safetensors")
-    return lines
-
-
-def _folder(stage: str, number: int) -> str:
-    return f"models/{stage}" + (f"_{number}" if number > 1 else "")
-
-
-def _line(
-    command: str, stage: str, training: Mapping[str, Any], start: Sequence[str], number: int
-) -> str:
-    """One training's command; ``start`` holds the folder that it goes on from, if any."""
-    earlier = [
-        flag for folder in start for flag in ("--initial_model", f"{folder}/best.safetensors")
+    return [
+        line
+        for stage, command in _STAGES.items()
+        for line in _Commands(stage, command).of(provenance.get(stage, {}))
     ]
-    flags = [*_flags(command, training), *earlier, "--output", _folder(stage, number)]
-    return f"cascade {command} --data_path DATA {shlex.join(flags)}"
+
+
+class _Commands:
+    """The commands that made one stage; what two of them start from is trained once."""
+
+    def __init__(self, stage: str, command: str) -> None:
+        self._stage, self._command = stage, command
+        self._lines: list[str] = []
+        self._files: dict[str, str | None] = {}
+        self._counts: Counter[str] = Counter()
+
+    def of(self, made: Mapping[str, Any]) -> list[str]:
+        """All lines for a network with this provenance."""
+        self._file(made)
+        return self._lines
+
+    def _file(self, made: Mapping[str, Any]) -> str | None:
+        """Where the network's file is, once the lines that make it were added."""
+        known = {key: value for key, value in made.items() if key != "trained_on"}
+        digest = json.dumps(known, sort_keys=True, default=str)
+        if digest not in self._files:
+            others = known.pop("averaged_with", ())
+            one = self._average(known, others) if others else self._training(known)
+            self._files[digest] = one
+        return self._files[digest]
+
+    def _training(self, made: Mapping[str, Any]) -> str | None:
+        before = made.get("initial_model")
+        start = self._file(before) if isinstance(before, Mapping) else None
+        if not made.get("settings"):
+            return start
+        folder = self._next("training")
+        settings = dict(made["settings"])
+        if start is not None:
+            settings["initial_model"] = start  # where it is; recorded is its name alone
+        flags = [*_flags(self._command, {**made, "settings": settings}), "--output", folder]
+        self._lines.append(f"cascade {self._command} --data_path DATA {shlex.join(flags)}")
+        return f"{folder}/best.safetensors"
+
+    def _average(self, first: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
+        members = [file for made in (first, *others) if (file := self._file(made)) is not None]
+        output = self._next("average") + ".safetensors"
+        self._lines.append(f"cascade average {shlex.join(members)} --output {output}")
+        return output
+
+    def _next(self, kind: str) -> str:
+        self._counts[kind] += 1
+        number = self._counts[kind]
+        return f"models/{self._stage}" + (f"_{number}" if number > 1 else "")
 
 
 def _flags(command: str, training: Mapping[str, Any]) -> list[str]:
