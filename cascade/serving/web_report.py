@@ -47,6 +47,7 @@ class Circumstances:
             "Sensitivity on validation": known,
             "Views of each picture": VIEWS[self.settings.tta],
             "Scale": "not given" if scale is None else f"{scale:g} pixels per millimetre",
+            "Written by": f"cascade {__version__}",
         }
 
 
