@@ -126,3 +126,29 @@ def test_the_card_trains_once_what_two_averages_share(tmp_path):
     assert "--initial_model models/classifier_4/best.safetensors" in lines[5]
     assert "models/classifier_5/best.safetensors models/classifier_4/best.safetensors" in lines[6]
     assert all(line.count("--initial_model") <= 1 for line in lines)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_an_average_among_the_members_keeps_its_own_members(tmp_path, order):
+    paths = [write(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2)]
+    average_classifiers(paths).save(tmp_path / "average.safetensors")
+    both = [tmp_path / "average.safetensors", write(tmp_path / "3.safetensors", 3)]
+    made = average_classifiers([both[number] for number in order]).provenance
+    lines = training_commands({"classifier": made})
+    assert [line.split()[1] for line in lines].count("average") == 2
+    assert {seed for seed in "123" if any(f"--seed {seed}" in line for line in lines)} == set("123")
+    assert "models/classifier.safetensors" in lines[-1]
+
+
+def test_an_average_of_averages_names_all_trainings(tmp_path):
+    averages = []
+    for pair in ((1, 2), (3, 4)):
+        paths = [write(tmp_path / f"{seed}.safetensors", seed) for seed in pair]
+        averages.append(tmp_path / f"average_{pair[0]}.safetensors")
+        average_classifiers(paths).save(averages[-1])
+    made = average_classifiers(averages).provenance
+    assert made["splits"] == {"digest": "d"}
+    lines = training_commands({"classifier": made})
+    assert [line.split()[1] for line in lines].count("average") == 3
+    assert all(any(f"--seed {seed}" in line for line in lines) for seed in (1, 2, 3, 4))
+    assert "models/classifier.safetensors models/classifier_2.safetensors" in lines[-1]

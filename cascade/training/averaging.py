@@ -87,10 +87,20 @@ def _mean(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _provenance(members: Sequence[Classifier]) -> dict[str, Any]:
-    """The first one's, with what all have seen, and the others below ``averaged_with``."""
+    """That of the first member, with what all have seen, and the others below ``averaged_with``.
+
+    A member that is an average itself keeps its own ``averaged_with``, so it is never the first;
+    where all are averages, the first is none of them and says only what they share.
+    """
     seen = {mark for member in members for mark in member.provenance.get("trained_on", ())}
-    others = [
+    made = [
         {key: value for key, value in member.provenance.items() if key != "trained_on"}
-        for member in members[1:]
+        for member in members
     ]
-    return {**members[0].provenance, "trained_on": sorted(seen), "averaged_with": others}
+    plain = [number for number, one in enumerate(made) if "averaged_with" not in one]
+    if plain:
+        first = made.pop(plain[0])
+    else:
+        of_one = {"averaged_with", "settings", "initial_model"}
+        first = {key: value for key, value in made[0].items() if key not in of_one}
+    return {**first, "trained_on": sorted(seen), "averaged_with": made}
