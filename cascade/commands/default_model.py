@@ -110,8 +110,7 @@ def steps(arguments: Any) -> list[Step]:
     def onward(name: str, start: str) -> Step:
         return training(name, "cls-train", *cut, "--initial_model", start)
 
-    def average(name: str, *members: str) -> Step:
-        paths = (best(member) for member in members)
+    def average(name: str, *paths: str) -> Step:
         return Step(name, "average", (*paths, "--output", mean(name), "--overwrite"))
 
     def mean(name: str) -> str:
@@ -139,14 +138,16 @@ def steps(arguments: Any) -> list[Step]:
         ),
         onward("classifier_160", best("classifier")),
         onward("classifier_192", best("classifier")),
-        average("average", "classifier_160", "classifier_192"),
+        average("average", best("classifier_160"), best("classifier_192")),
         onward("classifier_192_strong", mean("average")),
         onward("classifier_224", best("classifier_192_strong")),
-        average("average_224", "classifier_224", "classifier_192_strong"),
+        average("average_224", best("classifier_224"), best("classifier_192_strong")),
+        onward("classifier_224_second", mean("average_224")),
+        average("average_second", mean("average_224"), best("classifier_224_second")),
         Step(
             "calibration", "calibrate",
             ("--segmenter", best("segmenter_large"),
-             "--classifier", mean("average_224"),
+             "--classifier", mean("average_second"),
              *cut, *device, "--output", arguments.model, "--half", "--overwrite"),
         ),
         *(
