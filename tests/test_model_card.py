@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 
@@ -22,7 +23,7 @@ from cascade.evaluation.stages import evaluate_cascade
 from cascade.evaluation.subgroups import with_subgroups
 from cascade.files import file_digest, write_json
 from cascade.masking import MaskPolicy
-from cascade.models.artifact import Artifact, write_artifact
+from cascade.models.artifact import Artifact, read_artifact, write_artifact
 
 FIRST = {
     "date": "2025-01-02T03:04:05+00:00",
@@ -169,6 +170,16 @@ def test_what_is_in_the_model_file_is_in_the_card(tmp_path, model):
     assert "abcdefabcdef" not in card, "digests of names are not for readers"
     assert "/somewhere" not in card, "no folder of a machine"
     assert "| encoder weights | imagenet.pth | none |" in card
+
+
+def test_it_says_whether_the_classifier_has_seen_whole_images(tmp_path, model):
+    assert "an input that the classifier was not trained on" in card_of(tmp_path, model)
+    seen = {"classifier": {**JUDGE, "settings": {"whole_image_share": 0.2}}}
+    artifact = dataclasses.replace(read_artifact(model), provenance=seen)
+    write_artifact(tmp_path / "other.safetensors", artifact)
+    card = card_of(tmp_path, tmp_path / "other.safetensors")
+    assert "was not trained on" not in card
+    assert "whole images were\n  20 % of what the classifier saw in training" in card
 
 
 def test_without_evaluations_no_heading_is_empty_and_nothing_is_none(tmp_path, model, folder):

@@ -152,6 +152,7 @@ def _model(path: Path) -> dict[str, Any]:
         "points": document["stages"]["classifier"].get("operating_points") or {},
         "stages": stages,
         "pretrained": _pretrained(document["provenance"]),
+        "whole_image_share": _whole_image_share(document["provenance"]),
     }
 
 
@@ -183,6 +184,13 @@ def _pretrained(provenance: Mapping[str, Any]) -> bool:
         trainings_of(part)
     ]  # fmt: skip
     return any(values.get("encoder_weights", "none") != "none" for values in settings)
+
+
+def _whole_image_share(provenance: Mapping[str, Any]) -> float:
+    """The share of training images that the classifier last saw whole instead of cropped."""
+    trainings = trainings_of(provenance.get("classifier", {}))
+    settings = trainings[-1].get("settings") or {} if trainings else {}
+    return float(settings.get("whole_image_share") or 0)
 
 
 def _data(segmenter: Sequence[str], classifier: Sequence[str]) -> dict[str, Any]:
