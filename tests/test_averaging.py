@@ -12,6 +12,7 @@ from cascade.commands.card import training_commands
 from cascade.commands.main import main as console
 from cascade.config import ClassifierConfig
 from cascade.errors import ConfigError, DataError, ModelFileError
+from cascade.evaluation.model_card import trainings_of
 from cascade.masking import MaskPolicy
 from cascade.models.classifier import Classifier
 from cascade.training.averaging import average_classifiers
@@ -152,3 +153,4 @@ def test_an_average_of_averages_names_all_trainings(tmp_path):
     assert [line.split()[1] for line in lines].count("average") == 3
     assert all(any(f"--seed {seed}" in line for line in lines) for seed in (1, 2, 3, 4))
     assert "models/classifier.safetensors models/classifier_2.safetensors" in lines[-1]
+    assert [one["settings"]["seed"] for one in trainings_of(made)] == [9, 1], "for the card"

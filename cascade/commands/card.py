@@ -104,12 +104,12 @@ class _Commands:
     def _file(self, made: Mapping[str, Any]) -> str | None:
         """Where the network's file is, once the lines that make it were added."""
         known = {key: value for key, value in made.items() if key != "trained_on"}
-        digest = json.dumps(known, sort_keys=True, default=str)
-        if digest not in self._files:
+        record = json.dumps(known, sort_keys=True, default=str)
+        if record not in self._files:
             others = known.pop("averaged_with", ())
             one = self._average(known, others) if others else self._training(known)
-            self._files[digest] = one
-        return self._files[digest]
+            self._files[record] = one
+        return self._files[record]
 
     def _training(self, made: Mapping[str, Any]) -> str | None:
         before = made.get("initial_model")

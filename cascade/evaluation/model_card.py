@@ -113,11 +113,16 @@ def _check_same_model(folder: EvaluationFolder, model: Path, digest: str) -> Non
 def trainings_of(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The trainings that made a stage, the first one first (see ``--initial_model``).
 
-    Of an averaged stage, those of the first member.
+    Of an averaged stage, those of the first member that is no average.
     """
-    chain = [provenance]
-    while isinstance(before := chain[-1].get("initial_model"), Mapping):
-        chain.append(before)
+    chain: list[Mapping[str, Any]] = []
+    made: Any = provenance
+    while isinstance(made, Mapping):
+        if "settings" not in made and made.get("averaged_with"):  # an average of averages
+            made = made["averaged_with"][0]
+        else:
+            chain.append(made)
+            made = made.get("initial_model")
     return [training for training in reversed(chain) if training]
 
 
@@ -189,8 +194,8 @@ def _pretrained(provenance: Mapping[str, Any]) -> bool:
 def _whole_image_share(provenance: Mapping[str, Any]) -> float:
     """The share of training images that the classifier last saw whole instead of cropped."""
     trainings = trainings_of(provenance.get("classifier", {}))
-    settings = trainings[-1].get("settings") or {} if trainings else {}
-    return float(settings.get("whole_image_share") or 0)
+    last = trainings[-1] if trainings else {}
+    return float(last.get("settings", {}).get("whole_image_share", 0))
 
 
 def _data(segmenter: Sequence[str], classifier: Sequence[str]) -> dict[str, Any]:
