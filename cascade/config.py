@@ -199,6 +199,13 @@ class TrainConfig:
         minimum=0.0,
         maximum=0.99999,
     )
+    average_power: float = setting(
+        8.0,
+        "how late the average's weights lie: until its decay is reached, step n counts as n to "
+        "this power; 8 averages about the last ninth of the steps, 1 the last half, 0 all alike",
+        minimum=0.0,
+        maximum=100.0,
+    )
     gradient_clip: float = setting(
         0.0, "largest norm of the gradient; 0 switches clipping off", minimum=0.0
     )

@@ -210,21 +210,42 @@ def test_the_average_differs_from_the_raw_weights_and_is_what_is_saved(tmp_path)
     assert_same(saved.state_dict(), averaged)
 
 
-def test_the_average_is_the_exponential_one(tmp_path):
+def averaged_training(tmp_path, settings):
+    """A trained network's first weights after each step, and their average."""
     seen = []
 
     def loss(network, batch):
         seen.append(network.network[0].weight.detach().clone().double())
         return cross_entropy(network, batch)
 
-    trainer = train(tmp_path, config(average=0.3, epochs=2), loss=loss)
+    trainer = train(tmp_path, settings, loss=loss)
     weights = [*seen[1:], trainer.network.network[0].weight.detach().double()]
     assert len(weights) > 3
+    return weights, trainer.current.network[0].weight.detach().double()
+
+
+def test_the_average_is_the_exponential_one(tmp_path):
+    weights, averaged = averaged_training(tmp_path, config(average=0.3, epochs=2))
     expected = weights[0]  # the first step is copied
     for count, weight in enumerate(weights[1:], start=1):
         decay = min(0.3, (1 + count) / (10 + count))  # a short memory grows to the asked one
         expected = decay * expected + (1 - decay) * weight
-    averaged = trainer.current.network[0].weight.detach().double()
+    torch.testing.assert_close(averaged, expected, atol=1e-7, rtol=1e-5)
+
+
+@pytest.mark.parametrize("power", [0, 1, 2, 8])
+def test_the_average_counts_each_step_as_its_number_to_a_power(tmp_path, power):
+    settings = config(average=0.99999, average_power=power, epochs=3)
+    weights, averaged = averaged_training(tmp_path, settings)
+    # n to the power as a rising factorial, which the recursion keeps exactly; the first step has
+    # what is left
+    counts = np.arange(1, len(weights))
+    shares = np.array([math.prod(n + 2 + k for k in range(power)) for n in counts], float)
+    first = math.factorial(power + 2) / (power + 1)
+    total = first + shares.sum()
+    expected = first / total * weights[0] + sum(
+        share / total * weight for share, weight in zip(shares, weights[1:], strict=True)
+    )
     torch.testing.assert_close(averaged, expected, atol=1e-7, rtol=1e-5)
 
 

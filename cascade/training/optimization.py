@@ -67,16 +67,20 @@ def make_plateau(
 def make_average(network: nn.Module, config: TrainConfig) -> AveragedModel | None:
     """An exponential moving average of weights and batch statistics, if asked for.
 
-    Its memory starts short and grows to what was asked for, as in TensorFlow's
-    ``ExponentialMovingAverage`` with ``num_updates``: decay ``min(average, (1 + n) / (10 + n))``
-    after n updates. Else the first epochs would be judged by the network that training began with.
+    Its memory starts short and grows to what was asked for: the decay after n updates is
+    ``min(average, (1 + n) / (2 + average_power + n))``. Else the first epochs would be judged by
+    the network that training began with. While the second term is the smaller one, update n counts
+    as n to ``average_power`` (polynomial-decay averaging: Shamir and Zhang 2013,
+    arXiv:1212.1824). A power of 8 is the ramp of TensorFlow's ``ExponentialMovingAverage`` with
+    ``num_updates``; a low power with a decay near 1 averages along the way, as stochastic weight
+    averaging does (Izmailov et al. 2018, arXiv:1803.05407).
     """
     if not config.average:
         return None
 
     def update(averaged: Any, current: Any, count: Any) -> None:
-        decay = min(config.average, (1 + int(count)) / (10 + int(count)))
-        get_ema_multi_avg_fn(decay)(averaged, current, count)
+        ramp = (1 + int(count)) / (2 + config.average_power + int(count))
+        get_ema_multi_avg_fn(min(config.average, ramp))(averaged, current, count)
 
     return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
 
