@@ -144,10 +144,11 @@ def steps(arguments: Any) -> list[Step]:
         average("average_224", best("classifier_224"), best("classifier_192_strong")),
         onward("classifier_224_second", mean("average_224")),
         average("average_second", mean("average_224"), best("classifier_224_second")),
+        onward("classifier_224_long", mean("average_second")),
         Step(
             "calibration", "calibrate",
             ("--segmenter", best("segmenter_large"),
-             "--classifier", mean("average_second"),
+             "--classifier", best("classifier_224_long"),
              *cut, *device, "--output", arguments.model, "--half", "--overwrite"),
         ),
         *(
