@@ -48,6 +48,7 @@ RECIPES = {
     "default/classifier_192_strong.yaml": "cls-train",
     "default/classifier_224.yaml": "cls-train",
     "default/classifier_224_second.yaml": "cls-train",
+    "default/classifier_224_long.yaml": "cls-train",
     "neighbours/se_resnext50_128.yaml": "cls-train",
     "neighbours/efficientnet_b3_384.yaml": "cls-train",
     "neighbours/efficientnet_b5_512.yaml": "cls-train",
