@@ -201,8 +201,9 @@ class TrainConfig:
     )
     average_power: float = setting(
         8.0,
-        "how late the average's weights lie: until its decay is reached, step n counts as n to "
-        "this power; 8 averages about the last ninth of the steps, 1 the last half, 0 all alike",
+        "until the average's decay is reached, step n counts as n to this power: with 8 the last "
+        "ninth of the steps has two thirds of the weight, with 1 the last half three quarters, "
+        "with 0 all count alike",
         minimum=0.0,
         maximum=100.0,
     )
