@@ -187,6 +187,7 @@ DOCUMENTED = {
         "--table": "test_data.csv",
         "--explain": 0,
     },
+    "average": {"-d --device": "auto", "--batch_statistics": None, "--augmentation": "none"},
     "predict": {
         "-d --device": "auto",
         "--output": "predictions",

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cascade.commands.arguments import OK, CommandParser, run
-from cascade.commands.options import add_data, add_device, add_splits, add_switch, load_table
+from cascade.commands.options import (
+    add_data,
+    add_device,
+    add_splits,
+    add_switch,
+    load_table,
+    stored_splits,
+)
 from cascade.commands.outputs import refuse_to_replace, say
 
 
@@ -53,15 +60,12 @@ def _main(argv: Sequence[str] | None) -> int:
     refuse_to_replace(output, overwrite=arguments.overwrite)
     table = load_table(arguments)
 
-    from cascade.data.splits import read_splits, require_fitting
     from cascade.models.ensemble import load_classifier
     from cascade.models.segmenter import Segmenter
     from cascade.pipeline import Cascade
     from cascade.training.calibration import calibrate_cascade
 
-    path = arguments.splits or Path(arguments.data_path) / "splits.json"
-    splits = read_splits(path)
-    require_fitting(splits, table, source=path)
+    splits = stored_splits(arguments, table)
     segmenter = Segmenter.load(arguments.segmenter, device=arguments.device)
     classifier = load_classifier(arguments.classifier, device=arguments.device)
     result = calibrate_cascade(

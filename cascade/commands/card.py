@@ -107,7 +107,8 @@ class _Commands:
         record = json.dumps(known, sort_keys=True, default=str)
         if record not in self._files:
             others = known.pop("averaged_with", ())
-            one = self._average(known, others) if others else self._training(known)
+            statistics = known.pop("batch_statistics", {})
+            one = self._average([known, *others], statistics) if others else self._training(known)
             self._files[record] = one
         return self._files[record]
 
@@ -124,10 +125,12 @@ class _Commands:
         self._lines.append(f"cascade {self._command} --data_path DATA {shlex.join(flags)}")
         return f"{folder}/best.safetensors"
 
-    def _average(self, first: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
-        members = [file for made in (first, *others) if (file := self._file(made)) is not None]
+    def _average(self, averaged: Sequence[Mapping[str, Any]], statistics: Mapping[str, Any]) -> str:
+        members = [file for made in averaged if (file := self._file(made)) is not None]
         output = self._next("average") + ".safetensors"
-        self._lines.append(f"cascade average {shlex.join(members)} --output {output}")
+        flags = ["--data_path DATA", *_flags("average", {"settings": statistics})]
+        given = f" {' '.join(flags)}" if statistics else ""
+        self._lines.append(f"cascade average {shlex.join(members)}{given} --output {output}")
         return output
 
     def _next(self, kind: str) -> str:

@@ -11,13 +11,14 @@ from cascade.commands.options import (
     add_data,
     add_device,
     add_mask_policy,
+    add_masks,
     add_start,
     add_training,
     load_splits,
     load_table,
     mask_policy,
     refuse_leak_into_test,
-    with_masks,
+    with_crop_masks,
 )
 from cascade.config import ClassificationTrainConfig, ClassifierConfig, shrinkage_warning
 from cascade.errors import ConfigError
@@ -44,13 +45,7 @@ def build_parser() -> CommandParser:
     parser.add_settings(ClassificationTrainConfig)
     parser.add_settings(ClassifierConfig, rename={"size": "image_size"})
     add_mask_policy(parser)
-    parser.add_argument(
-        "--masks",
-        type=str,
-        default="truth",
-        help="masks that cut the training crops: truth (masks_all), or a folder of predicted masks "
-        "such as out-of-fold masks from cascade oof-masks",
-    )
+    add_masks(parser)
     parser.add_argument(
         "--folds",
         type=int | None,
@@ -92,22 +87,13 @@ def _main(argv: Sequence[str] | None) -> int:
     if arguments.folds is None:
         splits = load_splits(arguments, table)
         _warn_of_shrinkage(training, len(splits.train))
-        _train(_masked(arguments, table), splits, options)
+        _train(with_crop_masks(arguments, table, mask_policy(arguments)), splits, options)
     else:
         refuse_leak_into_test(arguments, table)
-        table = _masked(arguments, table)
+        table = with_crop_masks(arguments, table, mask_policy(arguments))
         _warn_of_shrinkage(training, round(len(table) * (1 - 1 / max(2, arguments.folds))))
         _cross_validate(arguments, table, options)
     return OK
-
-
-def _masked(arguments: Any, table: Table) -> Table:
-    """The table with the masks that its crops are to be cut by."""
-    if not mask_policy(arguments).uses_mask:
-        return table
-    if arguments.masks == "truth":
-        return with_masks(arguments, table)
-    return table.with_masks_from(arguments.masks)
 
 
 def _warn_of_shrinkage(training: ClassificationTrainConfig, images: int) -> None:

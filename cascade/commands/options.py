@@ -146,6 +146,17 @@ def add_splits(parser: CommandParser) -> None:
     )
 
 
+def add_masks(parser: CommandParser) -> None:
+    """Add ``--masks``, those that cut training crops; see :func:`with_crop_masks`."""
+    parser.add_argument(
+        "--masks",
+        type=str,
+        default="truth",
+        help="masks that cut the training crops: truth (masks_all), or a folder of predicted masks "
+        "such as out-of-fold masks from cascade oof-masks",
+    )
+
+
 def add_training(parser: CommandParser, *, output: str) -> None:
     """Add what all training commands have beside their settings."""
     parser.add_argument(
@@ -288,6 +299,29 @@ def with_masks(arguments: Any, table: Table) -> Table:
     if missing:
         log.warning("warning: %d images without a mask are left out", len(missing))
     return masked
+
+
+def with_crop_masks(arguments: Any, table: Table, policy: MaskPolicy) -> Table:
+    """The table with the masks of ``--masks``, or as it is where crops need none."""
+    if not policy.uses_mask:
+        return table
+    if arguments.masks == "truth":
+        return with_masks(arguments, table)
+    return table.with_masks_from(arguments.masks)
+
+
+def stored_splits(arguments: Any, table: Table) -> Splits:
+    """Read the division that models were trained with; it is never made here.
+
+    Raises:
+        DataError: there is no such file, or it is not one of this table.
+    """
+    from cascade.data.splits import read_splits, require_fitting
+
+    path = arguments.splits or Path(arguments.data_path) / "splits.json"
+    splits = read_splits(path)
+    require_fitting(splits, table, source=path)
+    return splits
 
 
 def load_splits(arguments: Any, table: Table) -> Splits:

@@ -101,6 +101,6 @@ def _provenance(members: Sequence[Classifier]) -> dict[str, Any]:
     if plain:
         first = made.pop(plain[0])
     else:
-        of_one = {"averaged_with", "settings", "initial_model"}
+        of_one = {"averaged_with", "batch_statistics", "settings", "initial_model"}
         first = {key: value for key, value in made[0].items() if key not in of_one}
     return {**first, "trained_on": sorted(seen), "averaged_with": made}
