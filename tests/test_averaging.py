@@ -63,13 +63,27 @@ def test_it_has_seen_what_all_have_seen_and_no_cutoffs(tmp_path):
     assert (average.operating_points, average.cutoff, average.metrics) == ({}, 0.5, {})
 
 
-def test_the_size_is_the_first_ones_or_that_of_another(tmp_path):
+def test_the_size_is_the_first_ones_or_any_that_the_architecture_takes(tmp_path):
     small = write(tmp_path / "a.safetensors", 1)
     large = write(tmp_path / "b.safetensors", 2, config=dataclasses.replace(CONFIG, size=64))
     assert average_classifiers([small, large]).size == 32
-    assert average_classifiers([small, large], size=64).size == 64
-    with pytest.raises(ConfigError, match="96: none of the classifiers has it, only 32, 64"):
-        average_classifiers([small, large], size=96)
+    assert average_classifiers([large, small]).size == 64
+    larger = average_classifiers([small, large], size=96)
+    larger.save(tmp_path / "c.safetensors")
+    again = Classifier.load(tmp_path / "c.safetensors", device="cpu")
+    crops = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), np.uint8)
+    np.testing.assert_array_equal(again.predict_proba(crops), larger.predict_proba(crops))
+    assert "--image_size 96" in training_commands({"classifier": again.provenance})[-1]
+
+
+def test_a_size_that_the_architecture_cannot_take_is_refused(tmp_path):
+    config = ClassifierConfig(architecture="timm/test_vit", size=160)
+    paths = [write(tmp_path / f"{seed}.safetensors", seed, config=config) for seed in (1, 2)]
+    assert average_classifiers(paths).size == 160
+    with pytest.raises(ConfigError, match="cannot take images of 150 pixels"):
+        average_classifiers(paths, size=150)
+    with pytest.raises(ModelFileError, match=r"1\.safetensors.*pos_embed"):
+        average_classifiers(paths, size=192)
 
 
 @pytest.mark.parametrize(

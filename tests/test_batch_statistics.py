@@ -159,7 +159,7 @@ def test_the_command_estimates_them_and_the_card_tells_how(data, tmp_path, capsy
     assert all(torch.equal(expected[name], new[name]) for name in new)
     line = training_commands({"classifier": average.provenance})[-1]
     assert line.startswith("cascade average models/classifier/best.safetensors ")
-    assert f"--data_path DATA {' '.join(more)} --output" in line
+    assert f"--data_path DATA {' '.join(more)} --" in line
 
 
 def test_a_further_average_does_not_claim_them(data, tmp_path):

@@ -48,7 +48,8 @@ def build_parser() -> CommandParser:
         "--image_size",
         type=int,
         default=None,
-        help="side of the input in pixels, one of theirs; by default that of the first",
+        help="side of the input in pixels; by default that of the first. Somewhat more than they "
+        "were trained at can be better",
     )
     parser.add_argument(
         "--output",

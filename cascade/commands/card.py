@@ -107,8 +107,8 @@ class _Commands:
         record = json.dumps(known, sort_keys=True, default=str)
         if record not in self._files:
             others = known.pop("averaged_with", ())
-            statistics = known.pop("batch_statistics", {})
-            one = self._average([known, *others], statistics) if others else self._training(known)
+            how = {"size": known.pop("averaged_at", None), **known.pop("batch_statistics", {})}
+            one = self._average([known, *others], how) if others else self._training(known)
             self._files[record] = one
         return self._files[record]
 
@@ -125,12 +125,12 @@ class _Commands:
         self._lines.append(f"cascade {self._command} --data_path DATA {shlex.join(flags)}")
         return f"{folder}/best.safetensors"
 
-    def _average(self, averaged: Sequence[Mapping[str, Any]], statistics: Mapping[str, Any]) -> str:
+    def _average(self, averaged: Sequence[Mapping[str, Any]], how: Mapping[str, Any]) -> str:
         members = [file for made in averaged if (file := self._file(made)) is not None]
         output = self._next("average") + ".safetensors"
-        flags = ["--data_path DATA", *_flags("average", {"settings": statistics})]
-        given = f" {' '.join(flags)}" if statistics else ""
-        self._lines.append(f"cascade average {shlex.join(members)}{given} --output {output}")
+        flags = [*_flags("average", {"settings": how}), "--output", output]
+        data = "--data_path DATA " * ("batch_statistics" in how)
+        self._lines.append(f"cascade average {shlex.join(members)} {data}{shlex.join(flags)}")
         return output
 
     def _next(self, kind: str) -> str:

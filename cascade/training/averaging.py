@@ -7,7 +7,8 @@ soups, Wortsman et al. 2022, arXiv:2203.05482).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,16 @@ def average_classifiers(paths: Sequence[str | Path], *, size: int | None = None)
     Args:
         paths: files of at least two classifiers that share architecture, mask policy and division
             into training and validation images.
-        size: side of the average's input in pixels, one of theirs; by default the first one's.
+        size: side of the average's input in pixels; by default the first one's. A network that
+            was trained on crops of varying scale may judge larger ones best (Touvron et al. 2019,
+            arXiv:1906.06423).
 
     Returns:
         The mean network, on the CPU, without cutoffs, which belong to one network's probabilities.
 
     Raises:
-        ConfigError: fewer than two files, another size than theirs, other mask policies, or one
-            that is calibrated already.
+        ConfigError: fewer than two files, a size that the architecture cannot take, other mask
+            policies, or one that is calibrated already.
         DataError: they were trained with different divisions, so that an image that validated one
             trained another.
         ModelFileError: a file is missing or damaged, or holds another architecture.
@@ -40,19 +43,17 @@ def average_classifiers(paths: Sequence[str | Path], *, size: int | None = None)
         raise ConfigError(f"{len(paths)} classifier: an average needs at least two")
     members = [Classifier.load(path, device="cpu") for path in paths]
     first = members[0]
-    chosen = [member for member in members if member.size == (size or first.size)]
-    if not chosen:
-        sizes = ", ".join(str(member.size) for member in members)
-        raise ConfigError(f"image size {size}: none of the classifiers has it, only {sizes}")
     for path, member in zip(paths, members, strict=True):
         _check(first, member, str(path), str(paths[0]))
-    mean = chosen[0]
+    mean = Classifier.build(
+        replace(first.config, size=first.size if size is None else size), policy=first.policy
+    )
     state = mean.state_dict()
     others = [member.state_dict() for member in members]
+    check_tensors(str(paths[0]), _shapes(others[0]), _shapes(state))
     mean.load_state_dict({name: _mean([other[name] for other in others]) for name in state})
-    mean.provenance = _provenance(members)
-    mean.metrics, mean.operating_points, mean.cutoff = {}, {}, 0.5
-    return mean
+    mean.provenance = {**_provenance(members), "averaged_at": mean.size}
+    return mean.eval()
 
 
 def _check(first: Classifier, member: Classifier, path: str, reference: str) -> None:
@@ -60,11 +61,7 @@ def _check(first: Classifier, member: Classifier, path: str, reference: str) -> 
         raise ModelFileError(
             f"{path}: is a {member.config.architecture}, {reference} a {first.config.architecture}"
         )
-    check_tensors(
-        path,
-        {name: tuple(tensor.shape) for name, tensor in member.state_dict().items()},
-        {name: tuple(tensor.shape) for name, tensor in first.state_dict().items()},
-    )
+    check_tensors(path, _shapes(member.state_dict()), _shapes(first.state_dict()))
     if member.policy != first.policy:
         raise ConfigError(f"{path}: was trained on other crops than {reference} (mask policy)")
     if member.is_calibrated:
@@ -74,6 +71,10 @@ def _check(first: Classifier, member: Classifier, path: str, reference: str) -> 
             f"{path}: was trained with another division than {reference}, so no image would be "
             "left to judge the average; train both with the same --splits"
         )
+
+
+def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 def _division(member: Classifier) -> Any:
@@ -101,6 +102,6 @@ def _provenance(members: Sequence[Classifier]) -> dict[str, Any]:
     if plain:
         first = made.pop(plain[0])
     else:
-        of_one = {"averaged_with", "batch_statistics", "settings", "initial_model"}
+        of_one = {"averaged_with", "averaged_at", "batch_statistics", "settings", "initial_model"}
         first = {key: value for key, value in made[0].items() if key not in of_one}
     return {**first, "trained_on": sorted(seen), "averaged_with": made}
