@@ -202,3 +202,26 @@ def test_the_command_writes_a_cascade_with_everything_in_it(
     assert prediction.prediction_set
     assert console.main(flags) == 2  # never replaced unasked
     assert "--overwrite" in capsys.readouterr().err
+
+
+def test_the_command_calibrates_the_classifier_at_the_size_asked_for(
+    folder, table, splits, tmp_path, capsys
+):
+    segmenter, classifier = networks(splits)
+    segmenter.save(tmp_path / "segmenter.safetensors")
+    classifier.save(tmp_path / "classifier.safetensors")
+    write_splits(tmp_path / "splits.json", splits)
+    output = tmp_path / "cascade.safetensors"
+    flags = ["calibrate", "--segmenter", str(tmp_path / "segmenter.safetensors"),
+             "--classifier", str(tmp_path / "classifier.safetensors"), "--device", "cpu",
+             "--data_path", str(folder), "--splits", str(tmp_path / "splits.json"),
+             "--output", str(output)]  # fmt: skip
+    assert console.main([*flags, "--image_size", "48"]) == 0
+    stored = Cascade.load(output, device="cpu").classifier
+    assert stored.size == 48
+    _, other = networks(splits)
+    calibrate_cascade(segmenter, resized := other.at_size(48), table, splits)
+    assert stored.temperature == pytest.approx(resized.temperature)
+    assert stored.operating_points == pytest.approx(resized.operating_points)
+    assert console.main([*flags, "--image_size", "8", "--overwrite"]) == 2
+    assert "size is 8; it must be within" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from cascade.commands.options import (
     stored_splits,
 )
 from cascade.commands.outputs import refuse_to_replace, say
+from cascade.errors import ConfigError
 
 
 def build_parser() -> CommandParser:
@@ -46,6 +47,13 @@ def build_parser() -> CommandParser:
         default=0.9,
         help="operating point that becomes the default cutoff: 0.8, 0.9 or 0.95",
     )
+    parser.add_argument(
+        "--image_size",
+        type=int | None,
+        default=None,
+        help="side of the classifier's input in pixels, by default as it was trained; trained on "
+        "crops of varying scale, it may judge somewhat larger ones better",
+    )
     parser.add_argument("--output", type=str, required=True, help="file of the cascade to write")
     parser.add_argument("--batch_size", type=int, default=32, help="crops at a time")
     parser.add_argument("--seed", type=int, default=0, help="seed of what is drawn")
@@ -60,6 +68,7 @@ def _main(argv: Sequence[str] | None) -> int:
     refuse_to_replace(output, overwrite=arguments.overwrite)
     table = load_table(arguments)
 
+    from cascade.models.classifier import Classifier
     from cascade.models.ensemble import load_classifier
     from cascade.models.segmenter import Segmenter
     from cascade.pipeline import Cascade
@@ -68,6 +77,13 @@ def _main(argv: Sequence[str] | None) -> int:
     splits = stored_splits(arguments, table)
     segmenter = Segmenter.load(arguments.segmenter, device=arguments.device)
     classifier = load_classifier(arguments.classifier, device=arguments.device)
+    if arguments.image_size is not None:
+        if not isinstance(classifier, Classifier):
+            raise ConfigError(
+                f"--image_size {arguments.image_size}: {arguments.classifier} is an ensemble; "
+                "its members keep the sizes that they were trained at"
+            )
+        classifier = classifier.at_size(arguments.image_size).to(classifier.device)
     result = calibrate_cascade(
         segmenter,
         classifier,

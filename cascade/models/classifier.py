@@ -19,6 +19,7 @@ from cascade.models.architectures import (
     find_architecture,
     load_weights,
 )
+from cascade.models.artifact import check_tensors
 from cascade.models.network import Network, inference_mode
 from cascade.models.normalization import Normalization
 from cascade.models.pretrained import HALF
@@ -140,6 +141,29 @@ class Classifier(CalibratedNetwork):
             raise ConfigError(
                 f"{self.config.architecture} cannot take images of {self.size} pixels: {error}"
             ) from error
+
+    def at_size(self, size: int) -> Self:
+        """The same weights with another input size, on the CPU, without calibration and cutoffs.
+
+        A network that was trained on crops of varying scale may judge crops best that are a little
+        larger than those (Touvron et al. 2019, arXiv:1906.06423).
+
+        Args:
+            size: side of the input in pixels.
+
+        Raises:
+            ConfigError: the architecture cannot take images of this size.
+            ModelFileError: its weights belong to one size only.
+        """
+        other = type(self).build(replace(self.config, size=size), policy=self.policy)
+        shapes, own = (
+            {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+            for network in (self, other)
+        )
+        check_tensors(f"{self.config.architecture} at {size} pixels", shapes, own)
+        other.load_state_dict(self.state_dict())
+        other.provenance = dict(self.provenance)
+        return other.eval()
 
     def describe(self) -> dict[str, Any]:
         """The classifier's settings as plain JSON values."""

@@ -8,7 +8,6 @@ soups, Wortsman et al. 2022, arXiv:2203.05482).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,8 @@ def average_classifiers(paths: Sequence[str | Path], *, size: int | None = None)
     Args:
         paths: files of at least two classifiers that share architecture, mask policy and division
             into training and validation images.
-        size: side of the average's input in pixels; by default the first one's. A network that
-            was trained on crops of varying scale may judge larger ones best (Touvron et al. 2019,
-            arXiv:1906.06423).
+        size: side of the average's input in pixels; by default the first one's. See
+            :meth:`Classifier.at_size`.
 
     Returns:
         The mean network, on the CPU, without cutoffs, which belong to one network's probabilities.
@@ -37,7 +35,8 @@ def average_classifiers(paths: Sequence[str | Path], *, size: int | None = None)
             policies, or one that is calibrated already.
         DataError: they were trained with different divisions, so that an image that validated one
             trained another.
-        ModelFileError: a file is missing or damaged, or holds another architecture.
+        ModelFileError: a file is missing or damaged, or holds another architecture, or its weights
+            belong to one size only.
     """
     if len(paths) < 2:
         raise ConfigError(f"{len(paths)} classifier: an average needs at least two")
@@ -45,12 +44,9 @@ def average_classifiers(paths: Sequence[str | Path], *, size: int | None = None)
     first = members[0]
     for path, member in zip(paths, members, strict=True):
         _check(first, member, str(path), str(paths[0]))
-    mean = Classifier.build(
-        replace(first.config, size=first.size if size is None else size), policy=first.policy
-    )
+    mean = first.at_size(first.size if size is None else size)
     state = mean.state_dict()
     others = [member.state_dict() for member in members]
-    check_tensors(str(paths[0]), _shapes(others[0]), _shapes(state))
     mean.load_state_dict({name: _mean([other[name] for other in others]) for name in state})
     mean.provenance = {**_provenance(members), "averaged_at": mean.size}
     return mean.eval()
