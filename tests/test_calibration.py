@@ -19,6 +19,7 @@ from cascade.errors import ConfigError, DataError
 from cascade.inference import segment_views_with_features
 from cascade.masking import MaskPolicy
 from cascade.models.classifier import Classifier
+from cascade.models.ensemble import ClassifierEnsemble
 from cascade.models.segmenter import Segmenter
 from cascade.pipeline import Cascade
 from cascade.reliability import GateLimits, Safeguards
@@ -225,3 +226,7 @@ def test_the_command_calibrates_the_classifier_at_the_size_asked_for(
     assert stored.operating_points == pytest.approx(resized.operating_points)
     assert console.main([*flags, "--image_size", "8", "--overwrite"]) == 2
     assert "size is 8; it must be within" in capsys.readouterr().err
+    ensemble = ClassifierEnsemble([classifier, networks(splits)[1]])
+    ensemble.save(tmp_path / "classifier.safetensors")
+    assert console.main([*flags, "--image_size", "64", "--overwrite"]) == 2
+    assert "is an ensemble" in capsys.readouterr().err

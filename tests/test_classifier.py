@@ -229,3 +229,19 @@ def test_half_storage_keeps_the_probabilities(small, tmp_path):
     small.save(tmp_path / "half.safetensors", half=True)
     loaded = Classifier.load(tmp_path / "half.safetensors", device="cpu")
     np.testing.assert_allclose(loaded.predict_proba(images), small.predict_proba(images), atol=5e-3)
+
+
+def test_another_size_keeps_the_weights_and_drops_what_was_fitted_at_the_first(small):
+    small.provenance["trained_on"] = ["a"]
+    small.temperature, small.cutoff, small.operating_points = 2.0, 0.3, {"0.90": 0.3}
+    try:
+        larger = small.at_size(64)
+    finally:
+        small.temperature, small.cutoff, small.operating_points = 1.0, 0.5, {}
+    assert (larger.size, larger.config.size, small.size) == (64, 64, 32)
+    assert not larger.is_calibrated
+    assert (larger.cutoff, larger.operating_points) == (0.5, {})
+    assert larger.provenance["trained_on"] == ["a"]
+    state = small.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in larger.state_dict().items())
+    assert larger.policy == small.policy
