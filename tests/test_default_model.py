@@ -88,7 +88,7 @@ def test_one_command_makes_a_cascade_and_its_card_and_keeps_finished_steps(
     assert console.main(flags(workplace)) == 0
     cascade = Cascade.load(workplace / "default.safetensors", device="cpu")
     assert cascade.segmenter.size == 64
-    assert cascade.classifier.size == 48, "of the last step"
+    assert cascade.classifier.size == 256, "of the crops in use"
     assert cascade.safeguards.conformal is not None
     card = (workplace / "card.md").read_text()
     metrics = json.loads((workplace / "run" / "evaluation_both" / "metrics.json").read_text())

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 ISIC, HAM10000 = "isic", "ham10000"
 VALIDATION_FRACTION = 0.1
+CLASSIFIER_SIZE = 256
+"""Side of the crops in use, in pixels; the last training's are a little smaller."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ def steps(arguments: Any) -> list[Step]:
             "calibration", "calibrate",
             ("--segmenter", best("segmenter_large"),
              "--classifier", best("classifier_224_long"),
+             "--image_size", str(CLASSIFIER_SIZE),
              *cut, *device, "--output", arguments.model, "--half", "--overwrite"),
         ),
         *(
