@@ -179,18 +179,21 @@ def test_training_images_never_decide_anything_but_what_looks_familiar(table, sp
     assert set(read) <= set(splits.validation)
 
 
-def test_the_command_writes_a_cascade_with_everything_in_it(
-    folder, table, splits, tmp_path, capsys
-):
+@pytest.fixture
+def stored_stages(folder, splits, tmp_path):
+    """The command with files of both networks and their division."""
     segmenter, classifier = networks(splits)
     segmenter.save(tmp_path / "segmenter.safetensors")
     classifier.save(tmp_path / "classifier.safetensors")
     write_splits(tmp_path / "splits.json", splits)
+    return ["calibrate", "--segmenter", str(tmp_path / "segmenter.safetensors"),
+            "--classifier", str(tmp_path / "classifier.safetensors"), "--device", "cpu",
+            "--data_path", str(folder), "--splits", str(tmp_path / "splits.json")]  # fmt: skip
+
+
+def test_the_command_writes_a_cascade_with_everything_in_it(stored_stages, table, tmp_path, capsys):
     output = tmp_path / "cascade.safetensors"
-    flags = ["calibrate", "--segmenter", str(tmp_path / "segmenter.safetensors"),
-             "--classifier", str(tmp_path / "classifier.safetensors"), "--device", "cpu",
-             "--data_path", str(folder), "--splits", str(tmp_path / "splits.json"),
-             "--output", str(output), "--half"]  # fmt: skip
+    flags = [*stored_stages, "--output", str(output), "--half"]
     assert console.main(flags) == 0
     assert "sensitivity 0.90: cutoff" in capsys.readouterr().out
     cascade = Cascade.load(output, device="cpu")
@@ -206,17 +209,11 @@ def test_the_command_writes_a_cascade_with_everything_in_it(
 
 
 def test_the_command_calibrates_the_classifier_at_the_size_asked_for(
-    folder, table, splits, tmp_path, capsys
+    stored_stages, table, splits, tmp_path, capsys
 ):
-    segmenter, classifier = networks(splits)
-    segmenter.save(tmp_path / "segmenter.safetensors")
-    classifier.save(tmp_path / "classifier.safetensors")
-    write_splits(tmp_path / "splits.json", splits)
     output = tmp_path / "cascade.safetensors"
-    flags = ["calibrate", "--segmenter", str(tmp_path / "segmenter.safetensors"),
-             "--classifier", str(tmp_path / "classifier.safetensors"), "--device", "cpu",
-             "--data_path", str(folder), "--splits", str(tmp_path / "splits.json"),
-             "--output", str(output)]  # fmt: skip
+    flags = [*stored_stages, "--output", str(output)]
+    segmenter, classifier = networks(splits)
     assert console.main([*flags, "--image_size", "48"]) == 0
     stored = Cascade.load(output, device="cpu").classifier
     assert stored.size == 48

@@ -169,6 +169,11 @@ def merge_artifacts(segmenter: Artifact, classifier: Artifact) -> Artifact:
     )
 
 
+def tensor_shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor or array by its name, for :func:`check_tensors`."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
 def check_tensors(
     path: str | os.PathLike[str],
     found: Mapping[str, tuple[int, ...]],

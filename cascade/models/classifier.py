@@ -19,7 +19,6 @@ from cascade.models.architectures import (
     find_architecture,
     load_weights,
 )
-from cascade.models.artifact import check_tensors
 from cascade.models.network import Network, inference_mode
 from cascade.models.normalization import Normalization
 from cascade.models.pretrained import HALF
@@ -156,12 +155,7 @@ class Classifier(CalibratedNetwork):
             ModelFileError: its weights belong to one size only.
         """
         other = type(self).build(replace(self.config, size=size), policy=self.policy)
-        shapes, own = (
-            {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-            for network in (self, other)
-        )
-        check_tensors(f"{self.config.architecture} at {size} pixels", shapes, own)
-        other.load_state_dict(self.state_dict())
+        other._take_over(self, f"{self.config.architecture} at {size} pixels")
         other.provenance = dict(self.provenance)
         return other.eval()
 

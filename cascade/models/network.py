@@ -12,7 +12,13 @@ import torch
 from torch import nn
 
 from cascade.errors import ModelFileError
-from cascade.models.artifact import Artifact, check_tensors, read_artifact, write_artifact
+from cascade.models.artifact import (
+    Artifact,
+    check_tensors,
+    read_artifact,
+    tensor_shapes,
+    write_artifact,
+)
 from cascade.models.device import resolve_device
 from cascade.models.normalization import Normalization
 
@@ -100,11 +106,7 @@ class Network(nn.Module):
             ) from error
         tensors = artifact.stage_tensors(cls.stage)
         own = network.state_dict()
-        check_tensors(
-            source,
-            {name: tensor.shape for name, tensor in tensors.items()},
-            {name: tuple(tensor.shape) for name, tensor in own.items()},
-        )
+        check_tensors(source, tensor_shapes(tensors), tensor_shapes(own))
         network.load_state_dict(
             {
                 name: torch.from_numpy(np.array(tensor)).to(own[name].dtype)
@@ -145,14 +147,14 @@ class Network(nn.Module):
             ModelFileError: the file is missing or damaged, or holds another architecture.
         """
         other = type(self).load(path, device="cpu")
-        state = other.state_dict()
-        check_tensors(
-            str(path),
-            {name: tuple(tensor.shape) for name, tensor in state.items()},
-            {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()},
-        )
-        self.load_state_dict(state)
+        self._take_over(other, str(path))
         return other.provenance
+
+    def _take_over(self, other: Network, source: str) -> None:
+        """Copy the weights of another network, which ``source`` names where they do not fit."""
+        state = other.state_dict()
+        check_tensors(source, tensor_shapes(state), tensor_shapes(self.state_dict()))
+        self.load_state_dict(state)
 
     def to_device(self, images: np.ndarray) -> torch.Tensor:
         """Move ``(N, S, S, 3)`` uint8 to the network's device, still as bytes."""

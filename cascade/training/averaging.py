@@ -7,15 +7,16 @@ soups, Wortsman et al. 2022, arXiv:2203.05482).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cascade.errors import ConfigError, DataError, ModelFileError
-from cascade.models.artifact import check_tensors
+from cascade.models.artifact import check_tensors, tensor_shapes
 from cascade.models.classifier import Classifier
+from cascade.training.run import division_of
 
 
 def average_classifiers(paths: Sequence[str | Path], *, size: int | None = None) -> Classifier:
@@ -45,11 +46,10 @@ def average_classifiers(paths: Sequence[str | Path], *, size: int | None = None)
     for path, member in zip(paths, members, strict=True):
         _check(first, member, str(path), str(paths[0]))
     mean = first.at_size(first.size if size is None else size)
-    state = mean.state_dict()
-    others = [member.state_dict() for member in members]
-    mean.load_state_dict({name: _mean([other[name] for other in others]) for name in state})
+    states = [member.state_dict() for member in members]
+    mean.load_state_dict({name: _mean([state[name] for state in states]) for name in states[0]})
     mean.provenance = {**_provenance(members), "averaged_at": mean.size}
-    return mean.eval()
+    return mean
 
 
 def _check(first: Classifier, member: Classifier, path: str, reference: str) -> None:
@@ -57,24 +57,16 @@ def _check(first: Classifier, member: Classifier, path: str, reference: str) -> 
         raise ModelFileError(
             f"{path}: is a {member.config.architecture}, {reference} a {first.config.architecture}"
         )
-    check_tensors(path, _shapes(member.state_dict()), _shapes(first.state_dict()))
+    check_tensors(path, tensor_shapes(member.state_dict()), tensor_shapes(first.state_dict()))
     if member.policy != first.policy:
         raise ConfigError(f"{path}: was trained on other crops than {reference} (mask policy)")
     if member.is_calibrated:
         raise ConfigError(f"{path}: is calibrated; average first, calibrate the average")
-    if _division(member) != _division(first):
+    if division_of(member.provenance) != division_of(first.provenance):
         raise DataError(
             f"{path}: was trained with another division than {reference}, so no image would be "
             "left to judge the average; train both with the same --splits"
         )
-
-
-def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
-
-
-def _division(member: Classifier) -> Any:
-    return member.provenance.get("splits", {}).get("digest")
 
 
 def _mean(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

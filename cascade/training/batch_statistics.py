@@ -17,10 +17,11 @@ from torch.utils.data import DataLoader, Subset
 
 from cascade.config import Augmentation
 from cascade.data.datasets import ClassificationDataset
-from cascade.errors import ConfigError, DataError
+from cascade.errors import ConfigError
 from cascade.models.classifier import Classifier
 from cascade.progress import progress
 from cascade.training.loop import quiet_worker, seeded
+from cascade.training.run import require_same_division
 
 if TYPE_CHECKING:
     from cascade.data.splits import Splits
@@ -61,8 +62,8 @@ def estimate_batch_statistics(
         How many crops were used.
 
     Raises:
-        ConfigError: fewer than two images are asked for or there, the classifier is calibrated
-            already, or it has no batch normalisation.
+        ConfigError: fewer than two images are asked for, the classifier is calibrated already, or
+            it has no batch normalisation.
         DataError: it was trained with another division.
     """
     _check(classifier, splits, images)
@@ -113,8 +114,4 @@ def _check(classifier: Classifier, splits: Splits, images: int) -> None:
             f"{classifier.config.architecture} has no batch normalisation, so there are no "
             "statistics to estimate"
         )
-    if classifier.provenance.get("splits", {}).get("digest") != splits.digest:
-        raise DataError(
-            "the classifier was trained with another division, so these training images may be "
-            "those that judge it; give the --splits of its training"
-        )
+    require_same_division(classifier.provenance, splits)

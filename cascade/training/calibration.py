@@ -16,7 +16,7 @@ import numpy as np
 from cascade.config import CLASSES, ClassificationTrainConfig
 from cascade.data.datasets import ClassificationDataset
 from cascade.data.synthetic.non_lesions import NON_LESIONS, draw_non_lesion
-from cascade.errors import ConfigError, DataError
+from cascade.errors import ConfigError
 from cascade.imaging import read_image, read_mask
 from cascade.inference import classify, segment_views, segment_views_with_features
 from cascade.masking import apply_mask, find_lesion
@@ -41,6 +41,7 @@ from cascade.training.classification import (
     operating_points,
     predict_raw_logits,
 )
+from cascade.training.run import require_same_division
 
 if TYPE_CHECKING:
     from cascade.data.splits import Splits
@@ -109,7 +110,7 @@ def calibrate_cascade(
     if sensitivity not in SENSITIVITIES:
         known = ", ".join(f"{value:.2f}" for value in SENSITIVITIES)
         raise ConfigError(f"sensitivity is {sensitivity}; choose from {known}")
-    _require_same_division(classifier, splits)
+    require_same_division(classifier.provenance, splits)
     train, validation = splits.parts(table)
     cut = validation if masks is None else validation.with_masks_from(masks)
     facts, conformal = _calibrate_classifier(classifier, cut, batch_size)
@@ -124,15 +125,6 @@ def calibrate_cascade(
     facts["splits_digest"] = splits.digest
     classifier.metrics = {**classifier.metrics, "calibration": facts}
     return CalibrationResult(Safeguards(conformal, gate, familiarity), facts)
-
-
-def _require_same_division(classifier: Classifier | ClassifierEnsemble, splits: Splits) -> None:
-    trained = classifier.provenance.get("splits", {}).get("digest")
-    if trained != splits.digest:
-        raise DataError(
-            "the classifier was trained with another division, so these validation images may have "
-            "trained it; give the --splits of its training"
-        )
 
 
 def _calibrate_classifier(

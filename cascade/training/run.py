@@ -103,7 +103,7 @@ def start_from(network: Network, path: str, splits: Splits, settings: Mapping[st
         ModelFileError: the file is missing or damaged, or holds another architecture.
     """
     before = network.continue_from(path)
-    if before.get("splits", {}).get("digest") != settings["splits_digest"]:
+    if division_of(before) != settings["splits_digest"]:
         try:
             require_unseen(before, splits.validation, model=path)
         except DataError as error:
@@ -133,6 +133,25 @@ def image_marks(names: Sequence[str]) -> list[str]:
     """Short digests of image names, so that a model's file can tell which images it has seen."""
     stems = {Path(name).stem for name in names}
     return sorted(hashlib.sha256(stem.encode()).hexdigest()[:12] for stem in stems)
+
+
+def division_of(provenance: Mapping[str, Any]) -> str | None:
+    """Digest of the division that a network was trained with, where its file tells."""
+    digest: str | None = provenance.get("splits", {}).get("digest")
+    return digest
+
+
+def require_same_division(provenance: Mapping[str, Any], splits: Splits) -> None:
+    """Refuse images that may play another part here than in a classifier's training.
+
+    Raises:
+        DataError: the classifier was trained with another division.
+    """
+    if division_of(provenance) != splits.digest:
+        raise DataError(
+            "the classifier was trained with another division, so images that trained it may "
+            "validate here, and the other way round; give the --splits of its training"
+        )
 
 
 def require_unseen(provenance: Mapping[str, Any], names: Sequence[str], *, model: str) -> None:
