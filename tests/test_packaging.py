@@ -3,6 +3,7 @@
 import ast
 import configparser
 import importlib
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -104,15 +105,20 @@ def test_build_system_is_setuptools_with_settings_in_setup_cfg():
     assert "project" not in project
 
 
+def pinned_versions() -> dict[str, str]:
+    """Canonical name to version in constraints.txt."""
+    from packaging.utils import canonicalize_name
+
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pins}
+
+
 def test_constraints_fit_the_requirements(setup):
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    pinned = {}
-    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
-        if line and not line.startswith("#"):
-            name, version = line.split("==")
-            pinned[canonicalize_name(name)] = version
+    pinned = pinned_versions()
     extras = setup["options.extras_require"].values()
     needed = [setup["options"]["install_requires"], *extras]
     for line in "\n".join(needed).split("\n"):
@@ -120,6 +126,24 @@ def test_constraints_fit_the_requirements(setup):
             requirement = Requirement(line)
             version = pinned[canonicalize_name(requirement.name)]
             assert requirement.specifier.contains(version), line
+
+
+def test_pinned_versions_run_on_the_oldest_python_that_is_promised(setup):
+    """Debian 12 has Python 3.11.2; a pin that wants 3.11.5 cannot be installed there."""
+    from packaging.specifiers import SpecifierSet
+
+    oldest = setup["options"]["python_requires"].removeprefix(">=") + ".0"
+    checked = 0
+    for name, version in pinned_versions().items():
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if distribution.version == version:
+            wanted = distribution.metadata.get("Requires-Python") or ""
+            assert SpecifierSet(wanted).contains(oldest), f"{name}=={version} wants {wanted}"
+            checked += 1
+    assert checked > 50
 
 
 def test_modules_stay_short():
