@@ -38,14 +38,14 @@ _PUBLIC = {
     "read_image": "cascade.imaging",
     "SegmentationTrainConfig": "cascade.config",
     "ClassificationTrainConfig": "cascade.config",
-    "Measurements": "cascade.measurements",
-    "measure": "cascade.measurements",
+    "Measurements": "cascade.lesion.measurements",
+    "measure": "cascade.lesion.measurements",
     "CascadeError": "cascade.errors",
     "CascadeWarning": "cascade.errors",
     "ClassifierConfig": "cascade.config",
     "SegmenterConfig": "cascade.config",
     "TrainConfig": "cascade.config",
-    "MaskPolicy": "cascade.masking",
+    "MaskPolicy": "cascade.lesion.masking",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]

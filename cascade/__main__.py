@@ -2,7 +2,7 @@
 
 import sys
 
-from cascade.commands.main import main
+from cascade.command_line.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

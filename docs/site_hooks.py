@@ -87,14 +87,16 @@ def _link(found: re.Match[str], folder: str) -> str:
 
 
 def _commands() -> dict[str, str]:
-    from cascade.commands.main import COMMANDS
+    from cascade.command_line.main import COMMANDS
 
     return COMMANDS
 
 
 def _command(name: str) -> str:
     """Heading, description, example and flags of one command, as Markdown."""
-    module = importlib.import_module(f"cascade.commands.{name.replace('-', '_')}")
+    from cascade.command_line.main import module_of
+
+    module = module_of(name)
     parser = module.build_parser()
     example = "\n".join(
         line.strip() for line in parser.epilog.removeprefix("example:").splitlines() if line.strip()

@@ -1,11 +1,11 @@
-"""Run ``cascade.commands.cls_eval`` from any folder, installed or not."""
+"""Run ``cascade.commands.evaluation.cls_eval`` from any folder, installed or not."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cascade.commands.cls_eval import main
+from cascade.commands.evaluation.cls_eval import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,11 +1,11 @@
-"""Run ``cascade.commands.prepare`` from any folder, installed or not."""
+"""Run ``cascade.commands.datasets.prepare`` from any folder, installed or not."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cascade.commands.prepare import main
+from cascade.commands.datasets.prepare import main
 
 if __name__ == "__main__":
     sys.exit(main())

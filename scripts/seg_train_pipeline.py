@@ -1,11 +1,11 @@
-"""Run ``cascade.commands.seg_train`` from any folder, installed or not."""
+"""Run ``cascade.commands.training.seg_train`` from any folder, installed or not."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cascade.commands.seg_train import main
+from cascade.commands.training.seg_train import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,7 +14,7 @@ from cascade.data.synthetic import (
     draw_lesion,
     write_synthetic_dataset,
 )
-from cascade.masking import MaskPolicy
+from cascade.lesion.masking import MaskPolicy
 from cascade.pipeline import Cascade
 
 # the same examples on every run, and no failure because a machine is busy

@@ -13,11 +13,11 @@ from starlette.testclient import TestClient
 
 from cascade.data.synthetic import draw_lesion
 from cascade.imaging import ImageLimits, encode_image
-from cascade.masking import MaskPolicy
+from cascade.lesion.masking import MaskPolicy
 from cascade.pipeline import Cascade
-from cascade.serving.api import create_app
-from cascade.serving.model import ServedModel
-from cascade.serving.settings import ServiceSettings
+from cascade.serving.rest.api import create_app
+from cascade.serving.rest.model import ServedModel
+from cascade.serving.rest.settings import ServiceSettings
 
 DIGEST = "ab" * 32
 

@@ -24,8 +24,8 @@ def main():
     from serving_fakes import fake_model
 
     from cascade.progress import setup_logging
-    from cascade.serving import api, connections, server
-    from cascade.serving.settings import ServiceSettings
+    from cascade.serving.rest import api, connections, server
+    from cascade.serving.rest.settings import ServiceSettings
 
     setup_logging()
     connections.PATIENCE_S = wanted.get("patience_s", connections.PATIENCE_S)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import re
@@ -14,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from cascade.commands import arguments as arguments_module
-from cascade.commands.arguments import CommandParser, run, settings
-from cascade.commands.main import COMMANDS
-from cascade.commands.main import main as console
+from cascade.command_line import parser as arguments_module
+from cascade.command_line.main import COMMANDS, module_of
+from cascade.command_line.main import main as console
+from cascade.command_line.parser import CommandParser, run, settings
 from cascade.config import (
     ClassificationTrainConfig,
     ClassifierConfig,
@@ -34,7 +33,7 @@ HEAVY = (
 
 
 def parser_of(command):
-    module = importlib.import_module(f"cascade.commands.{command.replace('-', '_')}")
+    module = module_of(command)
     return module.build_parser()
 
 
@@ -404,7 +403,7 @@ def test_warnings_of_cascade_are_one_line_and_others_are_not_changed(messages):
 
 
 def test_values_outside_their_limits_end_with_code_2_before_any_work(messages, tmp_path):
-    from cascade.commands.seg_train import main
+    from cascade.commands.training.seg_train import main
 
     assert main(["--epochs", "0", "--output", str(tmp_path / "out")]) == 2
     assert messages == [("ERROR", "error: epochs is 0; it must be at least 1")]
@@ -412,7 +411,7 @@ def test_values_outside_their_limits_end_with_code_2_before_any_work(messages, t
 
 
 def test_a_missing_data_folder_is_named_with_the_way_to_make_one(messages, tmp_path):
-    from cascade.commands.seg_train import main
+    from cascade.commands.training.seg_train import main
 
     assert main(["--data_path", str(tmp_path / "none"), "--output", str(tmp_path / "out")]) == 2
     assert "none: there is no such folder" in messages[0][1]
@@ -493,7 +492,7 @@ def python(*args, **environment):
 def test_help_of_every_command_loads_nothing_heavy():
     code = (
         "import contextlib, io, sys\n"
-        "from cascade.commands.main import COMMANDS, main\n"
+        "from cascade.command_line.main import COMMANDS, main\n"
         "for name in COMMANDS:\n"
         "    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
         "        main([name, '--help'])\n"
@@ -521,8 +520,8 @@ def test_a_reader_that_closes_early_causes_no_traceback():
     """``cascade score ... | head -1``: the pipe breaks while the command still writes."""
     code = (
         "import sys\n"
-        "from cascade.commands.arguments import run\n"
-        "from cascade.commands.outputs import say\n"
+        "from cascade.command_line.parser import run\n"
+        "from cascade.command_line.outputs import say\n"
         "def body(argv):\n"
         "    for _ in range(100000):\n"
         "        say('a line that is long enough to fill the pipe soon')\n"
@@ -552,8 +551,8 @@ def test_a_command_may_add_flags_of_its_own(capsys):
 
 
 def test_choices_of_modes_match_the_masking_module():
-    from cascade.commands.options import MaskMode
-    from cascade.masking import MASK_MODES
+    from cascade.command_line.options import MaskMode
+    from cascade.lesion.masking import MASK_MODES
 
     assert set(typing.get_args(MaskMode)) == set(MASK_MODES)
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from cascade.commands.card import training_commands
-from cascade.commands.main import main as console
+from cascade.command_line.main import main as console
+from cascade.commands.evaluation.card import training_commands
 from cascade.config import ClassifierConfig
 from cascade.errors import ConfigError, DataError, ModelFileError
 from cascade.evaluation.model_card import trainings_of
-from cascade.masking import MaskPolicy
+from cascade.lesion.masking import MaskPolicy
 from cascade.models.classifier import Classifier
 from cascade.training.averaging import average_classifiers
 

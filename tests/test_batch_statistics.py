@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from cascade.commands.card import training_commands
-from cascade.commands.main import main as console
+from cascade.command_line.main import main as console
+from cascade.commands.evaluation.card import training_commands
 from cascade.config import ClassifierConfig
 from cascade.data.datasets import ClassificationDataset
 from cascade.data.splits import make_splits, write_splits
 from cascade.data.synthetic import SyntheticConfig, write_synthetic_dataset
 from cascade.data.tables import read_table
 from cascade.errors import ConfigError, DataError
-from cascade.masking import MaskPolicy
+from cascade.lesion.masking import MaskPolicy
 from cascade.models.classifier import Classifier
 from cascade.training.averaging import average_classifiers
 from cascade.training.batch_statistics import estimate_batch_statistics

@@ -8,20 +8,24 @@ import torch
 from sklearn.metrics import log_loss
 from tiny_training import SEGMENTER
 
-from cascade.commands import main as console
+from cascade.command_line import main as console
 from cascade.config import ClassifierConfig
 from cascade.data.datasets import ClassificationDataset
 from cascade.data.splits import make_splits, write_splits
-from cascade.data.synthetic import SyntheticConfig, write_synthetic_dataset
-from cascade.data.synthetic.non_lesions import NON_LESIONS, draw_non_lesion
+from cascade.data.synthetic import (
+    NON_LESIONS,
+    SyntheticConfig,
+    draw_non_lesion,
+    write_synthetic_dataset,
+)
 from cascade.data.tables import read_table
 from cascade.errors import ConfigError, DataError
-from cascade.inference import segment_views_with_features
-from cascade.masking import MaskPolicy
+from cascade.lesion.masking import MaskPolicy
 from cascade.models.classifier import Classifier
 from cascade.models.ensemble import ClassifierEnsemble
 from cascade.models.segmenter import Segmenter
 from cascade.pipeline import Cascade
+from cascade.pipeline.stages import segment_views_with_features
 from cascade.reliability import GateLimits, Safeguards
 from cascade.training import calibration
 from cascade.training.calibration import calibrate_cascade

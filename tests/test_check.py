@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cascade.commands.check import build_parser, main
+from cascade.commands.datasets.check import build_parser, main
 from cascade.data.check import CheckOptions, check_dataset
 from cascade.data.check_images import corner_darkness
 from cascade.data.check_report import measure_shortcuts

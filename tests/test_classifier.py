@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from cascade.config import ClassifierConfig
 from cascade.errors import ConfigError, ModelFileError
-from cascade.masking import MaskPolicy
+from cascade.lesion.masking import MaskPolicy
 from cascade.models.architectures import Architecture, find_architecture
 from cascade.models.classifier import Classifier
 from cascade.training.classification import classification_loss

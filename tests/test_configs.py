@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 from dataclasses import fields
@@ -13,9 +12,10 @@ import pytest
 import torch
 import yaml
 
-from cascade.commands import main as console
-from cascade.commands.arguments import settings
-from cascade.commands.options import mask_policy
+from cascade.command_line import main as console
+from cascade.command_line.main import module_of
+from cascade.command_line.options import mask_policy
+from cascade.command_line.parser import settings
 from cascade.config import (
     ClassificationTrainConfig,
     ClassifierConfig,
@@ -71,7 +71,7 @@ def written(name):
 
 
 def parsed(name, *flags):
-    module = importlib.import_module(f"cascade.commands.{RECIPES[name].replace('-', '_')}")
+    module = module_of(RECIPES[name])
     return module.build_parser().parse_args(["--config", str(CONFIGS / name), *flags])
 
 

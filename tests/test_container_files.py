@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import configparser
 import fnmatch
-import importlib
 import json
 import re
 import shutil
@@ -17,7 +16,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from cascade.commands.main import COMMANDS
+from cascade.command_line.main import COMMANDS, module_of
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = {"service": ("serve", 8000), "page": ("app", 8501)}
@@ -216,7 +215,7 @@ def test_its_command_is_that_of_the_library(dockerfile, image, expected):
     assert flags == ["--host", "0.0.0.0", "--port", str(port)]
     assert last(stages, image, "EXPOSE") == str(port)
     if command in COMMANDS:
-        parser = importlib.import_module(f"cascade.commands.{command}").build_parser()
+        parser = module_of(command).build_parser()
         given = parser.parse_args(flags)
         assert (given.host, given.port) == ("0.0.0.0", port)
 

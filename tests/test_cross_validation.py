@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from cascade.commands import main as console
+from cascade.command_line import main as console
 from cascade.config import ClassificationTrainConfig, ClassifierConfig
 from cascade.data.datasets import ClassificationDataset
 from cascade.data.synthetic import SyntheticConfig, write_synthetic_dataset
 from cascade.data.tables import read_table
 from cascade.errors import ConfigError, DataError
 from cascade.files import write_csv
-from cascade.inference import classify
-from cascade.masking import MaskPolicy
+from cascade.lesion.masking import MaskPolicy
 from cascade.metrics.classification import roc_auc
 from cascade.metrics.intervals import paired_difference
 from cascade.models.classifier import Classifier
 from cascade.models.ensemble import load_classifier
+from cascade.pipeline.stages import classify
 from cascade.training import cross_validation as module
 from cascade.training.cross_validation import cross_validate_classifier
 from cascade.training.joining import join_runs
@@ -492,7 +492,8 @@ def test_the_commands_do_what_the_functions_do(
     """The flags resume the run that the function made, so they describe exactly the same run."""
     evaluated = []
     monkeypatch.setattr(
-        "cascade.commands.cls_eval.report", lambda _, evaluation, **__: evaluated.append(evaluation)
+        "cascade.commands.evaluation.cls_eval.report",
+        lambda _, evaluation, **__: evaluated.append(evaluation),
     )
 
     def command(*words):

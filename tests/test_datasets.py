@@ -16,7 +16,7 @@ from cascade import ClassificationDataset, MaskPolicy, SegmentationDataset, read
 from cascade.data.datasets import BOX_JITTER, _shifted
 from cascade.errors import DataError, EmptyMaskError
 from cascade.imaging import read_image, read_mask, resize_pixels
-from cascade.masking import MASK_MODES, Lesion, apply_mask, lesion_from_mask
+from cascade.lesion.masking import MASK_MODES, Lesion, apply_mask, lesion_from_mask
 
 
 @pytest.fixture(scope="module")

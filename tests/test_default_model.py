@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from cascade.commands import main as console
-from cascade.commands.default_model import build_parser, steps
+from cascade.command_line import main as console
+from cascade.command_line.main import module_of
+from cascade.commands.training.default_model import build_parser, steps
 from cascade.data.splits import read_splits
 from cascade.data.synthetic import SyntheticConfig, write_synthetic_dataset
 from cascade.pipeline import Cascade
@@ -118,13 +119,12 @@ def test_a_list_of_the_commands_runs_none(workplace, capsys, tmp_path):
 
 
 def test_each_recipe_that_comes_with_the_library_is_read_by_its_command(tmp_path):
-    import importlib
 
     arguments = build_parser().parse_args(["--data", str(tmp_path)])
     trainings = [step for step in steps(arguments) if step.run is not None]
     assert len(trainings) == 10
     for step in trainings:
-        module = importlib.import_module(f"cascade.commands.{step.command.replace('-', '_')}")
+        module = module_of(step.command)
         given = module.build_parser().parse_args(list(step.flags))
         assert given.epochs < 20
 

@@ -9,7 +9,7 @@ from cascade.config import ClassificationTrainConfig, ClassifierConfig
 from cascade.data.splits import make_splits
 from cascade.data.tables import read_table
 from cascade.errors import ConfigError, DataError
-from cascade.masking import MaskPolicy
+from cascade.lesion.masking import MaskPolicy
 from cascade.models.artifact import read_artifact
 from cascade.models.classifier import Classifier
 from cascade.training.classification import classification_loss, train_classifier

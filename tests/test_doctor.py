@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from cascade.commands import doctor
-from cascade.commands.arguments import OK, PARTIAL
+from cascade.command_line.parser import OK, PARTIAL
+from cascade.commands.prediction import doctor
 
 
 def versions(**installed: str):

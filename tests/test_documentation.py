@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 import cascade
-from cascade.commands.main import COMMANDS
+from cascade.command_line.main import COMMANDS, module_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -54,7 +54,7 @@ def test_every_command_of_the_documents_is_one(page, line):
     given = given[: given.index("&")] if "&" in given else given
     assert name in COMMANDS or name.startswith("-"), line
     if name in COMMANDS and given != ["--help"]:
-        module = importlib.import_module(f"cascade.commands.{name.replace('-', '_')}")
+        module = module_of(name)
         module.build_parser().parse_args([word for word in given if word != "--print_config"])
 
 

@@ -6,7 +6,7 @@ from tiny_training import SEGMENTER
 
 from cascade.config import CLASSES, ClassifierConfig
 from cascade.errors import ConfigError, ModelFileError
-from cascade.masking import MaskPolicy
+from cascade.lesion.masking import MaskPolicy
 from cascade.models.artifact import Artifact, read_artifact, read_document, write_artifact
 from cascade.models.classifier import Classifier
 from cascade.models.ensemble import ClassifierEnsemble, join_classifiers, load_classifier

@@ -17,17 +17,17 @@ from conftest import FakeClassifier, FakeSegmenter
 from scipy.stats import norm
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from cascade.commands import evaluate, score
+from cascade.commands.evaluation import evaluate, score
 from cascade.data.tables import read_table
 from cascade.errors import DataError
 from cascade.evaluation.cases import CASE_COLUMNS, Case
 from cascade.evaluation.model_card import write_model_card
 from cascade.evaluation.report import write_evaluation
+from cascade.evaluation.safeguard_metrics import measure_operating_points
 from cascade.evaluation.safeguard_report import safeguard_lines, safeguard_tables
-from cascade.evaluation.safeguards import measure_operating_points
 from cascade.evaluation.stages import evaluate_cascade
 from cascade.files import write_json
-from cascade.masking import MaskPolicy
+from cascade.lesion.masking import MaskPolicy
 from cascade.models.artifact import Artifact, read_document, write_artifact
 from cascade.pipeline import Cascade
 from cascade.reliability import ConformalScores, Familiarity, GateLimits, Safeguards

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from conftest import MappedClassifier
 
-from cascade.augmented_views import VIEWS
 from cascade.errors import ConfigError, ModelFileError, ShapeError
 from cascade.evaluation.overlays import draw_outline
 from cascade.explain import Explanation, explain, heat_inside, overlay_heat
-from cascade.masking import MaskPolicy
+from cascade.lesion.masking import MaskPolicy
 from cascade.pipeline import Cascade
+from cascade.pipeline.augmented_views import VIEWS
 
 
 @pytest.fixture

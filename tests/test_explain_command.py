@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from conftest import FakeClassifier, MappedClassifier
 
-from cascade.commands.explain import COLUMNS, main
-from cascade.commands.main import main as console
+from cascade.command_line.main import main as console
+from cascade.commands.prediction.explain import COLUMNS, main
 from cascade.data.tables import read_csv
 from cascade.explain import explain, overlay_heat
 from cascade.imaging import read_image

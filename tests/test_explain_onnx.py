@@ -55,7 +55,7 @@ def test_the_command_draws_the_same_picture_without_torch(exported, photographs,
         "import sys\n"
         "for name in ('torch', 'torchvision', 'timm', 'pytorch_grad_cam', 'matplotlib'):\n"
         "    sys.modules[name] = None\n"
-        "from cascade.commands.main import main\n"
+        "from cascade.command_line.main import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     command = ["explain", str(tmp_path / "a.png"), "--model", str(tiny_export()),

@@ -15,7 +15,7 @@ import torch
 from contracts import noise
 from tiny_export import tiny_cascade, tiny_classifier, tiny_export
 
-from cascade.commands.export import find_images, main
+from cascade.commands.prediction.export import find_images, main
 from cascade.data.synthetic import draw_lesion
 from cascade.errors import ConfigError, DataError, ExportError, MissingExtraError
 from cascade.export import export_onnx, graphs, onnx_export, parity

@@ -7,10 +7,10 @@ from tiny_training import segmentation_settings
 from cascade.data.tables import read_table
 from cascade.errors import ConfigError, DataError
 from cascade.imaging import read_image, read_mask
-from cascade.inference import segment
-from cascade.masking import MaskPolicy, find_lesion
+from cascade.lesion.masking import MaskPolicy, find_lesion
 from cascade.models.artifact import read_document
 from cascade.models.segmenter import Segmenter
+from cascade.pipeline.stages import segment
 from cascade.training import folds as module
 from cascade.training.folds import out_of_fold_masks
 from cascade.training.run import image_marks

@@ -14,7 +14,7 @@ from cascade.config import (
 from cascade.data.splits import make_splits
 from cascade.data.tables import read_table
 from cascade.explain.gradcam import GradCAM
-from cascade.masking import MaskPolicy
+from cascade.lesion.masking import MaskPolicy
 from cascade.models.classifier import Classifier
 from cascade.models.device import describe_device, resolve_device
 from cascade.models.segmenter import Segmenter

@@ -21,7 +21,7 @@ from cascade.errors import ConfigError, MissingExtraError, ShapeError
 from cascade.explain import explain, heat_inside
 from cascade.explain.gradcam import GradCAM
 from cascade.explain.layers import find_layer
-from cascade.masking import MaskPolicy
+from cascade.lesion.masking import MaskPolicy
 from cascade.models.classifier import Classifier
 from cascade.models.ensemble import ClassifierEnsemble
 from cascade.models.normalization import Normalization

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import MappedClassifier
 
-from cascade.commands import evaluate as command
+from cascade.commands.evaluation import evaluate as command
 from cascade.data.tables import read_csv, read_table
 from cascade.evaluation.cases import Case
 from cascade.evaluation.heat_maps import HeatPicture, choose_cases, heat_section

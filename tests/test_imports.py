@@ -17,19 +17,20 @@ HEAVY = (
 )  # fmt: skip
 LIGHT_MODULES = (
     "cascade", "cascade.config", "cascade.errors", "cascade.files", "cascade.imaging",
-    "cascade.masking", "cascade.metrics.classification", "cascade.metrics.curves",
+    "cascade.lesion.masking", "cascade.metrics.classification", "cascade.metrics.curves",
     "cascade.metrics.intervals", "cascade.metrics.segmentation", "cascade.reliability",
-    "cascade.augmented_views",
+    "cascade.pipeline.augmented_views",
     "cascade.data.tables", "cascade.data.splits", "cascade.data.check", "cascade.data.duplicates",
     "cascade.data.synthetic", "cascade.data.sources.prepare", "cascade.models.protocol",
     "cascade.models.artifact", "cascade.pipeline", "cascade.evaluation.stages",
     "cascade.evaluation.report", "cascade.explain",
-    "cascade.commands.main", "cascade.commands.arguments",
-    "cascade.commands.options", "cascade.commands.predict", "cascade.commands.evaluate",
-    "cascade.commands.app", "cascade.serving.web", "cascade.serving.web_page",
-    "cascade.serving.web_server",
-    "cascade.commands.serve", "cascade.serving.settings",
-    "cascade.commands.explain",
+    "cascade.command_line.main", "cascade.command_line.parser",
+    "cascade.command_line.options", "cascade.commands.prediction.predict",
+    "cascade.commands.evaluation.evaluate",
+    "cascade.commands.prediction.app", "cascade.serving.page.script", "cascade.serving.page.layout",
+    "cascade.serving.page.server",
+    "cascade.commands.prediction.serve", "cascade.serving.rest.settings",
+    "cascade.commands.prediction.explain",
 )  # fmt: skip
 ALL_MODULES = tuple(
     ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
@@ -95,7 +96,8 @@ def test_import_seeds_nothing_and_configures_no_logging():
         "import numpy as np\n"
         "random.seed(1); np.random.seed(1)\n"
         "before = random.getstate(), np.random.get_state()[1].tolist()\n"
-        "import cascade, cascade.pipeline, cascade.commands.main, cascade.metrics.classification\n"
+        "import cascade, cascade.pipeline, cascade.command_line.main\n"
+        "import cascade.metrics.classification\n"
         "assert before == (random.getstate(), np.random.get_state()[1].tolist())\n"
         "assert not logging.getLogger().handlers\n"
         "assert not logging.getLogger('cascade').handlers\n"
@@ -121,7 +123,7 @@ def test_checks_do_not_depend_on_assertions():
     done = python(
         "import numpy as np\n"
         "from cascade.errors import ShapeError\n"
-        "from cascade.masking import MaskPolicy, lesion_from_mask\n"
+        "from cascade.lesion.masking import MaskPolicy, lesion_from_mask\n"
         "try:\n"
         "    lesion_from_mask(np.zeros((4, 4), np.uint8), MaskPolicy())\n"
         "except ShapeError:\n"

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from cascade.commands.cls_train import build_parser
-from cascade.commands.options import load_splits, load_table
+from cascade.command_line.options import load_splits, load_table
+from cascade.commands.training.cls_train import build_parser
 from cascade.data.joined import join_tables
 from cascade.data.splits import make_folds
 from cascade.data.tables import read_table

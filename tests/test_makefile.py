@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cascade.commands.main import COMMANDS
+from cascade.command_line.main import COMMANDS, module_of
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = re.search(
@@ -61,11 +61,11 @@ def flags_of(words):
     assert program == "python"
     if rest[0] == "-m":
         command, given = rest[2], rest[3:]
-        module = importlib.import_module(f"cascade.commands.{command.replace('-', '_')}")
+        module = module_of(command)
     else:
         text = (ROOT / rest[0]).read_text(encoding="utf-8")
         module = importlib.import_module(
-            re.search(r"from (cascade\.commands\.\w+) import main", text)[1]
+            re.search(r"from (cascade\.commands[.\w]+) import main", text)[1]
         )
         given = rest[1:]
     return module.build_parser().parse_args(given)

@@ -9,28 +9,28 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tiny_training import SEGMENTER
 
-from cascade.commands.mask_modes import main
+from cascade.commands.training.mask_modes import main
 from cascade.config import ClassificationTrainConfig, ClassifierConfig
 from cascade.data.synthetic import SyntheticConfig, write_synthetic_dataset
 from cascade.data.tables import Record, Table, read_table
 from cascade.errors import ConfigError, DataError, LeakageError
-from cascade.evaluation.mask_mode_report import markdown, write_mask_modes
-from cascade.evaluation.mask_modes import (
+from cascade.evaluation.mask_mode_comparison import (
     MaskModeReport,
     ModeScores,
     compare_mask_modes,
     evaluate_mask_modes,
 )
+from cascade.evaluation.mask_mode_report import markdown, write_mask_modes
 from cascade.files import read_json
 from cascade.imaging import read_shape, write_mask
-from cascade.mask_policy import MASK_MODES
+from cascade.lesion.policy import MASK_MODES
 from cascade.metrics.classification import roc_auc
 from cascade.metrics.intervals import paired_difference
 from cascade.models.classifier import Classifier
 from cascade.models.segmenter import Segmenter
-from cascade.training import mask_modes as training_module
+from cascade.training import mask_mode_trial as training_module
 from cascade.training.loop import seeded
-from cascade.training.mask_modes import predict_test_masks, train_mask_modes
+from cascade.training.mask_mode_trial import predict_test_masks, train_mask_modes
 from cascade.training.run import image_marks
 
 CONFIG = ClassifierConfig(architecture="timm/test_resnet", size=32)
@@ -430,7 +430,7 @@ def test_one_malignant_group_gives_no_interval():
 
 
 def test_every_mode_can_be_asked_for():
-    from cascade.commands.mask_modes import build_parser
+    from cascade.commands.training.mask_modes import build_parser
 
     assert build_parser().parse_args([]).modes == list(MASK_MODES)
     shared = build_parser().parse_args(["--config", "configs/classification.yaml"])

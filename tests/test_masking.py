@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 from cascade.errors import ConfigError, EmptyMaskError, ShapeError
 from cascade.imaging import resize_pixels
-from cascade.masking import (
+from cascade.lesion.masking import (
     MASK_MODES,
     NO_LESION,
     Lesion,

@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 from cascade import Measurements, measurements
 from cascade.errors import ConfigError, EmptyMaskError, ShapeError
 from cascade.imaging import read_image, read_mask
-from cascade.measurements import measure
+from cascade.lesion.measurements import measure
 
 RATIOS = ("asymmetry", "border_irregularity", "colour_variegation")
 FEW = settings(max_examples=40)

@@ -10,9 +10,9 @@ import re
 import numpy as np
 import pytest
 
-from cascade.commands.card import build_parser, main, training_commands
-from cascade.commands.cls_train import build_parser as cls_parser
-from cascade.commands.seg_train import build_parser as seg_parser
+from cascade.commands.evaluation.card import build_parser, main, training_commands
+from cascade.commands.training.cls_train import build_parser as cls_parser
+from cascade.commands.training.seg_train import build_parser as seg_parser
 from cascade.data.tables import read_table
 from cascade.errors import ConfigError, DataError, ModelFileError
 from cascade.evaluation.card_parts import count_operating_points, flat_facts, other_table
@@ -22,7 +22,7 @@ from cascade.evaluation.score_table import CLASSIFICATION_ROWS, SEGMENTATION_ROW
 from cascade.evaluation.stages import evaluate_cascade
 from cascade.evaluation.subgroups import with_subgroups
 from cascade.files import file_digest, write_json
-from cascade.masking import MaskPolicy
+from cascade.lesion.masking import MaskPolicy
 from cascade.models.artifact import Artifact, read_artifact, write_artifact
 
 FIRST = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cascade.data.synthetic.non_lesions import NON_LESIONS, draw_non_lesion
+from cascade.data.synthetic import NON_LESIONS, draw_non_lesion
 from cascade.errors import ConfigError
 
 

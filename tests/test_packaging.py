@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import cascade
-from cascade.commands.main import COMMANDS
+from cascade.command_line.main import COMMANDS, module_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "cascade").rglob("*.py"))
@@ -65,7 +65,7 @@ def test_console_command_leads_to_a_function(setup):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_a_module_with_help(name, capsys):
-    module = importlib.import_module(f"cascade.commands.{name.replace('-', '_')}")
+    module = module_of(name)
     with pytest.raises(SystemExit) as ended:
         module.main(["--help"])
     assert ended.value.code == 0
@@ -75,7 +75,7 @@ def test_every_command_has_a_module_with_help(name, capsys):
 @pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.py")), ids=lambda p: p.name)
 def test_every_script_is_a_shim_on_a_command(script):
     text = script.read_text(encoding="utf-8")
-    module = re.search(r"from (cascade\.commands\.\w+) import main", text)
+    module = re.search(r"from (cascade\.commands[.\w]+) import main", text)
     assert module
     assert callable(importlib.import_module(module[1]).main)
     assert len(text.splitlines()) < 20

@@ -15,11 +15,11 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from cascade import Cascade, Failure, MaskPolicy, Prediction
-from cascade.augmented_views import VIEWS, average, undo, view
 from cascade.errors import ConfigError, EmptyMaskError, ImageError, ModelFileError, ShapeError
 from cascade.imaging import ImageLimits, apply_orientation, read_image, resize_pixels
-from cascade.inference import classify, segment
-from cascade.masking import apply_mask, bounding_box, find_lesion
+from cascade.lesion.masking import apply_mask, bounding_box, find_lesion
+from cascade.pipeline.augmented_views import VIEWS, average, undo, view
+from cascade.pipeline.stages import classify, segment
 
 DIHEDRAL = VIEWS["dihedral"]
 

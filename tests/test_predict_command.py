@@ -12,9 +12,9 @@ import pytest
 from conftest import FakeClassifier
 from PIL import Image
 
-from cascade.commands.inputs import find_inputs
-from cascade.commands.main import main as console
-from cascade.commands.predict import COLUMNS, MEASURED, main
+from cascade.command_line.inputs import find_inputs
+from cascade.command_line.main import main as console
+from cascade.commands.prediction.predict import COLUMNS, MEASURED, main
 from cascade.data.tables import read_csv
 from cascade.errors import ModelFileError
 from cascade.imaging import read_image, read_mask

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cascade.commands.prepare import main
+from cascade.commands.datasets.prepare import main
 from cascade.data.grouping import group_names
 from cascade.data.sources import folder as folder_module
 from cascade.data.sources.folder import staged

@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascade.commands import arguments
-from cascade.commands import main as console
-from cascade.commands.arguments import OK
+from cascade.command_line import main as console
+from cascade.command_line import parser as arguments
+from cascade.command_line.main import module_of
+from cascade.command_line.parser import OK
 from cascade.data.synthetic import draw_lesion
 from cascade.imaging.write import write_image
 
@@ -76,7 +77,7 @@ def run_command(line: str, flags: list[str], folder: Path) -> None:
     if program == "python":
         assert (folder / name).is_file(), f"{name} is not in {folder}"
         script = (folder / name).read_text(encoding="utf-8")
-        module = re.search(r"from (cascade\.commands\.\w+) import main", script)
+        module = re.search(r"from (cascade\.commands[.\w]+) import main", script)
         assert module, f"{name} is not a shim on a command"
         code = importlib.import_module(module[1]).main([*rest, *flags])
     else:
@@ -172,7 +173,7 @@ def test_flags_in_the_documents_exist():
     for benchmark in (ROOT / "benchmarks").glob("*.py"):
         known |= set(re.findall(r'"(--[a-z][\w-]+)"', benchmark.read_text(encoding="utf-8")))
     for name in console.COMMANDS:
-        module = importlib.import_module(f"cascade.commands.{name.replace('-', '_')}")
+        module = module_of(name)
         parser = module.build_parser()
         known |= {flag for action in parser._actions for flag in action.option_strings}
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "dataset" / "README.md"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cascade.errors import ConfigError, DataError, ShapeError
-from cascade.reliability.familiarity import Familiarity, fit_familiarity, pooled_features
+from cascade.reliability.out_of_distribution import Familiarity, fit_familiarity, pooled_features
 
 
 def gaussian(count, width=40, *, seed=0, shift=0.0, rank=4):

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as st_numpy
 from sklearn.metrics import log_loss
 
 from cascade.errors import ConfigError, DataError, ShapeError
-from cascade.masking import MaskPolicy, find_lesion
+from cascade.lesion.masking import MaskPolicy, find_lesion
 from cascade.reliability.gate import GateLimits, fit_gate_limits, fit_whole_image_limit
 from cascade.reliability.mask_quality import MaskQuality, mask_quality
 

@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascade import Cascade, Failure, MaskPolicy
-from cascade.commands import cls_eval, evaluate
+from cascade.commands.evaluation import cls_eval, evaluate
 from cascade.config import ClassifierConfig, SegmenterConfig
 from cascade.errors import ConfigError, DataError, EmptyMaskError, ModelFileError
 from cascade.imaging import resize_pixels
 from cascade.models.artifact import Artifact, read_artifact, read_document, write_artifact
 from cascade.models.classifier import Classifier
 from cascade.models.ensemble import ClassifierEnsemble, load_classifier
-from cascade.models.safeguards import read_safeguards
 from cascade.models.segmenter import Segmenter
+from cascade.models.stored_safeguards import read_safeguards
 from cascade.reliability import (
     ConformalScores,
     Familiarity,

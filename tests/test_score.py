@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cascade.commands.score import main
+from cascade.commands.evaluation.score import main
 
 
 def write_mask(path, mask):
@@ -229,7 +229,7 @@ def test_impossible_settings_are_refused(tables, flag, capfd):
 
 def test_scoring_does_not_import_torch(tables):
     code = (
-        "import sys; from cascade.commands.score import main; "
+        "import sys; from cascade.commands.evaluation.score import main; "
         "code = main(sys.argv[1:]); sys.exit(code or 'torch' in sys.modules)"
     )
     arguments = ["--truth", str(tables[0]), "--predicted", str(tables[1]), "--resamples", "10"]

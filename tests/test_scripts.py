@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from cascade.commands import main as console
+from cascade.command_line import main as console
 from cascade.data.synthetic import SyntheticConfig, write_synthetic_dataset
 from cascade.data.tables import read_csv, read_table
 from cascade.imaging import read_image, read_mask

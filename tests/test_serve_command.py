@@ -10,24 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from cascade.commands.serve import build_parser
-from cascade.commands.serve import main as serve_main
+from cascade.commands.prediction.serve import build_parser
+from cascade.commands.prediction.serve import main as serve_main
 from cascade.config import check_settings
-from cascade.serving.settings import ServiceSettings
+from cascade.serving.rest.settings import ServiceSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "torchvision", "sklearn", "matplotlib", "albumentations", "scipy", "timm")
 
 
 def test_without_flags_the_settings_are_the_defaults():
-    from cascade.commands.arguments import settings
+    from cascade.command_line.parser import settings
 
     assert settings(ServiceSettings, build_parser().parse_args([])) == ServiceSettings()
     check_settings(ServiceSettings())
 
 
 def test_flags_and_files_set_the_same_settings(tmp_path):
-    from cascade.commands.arguments import settings
+    from cascade.command_line.parser import settings
 
     file = tmp_path / "service.yaml"
     file.write_text("port: 9000\nallow_origin: [https://a.example, https://b.example]\n")
@@ -54,7 +54,7 @@ def heard(caplog):
     logger = logging.getLogger("cascade")
     propagate, logger.propagate = logger.propagate, True
     handlers, logger.handlers = logger.handlers, [logging.NullHandler()]
-    import cascade.commands.arguments as arguments
+    import cascade.command_line.parser as arguments
 
     plain, arguments.setup_logging = arguments.setup_logging, lambda: None
     yield caplog
@@ -99,7 +99,7 @@ def test_a_model_that_cannot_be_read_ends_the_service_with_code_2(heard, monkeyp
 
 def test_without_the_packages_the_extra_is_named(heard, monkeypatch):
     for name in list(sys.modules):
-        if name.startswith("cascade.serving.") and name != "cascade.serving.settings":
+        if name.startswith("cascade.serving.") and name != "cascade.serving.rest.settings":
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "fastapi", None)
     message = error_of(heard)
@@ -109,7 +109,7 @@ def test_without_the_packages_the_extra_is_named(heard, monkeypatch):
 
 def test_a_service_that_others_can_reach_without_a_token_is_warned_about(heard, monkeypatch):
     pytest.importorskip("fastapi")
-    from cascade.serving import server
+    from cascade.serving.rest import server
 
     monkeypatch.setattr(server.uvicorn.Server, "run", lambda self, sockets: None)
     monkeypatch.setattr(server, "check_model", lambda _: None)
@@ -127,7 +127,7 @@ def test_a_service_that_others_can_reach_without_a_token_is_warned_about(heard, 
 
 def test_the_address_of_a_client_is_not_taken_from_a_header_by_default(monkeypatch):
     pytest.importorskip("fastapi")
-    from cascade.serving import server
+    from cascade.serving.rest import server
 
     seen = []
     monkeypatch.setattr(
@@ -144,7 +144,7 @@ def test_threads_reach_the_runtime_before_it_is_loaded(monkeypatch):
     pytest.importorskip("fastapi")
     import os
 
-    from cascade.serving import server
+    from cascade.serving.rest import server
 
     seen = []
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
@@ -158,7 +158,7 @@ def test_the_service_imports_nothing_heavy():
     pytest.importorskip("fastapi")
     code = (
         "import json, sys\n"
-        "import cascade.serving.server\n"
+        "import cascade.serving.rest.server\n"
         f"print(json.dumps([name for name in {HEAVY} if name in sys.modules]))\n"
     )
     done = subprocess.run(

@@ -34,11 +34,11 @@ from starlette.testclient import TestClient
 from cascade.errors import ConfigError, ImageError, MissingExtraError, ModelFileError
 from cascade.explain import explain, overlay_heat
 from cascade.imaging import ImageLimits, apply_orientation
-from cascade.masking import MaskPolicy
+from cascade.lesion.masking import MaskPolicy
 from cascade.reliability import ConformalScores, Safeguards
-from cascade.serving.api import create_app
-from cascade.serving.model import find_card, load_model
-from cascade.serving.settings import ServiceSettings
+from cascade.serving.rest.api import create_app
+from cascade.serving.rest.model import find_card, load_model
+from cascade.serving.rest.settings import ServiceSettings
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +297,7 @@ def test_heat_maps_that_cannot_be_made_are_501(client, monkeypatch, error):
     def missing(*_, **__):
         raise error("needs grad-cam; run: pip install cascade[explain]")
 
-    monkeypatch.setattr("cascade.serving.results.explain", missing)
+    monkeypatch.setattr("cascade.serving.rest.results.explain", missing)
     response = predict(client, lesion_png(), params={"include": "heat_map"})
     assert response.status_code == 501
     assert "cascade[explain]" in response.json()["detail"]

@@ -13,9 +13,9 @@ pytest.importorskip("fastapi")
 from serving_fakes import lesion_png, predict, service
 
 import cascade
-from cascade.serving.docs_page import FOLDER
-from cascade.serving.openapi import EXAMPLE, PROBLEM_EXAMPLE
-from cascade.serving.schemas import ModelDescription, Options, PredictionAnswer, Problem
+from cascade.serving.rest.docs_page import FOLDER
+from cascade.serving.rest.openapi import EXAMPLE, PROBLEM_EXAMPLE
+from cascade.serving.rest.schemas import ModelDescription, Options, PredictionAnswer, Problem
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "rest.md"
 SWAGGER = {
@@ -152,7 +152,7 @@ def test_swagger_ui_is_shipped_with_its_licences():
 
 
 def test_the_limits_in_the_text_are_the_defaults():
-    from cascade.serving.settings import ServiceSettings
+    from cascade.serving.rest.settings import ServiceSettings
 
     text = DOCS.read_text(encoding="utf-8")
     rows = re.findall(r"^\| [^|]+ \| `--(\w+)` \| ([\d.]+) \|$", text, re.MULTILINE)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 SCRIPT = """
 import ctypes, sys
 if sys.argv[1] == "bound":
-    from cascade.serving.heap import bound_heap
+    from cascade.serving.shared.heap import bound_heap
     print(bound_heap())
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]

@@ -13,11 +13,11 @@ pytest.importorskip("fastapi")
 from serving_fakes import lesion_png, only, predict, service, upload
 
 from cascade.errors import ConfigError
-from cascade.serving.body_limit import BodyLimit
-from cascade.serving.guard import TOKEN_VARIABLE, read_token
-from cascade.serving.problems import HttpProblem
-from cascade.serving.rate_limit import RateLimit
-from cascade.serving.settings import ServiceSettings
+from cascade.serving.rest.body_limit import BodyLimit
+from cascade.serving.rest.guard import TOKEN_VARIABLE, read_token
+from cascade.serving.rest.problems import HttpProblem
+from cascade.serving.rest.rate_limit import RateLimit
+from cascade.serving.rest.settings import ServiceSettings
 
 TOKEN = "0123456789abcdef0123"
 

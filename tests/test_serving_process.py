@@ -259,7 +259,7 @@ def test_a_request_in_flight_is_finished_after_sigterm(start):
 
 
 def test_the_time_of_grace_is_ten_seconds():
-    from cascade.serving.server import GRACE_S
+    from cascade.serving.rest.server import GRACE_S
 
     assert GRACE_S == 10
 

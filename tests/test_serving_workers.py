@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("fastapi")
 
-from cascade.serving.problems import HttpProblem
-from cascade.serving.telemetry import Telemetry
-from cascade.serving.workers import ClientLeft, Workers
+from cascade.serving.rest.problems import HttpProblem
+from cascade.serving.rest.telemetry import Telemetry
+from cascade.serving.rest.workers import ClientLeft, Workers
 
 
 def workers(count=1, *, queue_length=2, timeout_s=5.0):

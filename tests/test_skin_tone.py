@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascade.errors import ShapeError
-from cascade.skin_tone import SKIN_TONES, individual_typology_angle, skin_tone
+from cascade.lesion.skin_tone import SKIN_TONES, individual_typology_angle, skin_tone
 
 SHAPE = (180, 240)
 SKINS = {

@@ -22,10 +22,10 @@ from cascade.evaluation.report import metric_rows, stage_rows, write_evaluation
 from cascade.evaluation.score_table import CLASSIFICATION_ROWS, SEGMENTATION_ROWS
 from cascade.evaluation.stages import evaluate_cascade, evaluate_classifier, evaluate_segmenter
 from cascade.imaging import read_image, read_mask
-from cascade.inference import segment
-from cascade.masking import MaskPolicy, apply_mask, find_lesion, lesion_from_mask
+from cascade.lesion.masking import MaskPolicy, apply_mask, find_lesion, lesion_from_mask
 from cascade.metrics.segmentation import PixelCounts, iou
 from cascade.pipeline import Cascade
+from cascade.pipeline.stages import segment
 
 SEGMENTATION_KEYS = {
     "mean_iou", "mean_thresholded_iou", "pooled_iou", "two_class_iou", "dice", "sensitivity",

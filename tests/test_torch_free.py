@@ -15,8 +15,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from tiny_export import tiny_cascade, tiny_export
 
-from cascade.commands.arguments import FULL_LIBRARY
-from cascade.commands.doctor import TRAINING
+from cascade.command_line.parser import FULL_LIBRARY
+from cascade.commands.prediction.doctor import TRAINING
 from cascade.data.synthetic import draw_lesion
 from cascade.imaging import write_image
 
@@ -74,7 +74,7 @@ def test_the_blocker_blocks():
 def test_predict_gives_the_numbers_of_torch(photograph, tmp_path):
     flags = ["predict", str(photograph), "--model", str(tiny_export()), "--save_masks",
              "--save_overlays", "--tta", "flips", "--output", str(tmp_path / "out")]  # fmt: skip
-    done = without_torch(f"from cascade.commands.main import main\nassert main({flags}) == 0")
+    done = without_torch(f"from cascade.command_line.main import main\nassert main({flags}) == 0")
     assert done.returncode == 0, done.stderr
     with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
@@ -104,7 +104,7 @@ def test_a_model_that_needs_torch_is_one_line_that_says_what_to_do(tmp_path, pho
     tiny_cascade().save(tmp_path / "x.safetensors")
     flags = ["predict", str(photograph), "--model", str(tmp_path / "x.safetensors"),
              "--output", str(tmp_path / "out")]  # fmt: skip
-    done = without_torch(f"from cascade.commands.main import main\nassert main({flags}) == 2")
+    done = without_torch(f"from cascade.command_line.main import main\nassert main({flags}) == 2")
     assert done.returncode == 0, done.stderr
     assert "needs torch, which is not installed" in done.stderr
     assert "cascade export" in done.stderr
@@ -113,7 +113,7 @@ def test_a_model_that_needs_torch_is_one_line_that_says_what_to_do(tmp_path, pho
 def test_a_command_of_the_full_library_is_one_line_too(dataset_folder, tmp_path):
     flags = ["seg-train", "--data_path", str(dataset_folder), "--output", str(tmp_path / "run"),
              "--splits", str(tmp_path / "splits.json")]  # fmt: skip
-    done = without_torch(f"from cascade.commands.main import main\nassert main({flags}) == 2")
+    done = without_torch(f"from cascade.command_line.main import main\nassert main({flags}) == 2")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("\n") == 1
     assert "sklearn is not installed here, which this command needs" in done.stderr

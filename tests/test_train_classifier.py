@@ -13,7 +13,7 @@ from cascade.data.splits import make_splits
 from cascade.data.tables import read_table
 from cascade.errors import ConfigError, DataError, EmptyMaskError
 from cascade.imaging import read_shape, write_mask
-from cascade.masking import MaskPolicy
+from cascade.lesion.masking import MaskPolicy
 from cascade.models.classifier import Classifier
 from cascade.training import classification
 from cascade.training.classification import (

@@ -17,7 +17,7 @@ import pytest
 from chromium import chromium, find_chromium
 from web_fakes import blue_picture, encoded
 
-from cascade.serving.web_examples import EXAMPLES
+from cascade.serving.page.examples import EXAMPLES
 
 pytest.importorskip("streamlit")
 pytest.importorskip("websockets")
@@ -31,8 +31,9 @@ SERVER = """
 import os, pathlib, threading, time
 from streamlit import runtime
 from cascade.progress import setup_logging
-from cascade.serving import web_models, web_server
-from cascade.serving.web_settings import PageSettings
+from cascade.serving.page import models as web_models
+from cascade.serving.page import server as web_server
+from cascade.serving.page.settings import PageSettings
 from web_fakes import page_model
 model = page_model()
 web_models._load = lambda settings, name: model

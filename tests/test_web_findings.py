@@ -13,10 +13,10 @@ from PIL import Image
 from web_fakes import EVERYTHING_POSSIBLE, blue_picture, encoded, page_cascade
 
 from cascade.errors import ImageError
-from cascade.masking import MaskPolicy
+from cascade.lesion.masking import MaskPolicy
 from cascade.pipeline import Cascade
 from cascade.reliability import GateLimits, Safeguards
-from cascade.serving.web_findings import (
+from cascade.serving.page.findings import (
     NO_MEMORY,
     Finding,
     Problem,
@@ -24,7 +24,7 @@ from cascade.serving.web_findings import (
     examine,
     plain_message,
 )
-from cascade.serving.web_pictures import LONGEST_SIDE
+from cascade.serving.page.pictures import LONGEST_SIDE
 
 PLAIN = Settings()
 
@@ -201,7 +201,7 @@ class OpenCVError(cv2.error):
 @pytest.mark.parametrize("failing", [no_array, no_opencv_array])
 @pytest.mark.parametrize("place", ["read_image", "draw_pictures"])
 def test_without_memory_for_one_picture_the_page_goes_on(monkeypatch, lesion, failing, place):
-    monkeypatch.setattr(f"cascade.serving.web_findings.{place}", failing)
+    monkeypatch.setattr(f"cascade.serving.page.findings.{place}", failing)
     problem = examine(page_cascade(), "x.jpg", encoded(lesion.image), PLAIN)
     assert problem == Problem("x.jpg", NO_MEMORY)
 
@@ -210,7 +210,7 @@ def test_other_errors_of_opencv_are_defects_and_not_hidden(monkeypatch, lesion):
     def defect(*_, **__):
         raise OpenCVError(cv2.Error.StsBadArg)
 
-    monkeypatch.setattr("cascade.serving.web_findings.draw_pictures", defect)
+    monkeypatch.setattr("cascade.serving.page.findings.draw_pictures", defect)
     with pytest.raises(cv2.error):
         examine(page_cascade(), "x.jpg", encoded(lesion.image), PLAIN)
 

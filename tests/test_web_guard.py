@@ -9,7 +9,7 @@ from importlib import resources
 
 import pytest
 
-from cascade.serving.web_guard import CONTENT, HEADERS, Guarded, content_policy
+from cascade.serving.page.headers import CONTENT, HEADERS, Guarded, content_policy
 
 
 async def application(scope, receive, send):

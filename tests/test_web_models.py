@@ -17,10 +17,10 @@ from cascade.models.artifact import read_document
 from cascade.models.classifier import Classifier
 from cascade.models.segmenter import Segmenter
 from cascade.pipeline import Cascade
-from cascade.serving import web_models
-from cascade.serving.web_findings import Finding, Settings
-from cascade.serving.web_models import load_model
-from cascade.serving.web_settings import PageSettings
+from cascade.serving.page import models as web_models
+from cascade.serving.page.findings import Finding, Settings
+from cascade.serving.page.models import load_model
+from cascade.serving.page.settings import PageSettings
 
 
 @pytest.fixture(scope="module")

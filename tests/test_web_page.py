@@ -9,12 +9,12 @@ from web_fakes import EVERYTHING_POSSIBLE, blue_picture, encoded, page_model
 
 from cascade.errors import ModelFileError
 from cascade.reliability import Safeguards
-from cascade.serving.web_examples import EXAMPLES, example_file
-from cascade.serving.web_findings import Settings
-from cascade.serving.web_page import _write_report
-from cascade.serving.web_report import Circumstances
-from cascade.serving.web_server import SCRIPT
-from cascade.serving.web_settings import PageSettings
+from cascade.serving.page.examples import EXAMPLES, example_file
+from cascade.serving.page.findings import Settings
+from cascade.serving.page.layout import _write_report
+from cascade.serving.page.report import Circumstances
+from cascade.serving.page.server import SCRIPT
+from cascade.serving.page.settings import PageSettings
 
 pytest.importorskip("streamlit")
 EVIL = "<img src=x onerror=alert(1)>.jpg"
@@ -34,8 +34,8 @@ def settings():
 def page(monkeypatch, model, settings):
     from streamlit.testing.v1 import AppTest
 
-    monkeypatch.setattr("cascade.serving.web_page.load_model", lambda *_: model)
-    monkeypatch.setattr("cascade.serving.web_page.current_settings", lambda: settings)
+    monkeypatch.setattr("cascade.serving.page.layout.load_model", lambda *_: model)
+    monkeypatch.setattr("cascade.serving.page.layout.current_settings", lambda: settings)
     return AppTest.from_file(str(SCRIPT), default_timeout=60).run()
 
 
@@ -203,7 +203,7 @@ def test_a_model_that_cannot_be_read_is_said_to_be_unusable(monkeypatch, page, l
     def broken(*_):
         raise ModelFileError("m.safetensors: <b>damaged</b>")
 
-    monkeypatch.setattr("cascade.serving.web_page.load_model", broken)
+    monkeypatch.setattr("cascade.serving.page.layout.load_model", broken)
     upload(page, ("mole.png", encoded(lesion.image)))
     assert "This model cannot be used" in words(page)
     assert "&lt;b&gt;damaged" in html(page)
@@ -218,10 +218,10 @@ def test_one_model_is_named_and_several_can_be_chosen(monkeypatch, page, tmp_pat
         (tmp_path / name / "cascade.json").write_text("{}")
     asked = []
     monkeypatch.setattr(
-        "cascade.serving.web_page.load_model", lambda _, name: asked.append(name) or page_model()
+        "cascade.serving.page.layout.load_model", lambda _, name: asked.append(name) or page_model()
     )
     monkeypatch.setattr(
-        "cascade.serving.web_page.current_settings", lambda: PageSettings(models=tmp_path)
+        "cascade.serving.page.layout.current_settings", lambda: PageSettings(models=tmp_path)
     )
     page.run()
     page.selectbox[0].set_value("b").run()

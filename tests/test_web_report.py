@@ -15,10 +15,10 @@ from web_fakes import EVERYTHING_POSSIBLE, blue_picture, encoded, page_cascade
 
 from cascade.evaluation.html import DISCLAIMER
 from cascade.reliability import Safeguards
-from cascade.serving.web_findings import Settings, examine
-from cascade.serving.web_html import overview, part, read_template
-from cascade.serving.web_report import Circumstances, report_html
-from cascade.serving.web_words import OperatingPoint
+from cascade.serving.page.findings import Settings, examine
+from cascade.serving.page.html import overview, part, read_template
+from cascade.serving.page.report import Circumstances, report_html
+from cascade.serving.page.words import OperatingPoint
 
 EVIL = "<img src=x onerror=alert(1)>.jpg"
 CIRCUMSTANCES = Circumstances("Tiny (0123)", OperatingPoint(0.25, 0.95), Settings("flips", 12.5))

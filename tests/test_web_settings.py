@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 from web_fakes import page_model
 
-from cascade.commands.app import build_parser, main
+from cascade.commands.prediction.app import build_parser, main
 from cascade.errors import ConfigError, MissingExtraError
 from cascade.models.artifact import Artifact, default_model, write_artifact
-from cascade.serving import web_server
-from cascade.serving.web_server import serve_page, streamlit_options
-from cascade.serving.web_settings import (
+from cascade.serving.page import server as web_server
+from cascade.serving.page.server import serve_page, streamlit_options
+from cascade.serving.page.settings import (
     LIBRARY_MODEL,
     PageSettings,
     current_settings,

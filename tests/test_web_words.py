@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cascade.measurements import Measurements
-from cascade.prediction import Prediction
-from cascade.serving.web_words import (
+from cascade.lesion.measurements import Measurements
+from cascade.pipeline.prediction import Prediction
+from cascade.serving.page.words import (
     Answer,
     OperatingPoint,
     answer_of,

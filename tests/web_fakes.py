@@ -9,8 +9,8 @@ from conftest import FakeClassifier, FakeSegmenter
 from cascade.imaging import ImageLimits
 from cascade.pipeline import Cascade
 from cascade.reliability import ConformalScores, Familiarity, Safeguards
-from cascade.serving.web_models import LoadedModel
-from cascade.serving.web_words import operating_points
+from cascade.serving.page.models import LoadedModel
+from cascade.serving.page.words import operating_points
 
 EVERYTHING_POSSIBLE = ConformalScores((0.0,) * 20, (0.0,) * 20)
 """Scores so low that no class is ever shut out."""

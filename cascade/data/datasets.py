@@ -20,7 +20,7 @@ from cascade.data.augment import Augmenter
 from cascade.errors import DataError
 from cascade.imaging import read_image, read_mask, read_shape
 from cascade.imaging.resize import resize_pixels
-from cascade.masking import (
+from cascade.lesion.masking import (
     LARGEST_MARGIN,
     Lesion,
     MaskedCrop,

@@ -14,8 +14,8 @@ from cascade.config import CLASSES
 from cascade.data.spreadsheet import read_csv
 from cascade.errors import DataError
 from cascade.evaluation.report import METRIC_HEADERS, STAGE_HEADERS, metric_rows, stage_rows
+from cascade.evaluation.safeguard_metrics import measure_operating_points
 from cascade.evaluation.safeguard_report import safeguard_tables
-from cascade.evaluation.safeguards import measure_operating_points
 from cascade.evaluation.score_table import CLASSIFICATION_ROWS, SEGMENTATION_ROWS
 from cascade.evaluation.subgroup_report import (
     SUBGROUP_HEADERS,

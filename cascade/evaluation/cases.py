@@ -29,7 +29,7 @@ class Case:
         area_fraction: predicted lesion's share of the image, or ``None`` without a mask.
         warnings: from the prediction.
         skin_angle: apparent tone of the skin around the lesion in degrees, see
-            :mod:`cascade.skin_tone`; ``None`` where it was not or cannot be estimated.
+            :mod:`cascade.lesion.skin_tone`; ``None`` where it was not or cannot be estimated.
         mask_score: rank of the mask by its own probabilities, see
             :class:`cascade.reliability.MaskQuality`; ``None`` if no cascade made it.
         doubts: why the gate did not trust the mask; empty where it did.

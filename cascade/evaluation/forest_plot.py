@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cascade.errors import DataError
-from cascade.evaluation.mask_modes import ModeResult, with_interval
+from cascade.evaluation.mask_mode_comparison import ModeResult, with_interval
 from cascade.evaluation.plots import (
     BLUE,
     GREEN,
@@ -32,8 +32,8 @@ def plot_differences(results: Sequence[ModeResult], path: PathLike) -> Path:
     """Draw each mode's difference to the whole image, one line for each kind of masks.
 
     Args:
-        results: from :func:`cascade.evaluation.mask_modes.compare_mask_modes`; the one without a
-            difference is the reference.
+        results: from :func:`cascade.evaluation.mask_mode_comparison.compare_mask_modes`; the one
+            without a difference is the reference.
         path: the PNG to write.
 
     Raises:

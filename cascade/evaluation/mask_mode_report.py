@@ -7,7 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cascade.evaluation.forest_plot import plot_differences
-from cascade.evaluation.mask_modes import COLUMNS, NO_DIFFERENCE, MaskModeReport, with_interval
+from cascade.evaluation.mask_mode_comparison import (
+    COLUMNS,
+    NO_DIFFERENCE,
+    MaskModeReport,
+    with_interval,
+)
 from cascade.files import write_csv, write_text
 from cascade.metrics.intervals import RESAMPLES
 

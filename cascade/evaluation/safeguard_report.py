@@ -33,7 +33,7 @@ def safeguard_tables(safeguards: Mapping[str, Any]) -> list[ReportTable]:
     """Tables of what there is.
 
     Args:
-        safeguards: from :func:`cascade.evaluation.safeguards.safeguards_of`.
+        safeguards: from :func:`cascade.evaluation.safeguard_metrics.safeguards_of`.
     """
     gate, sets = safeguards.get("gate"), safeguards.get("conformal")
     candidates = (

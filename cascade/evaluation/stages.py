@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cascade.augmented_views import TestTimeAugmentation
 from cascade.config import CLASSES
 from cascade.errors import CascadeError, DataError
 from cascade.evaluation.cases import (
@@ -24,17 +23,18 @@ from cascade.evaluation.cases import (
     segmentation_of,
     true_labels,
 )
-from cascade.evaluation.safeguards import safeguards_of
+from cascade.evaluation.safeguard_metrics import safeguards_of
 from cascade.imaging import LoadedImage, read_image, read_mask
-from cascade.inference import classify, segment
-from cascade.masking import Lesion, MaskPolicy, apply_mask, find_lesion, lesion_from_mask
+from cascade.lesion.masking import Lesion, MaskPolicy, apply_mask, find_lesion, lesion_from_mask
+from cascade.lesion.skin_tone import individual_typology_angle
 from cascade.metrics.classification import roc_auc
 from cascade.metrics.intervals import paired_difference
 from cascade.metrics.segmentation import PixelCounts, count_pixels
 from cascade.pipeline import Cascade
-from cascade.prediction import Failure, Prediction
+from cascade.pipeline.augmented_views import TestTimeAugmentation
+from cascade.pipeline.prediction import Failure, Prediction
+from cascade.pipeline.stages import classify, segment
 from cascade.progress import progress
-from cascade.skin_tone import individual_typology_angle
 
 if TYPE_CHECKING:
     from cascade.data.tables import Record, Table
@@ -52,7 +52,7 @@ class Evaluation:
         cases: one for each image, in the table's order.
         metrics: ``segmentation`` and ``classification``, each only where there is truth for it,
             and for a cascade ``stages``: what each choice of mask gives, and the differences, and
-            ``safeguards``, see :func:`cascade.evaluation.safeguards.safeguards_of`.
+            ``safeguards``, see :func:`cascade.evaluation.safeguard_metrics.safeguards_of`.
         cutoff: from which probability a case counts as malignant.
     """
 

@@ -16,6 +16,7 @@ import numpy as np
 from cascade.errors import DataError
 from cascade.evaluation.cases import Case, probabilities, true_labels
 from cascade.evaluation.stages import Evaluation
+from cascade.lesion.skin_tone import SKIN_TONES, skin_tone
 from cascade.metrics.classification import roc_auc
 from cascade.metrics.intervals import (
     RESAMPLES,
@@ -26,7 +27,6 @@ from cascade.metrics.intervals import (
     weighted_mean,
 )
 from cascade.metrics.segmentation import iou
-from cascade.skin_tone import SKIN_TONES, skin_tone
 
 SKIN_TONE = "skin_tone"
 SUBGROUP_COLUMNS = ("source", "diagnosis", "age", "sex", "site", "image_kind", SKIN_TONE)

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from cascade.augmented_views import VIEWS, TestTimeAugmentation, View, average, undo, view
 from cascade.config import CLASSES
 from cascade.errors import ConfigError, ShapeError
 from cascade.explain.heat import SMALLEST_HEAT, heat_in_image, heat_inside
 from cascade.imaging import check_image
+from cascade.pipeline.augmented_views import VIEWS, TestTimeAugmentation, View, average, undo, view
 
 if TYPE_CHECKING:
     from cascade.pipeline import Cascade
-    from cascade.prediction import Prediction
+    from cascade.pipeline.prediction import Prediction
 
 LARGEST_SHARE_BEYOND = 0.1
 """Share of the heat on the fill beyond the image's border from which there is a warning."""

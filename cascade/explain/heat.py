@@ -6,7 +6,7 @@ import numpy as np
 
 from cascade.errors import ModelFileError
 from cascade.imaging import resize_probability
-from cascade.masking import Box
+from cascade.lesion.masking import Box
 
 SMALLEST_HEAT = 1e-6
 """Log odds; where no place adds more than this, scaling would show rounding errors as heat."""

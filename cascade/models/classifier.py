@@ -12,7 +12,7 @@ import torch
 
 from cascade.config import CLASSES, ClassifierConfig, from_dict, to_dict
 from cascade.errors import ConfigError, ModelFileError
-from cascade.masking import MaskPolicy
+from cascade.lesion.masking import MaskPolicy
 from cascade.models.architectures import (
     AUXILIARY_WEIGHTS,
     build_architecture,

@@ -27,7 +27,7 @@ from cascade.models.artifact import (
     write_artifact,
 )
 from cascade.models.onnx_file import require_whole
-from cascade.models.safeguards import NAME, with_safeguards
+from cascade.models.stored_safeguards import NAME, with_safeguards
 from cascade.reliability import Safeguards
 from cascade.version import __version__
 

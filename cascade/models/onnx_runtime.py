@@ -9,7 +9,7 @@ import numpy as np
 
 from cascade.config import CLASSES
 from cascade.errors import ConfigError, ModelFileError, ShapeError
-from cascade.mask_policy import MaskPolicy
+from cascade.lesion.policy import MaskPolicy
 
 PROBABILITIES, FEATURES, ACTIVATION_MAPS = "probabilities", "features", "activation_maps"
 

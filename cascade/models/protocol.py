@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cascade.masking import MaskPolicy
+from cascade.lesion.masking import MaskPolicy
 
 
 class SegmenterStage(Protocol):

@@ -19,7 +19,7 @@ from cascade.models.artifact import (
 from cascade.models.exported import STAGES, default_export, is_exported, read_exported
 from cascade.models.openvino_session import Precision
 from cascade.models.protocol import ClassifierStage, SegmenterStage
-from cascade.models.safeguards import read_safeguards
+from cascade.models.stored_safeguards import read_safeguards
 from cascade.reliability import Safeguards
 
 Runtime = Literal["auto", "torch", "onnx", "openvino"]

@@ -8,9 +8,9 @@ becomes plain JSON values or small arrays.
 """
 
 from cascade.reliability.conformal import ConformalScores, describe_sets
-from cascade.reliability.familiarity import Familiarity, fit_familiarity, pooled_features
 from cascade.reliability.gate import GateLimits, fit_gate_limits, fit_whole_image_limit
 from cascade.reliability.mask_quality import MaskQuality, mask_quality
+from cascade.reliability.out_of_distribution import Familiarity, fit_familiarity, pooled_features
 from cascade.reliability.safeguards import Safeguards, chosen_cutoff, cutoff_of
 from cascade.reliability.temperature import (
     Calibration,

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from cascade.errors import ShapeError
-from cascade.mask_policy import MaskPolicy
-from cascade.masking import Lesion
+from cascade.lesion.masking import Lesion
+from cascade.lesion.policy import MaskPolicy
 
 
 @dataclass(frozen=True)

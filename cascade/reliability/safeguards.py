@@ -12,8 +12,8 @@ import numpy as np
 from cascade.config import did_you_mean
 from cascade.errors import ConfigError
 from cascade.reliability.conformal import ConformalScores
-from cascade.reliability.familiarity import Familiarity
 from cascade.reliability.gate import GateLimits
+from cascade.reliability.out_of_distribution import Familiarity
 
 
 class HasCutoff(Protocol):

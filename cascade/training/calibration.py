@@ -15,13 +15,13 @@ import numpy as np
 
 from cascade.config import CLASSES, ClassificationTrainConfig
 from cascade.data.datasets import ClassificationDataset
-from cascade.data.synthetic.non_lesions import NON_LESIONS, draw_non_lesion
+from cascade.data.synthetic import NON_LESIONS, draw_non_lesion
 from cascade.errors import ConfigError
 from cascade.imaging import read_image, read_mask
-from cascade.inference import classify, segment_views, segment_views_with_features
-from cascade.masking import apply_mask, find_lesion
+from cascade.lesion.masking import apply_mask, find_lesion
 from cascade.metrics.classification import classification_metrics
 from cascade.metrics.segmentation import IOU_LIMIT, count_pixels, iou
+from cascade.pipeline.stages import classify, segment_views, segment_views_with_features
 from cascade.progress import progress
 from cascade.reliability import (
     Calibration,
@@ -46,7 +46,7 @@ from cascade.training.run import require_same_division
 if TYPE_CHECKING:
     from cascade.data.splits import Splits
     from cascade.data.tables import Record, Table
-    from cascade.mask_policy import MaskPolicy
+    from cascade.lesion.policy import MaskPolicy
     from cascade.models.classifier import Classifier
     from cascade.models.ensemble import ClassifierEnsemble
     from cascade.models.segmenter import Segmenter

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from cascade.augmented_views import VIEWS, TestTimeAugmentation, view
 from cascade.config import CLASSES, ClassificationTrainConfig, ClassifierConfig, to_dict
 from cascade.data.datasets import ClassificationDataset
 from cascade.errors import DataError
-from cascade.masking import MaskPolicy
+from cascade.lesion.masking import MaskPolicy
 from cascade.metrics.classification import cutoff_at_sensitivity
 from cascade.models.classifier import Classifier
 from cascade.models.device import describe_device, resolve_device
 from cascade.models.network import inference_mode
+from cascade.pipeline.augmented_views import VIEWS, TestTimeAugmentation, view
 from cascade.training.diagnosis import (
     DiagnosedCrops,
     diagnosis_indices,

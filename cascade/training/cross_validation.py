@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cascade.augmented_views import VIEWS, TestTimeAugmentation
 from cascade.config import CLASSES, ClassificationTrainConfig, ClassifierConfig, to_dict
 from cascade.data.datasets import ClassificationDataset
 from cascade.data.splits import make_folds
 from cascade.errors import ConfigError, DataError
 from cascade.files import write_json
-from cascade.masking import MaskPolicy
+from cascade.lesion.masking import MaskPolicy
 from cascade.metrics.classification import classification_metrics
 from cascade.models.artifact import read_document
 from cascade.models.classifier import Classifier
 from cascade.models.device import resolve_device
 from cascade.models.ensemble import ClassifierEnsemble
+from cascade.pipeline.augmented_views import VIEWS, TestTimeAugmentation
 from cascade.training.classification import (
     malignant_probabilities,
     operating_points,

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from cascade.config import SegmentationTrainConfig, SegmenterConfig, TrainConfig, to_dict
 from cascade.data.splits import make_folds
 from cascade.imaging import read_image, write_mask
-from cascade.inference import segment
-from cascade.masking import MaskPolicy, find_lesion
+from cascade.lesion.masking import MaskPolicy, find_lesion
 from cascade.models.segmenter import Segmenter
+from cascade.pipeline.stages import segment
 from cascade.progress import progress
 from cascade.training.fold_runs import inner_splits, open_folds
 from cascade.training.segmentation import train_segmenter

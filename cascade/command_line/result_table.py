@@ -1,0 +1,151 @@
+"""A CSV with one row for each input, and pictures beside it; a stopped run can go on."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from cascade.command_line.outputs import say
+from cascade.command_line.parser import OK, PARTIAL
+from cascade.errors import ConfigError, DataError
+from cascade.files import csv_line
+from cascade.imaging import FoundFile, safe_stem
+from cascade.progress import progress
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """Rows on disk, each written as soon as it is known.
+
+    Attributes:
+        path: the CSV.
+        columns: its header; ``path`` tells inputs apart, ``error`` says what was wrong with one.
+        pictures: those columns that name a picture; it lies in a folder of that name with an s.
+    """
+
+    path: Path
+    columns: Sequence[str]
+    pictures: Sequence[str]
+
+    def earlier_rows(self, *, resume: bool, overwrite: bool) -> list[dict[str, str]]:
+        """The rows of an earlier run that are whole.
+
+        Raises:
+            ConfigError: there is an earlier run, and nothing was said about it.
+            DataError: the file to go on with was not written by this command.
+        """
+        if not self.path.exists():
+            return []
+        if not (resume or overwrite):
+            raise ConfigError(
+                f"{self.path}: exists already; keep its rows and go on (--resume), replace it "
+                "(--overwrite) or choose another folder (--output)"
+            )
+        from cascade.data.tables import read_csv
+
+        text = self.path.read_bytes()
+        whole = text[: text.rfind(b"\n") + 1]  # a killed run leaves half a row at the end
+        if len(whole) < len(text):
+            os.truncate(self.path, len(whole))
+        if whole in (b"", csv_line(self.columns).encode()):
+            return []
+        try:
+            columns, rows = read_csv(self.path)
+        except DataError:
+            if overwrite:
+                return []
+            raise
+        if tuple(columns) != tuple(self.columns) and not overwrite:
+            raise DataError(
+                f"{self.path}: was not written by this version; its columns are {columns}"
+            )
+        return rows
+
+    def remove(self, rows: Iterable[Mapping[str, str]]) -> None:
+        """Remove the table and the pictures that its rows name, and no others."""
+        for row in rows:
+            for kind in self.pictures:
+                name = Path(row.get(kind) or "").name
+                if name:
+                    (self.path.parent / f"{kind}s" / name).unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+    def row(self, path: Path, **values: Any) -> dict[str, Any]:
+        """The row of one input; columns without a value are empty."""
+        return {**dict.fromkeys(self.columns), "name": path.name, "path": str(path), **values}
+
+    def free_picture(self, kind: str, path: Path, suffix: str) -> Path:
+        """The first name that is not taken; images in two folders may share theirs.
+
+        Args:
+            kind: the picture's column.
+            path: the image that it is of.
+            suffix: of the picture's file.
+        """
+        stem = safe_stem(path.name)
+        names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
+        folder = self.path.parent / f"{kind}s"
+        targets = (folder / f"{name}{suffix}" for name in names)
+        return next(target for target in targets if not target.exists())
+
+    def relative(self, picture: Path) -> str:
+        """A picture's path as its row names it."""
+        return str(picture.relative_to(self.path.parent))
+
+    def extend(self, rows: Iterable[Mapping[str, Any]], *, kept: int, description: str) -> int:
+        """Add rows, one at a time, and say how many failed.
+
+        Args:
+            rows: made while they are written.
+            kept: number of rows that are there from before.
+            description: beside the progress bar.
+
+        Returns:
+            The exit code.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
+        done = failed = 0
+        with self._appending() as file:
+            if not file.tell():
+                file.write(csv_line(self.columns))
+            for row in progress(rows, description=description):
+                file.write(csv_line(row[column] for column in self.columns))
+                file.flush()
+                done += 1
+                failed += bool(row["error"])
+        before = f", {kept} kept from before" if kept else ""
+        say(f"written: {self.path}, {done} rows, {failed} failed{before}")
+        return PARTIAL if failed else OK
+
+    @contextlib.contextmanager
+    def _appending(self) -> Iterator[TextIO]:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open(
+                "a", encoding="utf-8", errors="backslashreplace", newline=""
+            ) as file:
+                yield file
+        except OSError as error:
+            raise DataError(
+                f"{self.path}: cannot be written ({error.strerror or error})"
+            ) from error
+
+
+def unfinished(
+    found: Iterable[FoundFile], rows: Iterable[Mapping[str, str]]
+) -> Iterator[FoundFile]:
+    """The inputs that have no row yet."""
+    finished = {row["path"] for row in rows}
+    return (item for item in found if _as_written(item.path) not in finished)
+
+
+def _as_written(path: Path) -> str:
+    """A path as the table holds it: bytes that are no text are escaped."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")

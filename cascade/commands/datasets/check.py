@@ -1,0 +1,186 @@
+"""``cascade check``: look for what would spoil a training before it is started."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cascade.command_line.parser import OK, PARTIAL, CommandParser, run
+
+if TYPE_CHECKING:
+    from cascade.data.check_report import CheckReport, Finding
+
+_SHOWN = 5
+_SHOWN_ON_PAGE = 50
+_PAIRS_ON_PAGE = 200
+
+
+def build_parser() -> CommandParser:
+    """The flags of ``cascade check``."""
+    from cascade.data.duplicates import LARGEST_THRESHOLD, THRESHOLD
+
+    parser = CommandParser(
+        "cascade check",
+        "Check a data set: missing and damaged files, masks, copies of one picture, groups on "
+        "both sides of a split, and properties that give the class away. Ends with 3 if errors "
+        "are found.",
+        example="cascade check dataset --output check",
+    )
+    parser.add_argument(
+        "dataset",
+        type=str,
+        help="folder with train_data.csv, test_data.csv, images_all and masks_all",
+    )
+    parser.add_argument(
+        "--output", type=str, default=None, help="folder for check.json and check.html"
+    )
+    parser.add_argument("--images", type=str, default=None, help="folder of images")
+    parser.add_argument("--masks", type=str, default=None, help="folder of masks")
+    parser.add_argument(
+        "--splits", type=str, default=None, help="splits file; default: splits.json, if it exists"
+    )
+    parser.add_argument(
+        "--label_map",
+        type=dict[str, str] | None,
+        default=None,
+        help='what other words in the class column mean, such as {"yes": "malignant"}',
+    )
+    parser.add_argument(
+        "--skip_duplicates", action="store_true", help="do not look for copies of one picture"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=int,
+        default=THRESHOLD,
+        help=f"bits of 256 in which near-copies may differ, 0 to {LARGEST_THRESHOLD}",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and give its exit code."""
+    return run(_main, argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    arguments = build_parser().parse_args(argv)
+    from cascade.data.check import CheckOptions, check_dataset
+
+    options = CheckOptions(
+        images=arguments.images,
+        masks=arguments.masks,
+        splits=arguments.splits,
+        label_map=arguments.label_map,
+        duplicates=not arguments.skip_duplicates,
+        threshold=arguments.threshold,
+    )
+    report = check_dataset(arguments.dataset, options)
+    sys.stdout.write("\n".join(summary_lines(report)) + "\n")
+    if arguments.output is not None:
+        write_check(report, arguments.output)
+        sys.stdout.write(f"\nwritten: {Path(arguments.output) / 'check.html'} and check.json\n")
+    return OK if report.ok else PARTIAL
+
+
+def summary_lines(report: CheckReport) -> Iterator[str]:
+    """The report as lines of text."""
+    from cascade.data.check_report import SEVERITIES
+
+    yield f"{report.folder}: checked in {report.seconds:.1f} s"
+    yield ""
+    yield f"{'':20} {'images':>8} {'benign':>8} {'malignant':>10} {'groups':>8} {'masks':>8}"
+    for item in report.tables:
+        yield (
+            f"{item.name:20} {item.images:8} {item.benign:8} {item.malignant:10} "
+            f"{item.groups:8} {item.masks:8}"
+        )
+    if report.shortcuts:
+        yield ""
+        yield "predicting the class without the lesion (ROC AUC, 0.5 is chance):"
+    for shortcut in report.shortcuts:
+        auc = "none" if shortcut.auc is None else f"{shortcut.auc:.3f}"
+        count = shortcut.benign + shortcut.malignant
+        yield (
+            f"  {shortcut.table:16} {shortcut.feature:20} {auc}  {shortcut.direction}  n = {count}"
+        )
+    for finding in report.findings:
+        yield ""
+        yield f"{finding.severity}: {_printable(finding.message)} [{finding.code}]"
+        if finding.names:
+            yield f"  {_printable(_names(finding, _SHOWN))}"
+    yield ""
+    yield ", ".join(f"{kind}s: {len(report.of(kind))}" for kind in SEVERITIES)
+
+
+def write_check(report: CheckReport, folder: str) -> None:
+    """Write ``check.json`` and the self-contained ``check.html``.
+
+    Raises:
+        DataError: the folder cannot be written to.
+    """
+    from cascade.evaluation.html import ReportSection, ReportTable, write_report
+    from cascade.files import write_json
+
+    write_json(Path(folder) / "check.json", report.to_dict())
+    findings = ReportTable(
+        ["Severity", "Finding", "Where", "Code"],
+        [
+            (item.severity, item.message, _names(item, _SHOWN_ON_PAGE), item.code)
+            for item in report.findings
+        ],
+    )
+    tables = ReportTable(
+        ["Table", "Images", "Benign", "Malignant", "Groups", "Masks"],
+        [
+            (item.name, item.images, item.benign, item.malignant, item.groups, item.masks)
+            for item in report.tables
+        ],
+    )
+    shortcuts = ReportTable(
+        ["Table", "Property", "ROC AUC", "Direction", "Benign", "Malignant"],
+        [
+            (item.table, item.feature, item.auc, item.direction, item.benign, item.malignant)
+            for item in report.shortcuts
+        ],
+    )
+    pairs = ReportTable(
+        ["First", "Second", "Kind", "Differing bits of 256"],
+        [
+            (item.first, item.second, item.kind, item.distance)
+            for item in report.duplicates[:_PAIRS_ON_PAGE]
+        ],
+        caption=f"{len(report.duplicates)} pairs; at most {_PAIRS_ON_PAGE} are shown",
+    )
+    write_report(
+        Path(folder) / "check.html",
+        title=f"Check of {Path(report.folder).name or report.folder}",
+        summary={
+            "Errors": len(report.of("error")),
+            "Warnings": len(report.of("warning")),
+            "Notes": len(report.of("note")),
+            "Pairs of copies": len(report.duplicates),
+        },
+        sections=[
+            ReportSection("Findings", tables=[findings]),
+            ReportSection("Images and classes", tables=[tables]),
+            ReportSection(
+                "What gives the class away",
+                "ROC AUC of one property of the file alone; 0.5 is chance.",
+                tables=[shortcuts],
+            ),
+            ReportSection("Copies of one picture", tables=[pairs]),
+        ],
+    )
+
+
+def _names(finding: Finding, limit: int) -> str:
+    from cascade.data.spreadsheet import listed
+
+    return listed(finding.names, limit=limit)
+
+
+def _printable(text: str) -> str:
+    """Keep control characters of a file's name off the terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

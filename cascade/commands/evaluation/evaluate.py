@@ -1,0 +1,196 @@
+"""Run both stages end to end on the test table and score them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cascade.command_line.evaluation_options import add_evaluation, check_size, check_unseen, report
+from cascade.command_line.options import (
+    add_coverage,
+    add_cutoff,
+    add_operating_point,
+    add_runtime,
+    add_switch,
+    load_table,
+    runtime_options,
+)
+from cascade.command_line.parser import OK, CommandParser, run
+from cascade.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cascade.evaluation.html import ReportSection
+    from cascade.evaluation.stages import Evaluation
+    from cascade.pipeline import Cascade
+
+
+def build_parser() -> CommandParser:
+    """The command's flags."""
+    parser = CommandParser(
+        "cascade evaluate",
+        "Run the whole pipeline on the test table: segmentation where there are masks, "
+        "classification where there are classes, and what the first stage costs the second.",
+        example="python cascade_pipeline.py --segmenter models/segmenter/best.safetensors "
+        "--classifier models/classifier/best.safetensors --save models/cascade.safetensors\n"
+        "  python cascade_pipeline.py --path models/cascade.safetensors --data_path dataset",
+    )
+    parser.add_argument(
+        "--path", type=str, default=None, help="file of a cascade, or folder of an exported one"
+    )
+    parser.add_argument("--segmenter", type=str, default=None, help="file of a segmenter")
+    parser.add_argument("--classifier", type=str, default=None, help="file of a classifier")
+    parser.add_argument(
+        "--save", type=str, default=None, help="write both stages into one cascade file"
+    )
+    add_evaluation(parser, output="results/cascade")
+    add_runtime(parser)
+    add_cutoff(parser)
+    add_operating_point(parser)
+    add_coverage(parser)
+    add_switch(
+        parser,
+        "--subgroups",
+        "score by source, diagnosis, age, sex, site, kind of image and apparent skin tone, too",
+    )
+    parser.add_argument(
+        "--explain",
+        type=int,
+        default=0,
+        help="add so many heat maps to the page: the largest errors, and typical cases of each "
+        "class",
+    )
+    add_switch(parser, "--save_masks", "write each predicted mask to masks/STEM.png")
+    add_switch(parser, "--save_overlays", "write each image with both outlines to overlays/")
+    return parser
+
+
+def load_cascade(arguments: Any) -> Cascade:
+    """The cascade from ``--path``, or from ``--segmenter`` and ``--classifier``.
+
+    Raises:
+        ConfigError: neither or both were given, or single stages for a runtime of exported ones.
+    """
+    parts = (arguments.segmenter, arguments.classifier)
+    if (arguments.path is None) == (parts == (None, None)) or parts.count(None) == 1:
+        raise ConfigError("give --path CASCADE, or both --segmenter FILE and --classifier FILE")
+    if arguments.path is None and arguments.runtime not in ("auto", "torch"):
+        raise ConfigError(f"--runtime {arguments.runtime} runs an exported cascade: --path FOLDER")
+    from cascade.pipeline import Cascade
+
+    use = {
+        "cutoff": arguments.cutoff,
+        "operating_point": arguments.operating_point,
+        "coverage": arguments.coverage,
+    }
+    if arguments.path is not None:
+        return Cascade.load(arguments.path, **runtime_options(arguments), **use)
+    from cascade.models.ensemble import load_classifier
+    from cascade.models.segmenter import Segmenter
+
+    return Cascade(
+        Segmenter.load(arguments.segmenter, device=arguments.device),
+        load_classifier(arguments.classifier, device=arguments.device),
+        **use,
+    )
+
+
+def _identity(path: str | None) -> dict[str, str]:
+    """What tells the weights of a cascade's file from others, if there is one."""
+    from cascade.models.runtimes import model_identity
+
+    return {} if path is None else {"model_sha256": model_identity(path)}
+
+
+def _heat_maps(arguments: Any, cascade: Cascade, evaluation: Evaluation) -> list[ReportSection]:
+    """The page's section with heat maps, if any were asked for."""
+    if not arguments.explain:
+        return []
+    from cascade.evaluation.heat_maps import HeatPicture, heat_section
+    from cascade.explain import activation_maps, explain, overlay_heat
+
+    with activation_maps(cascade.classifier) as maps:
+
+        def draw(image: np.ndarray) -> HeatPicture:
+            prediction = cascade([image], tta=arguments.tta)[0]
+            found = explain(cascade, image, prediction, tta=arguments.tta, maps=maps)
+            return HeatPicture(
+                overlay_heat(image, found, prediction.mask),
+                is_empty=found.is_empty,
+                inside_fraction=found.inside_fraction,
+                mean_ratio=found.mean_ratio,
+                turn_agreement=found.turn_agreement,
+                warnings=found.warnings,
+            )
+
+        folder = Path(arguments.output)
+        return heat_section(folder, evaluation.cases, draw, count=arguments.explain)
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    arguments = build_parser().parse_args(argv)
+    cascade = load_cascade(arguments)
+    check_size(
+        arguments, {"segmenter": cascade.segmenter.size, "classifier": cascade.classifier.size}
+    )
+    table = load_table(arguments, labels=False)
+    models = [path for path in (arguments.path, arguments.segmenter, arguments.classifier) if path]
+    check_unseen(
+        cascade.provenance, table, model=" and ".join(models), allowed=arguments.allow_seen
+    )
+
+    if arguments.explain < 0:
+        raise ConfigError(f"--explain {arguments.explain}: give 0 or more")
+    if arguments.explain:  # what is missing for it is said before the long part
+        from cascade.explain import activation_maps
+
+        with activation_maps(cascade.classifier):
+            pass
+
+    from cascade.evaluation.pictures import write_pictures
+    from cascade.evaluation.stages import evaluate_cascade
+
+    evaluation = evaluate_cascade(
+        cascade,
+        table,
+        tta=arguments.tta,
+        batch_size=arguments.batch_size,
+        num_workers=arguments.num_workers,
+        seed=arguments.seed,
+    )
+
+    if arguments.subgroups:
+        from cascade.evaluation.subgroups import with_subgroups
+
+        evaluation = with_subgroups(evaluation, seed=arguments.seed)
+
+    def sketch(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        prediction = cascade([image], tta=arguments.tta)[0]
+        return prediction.mask, prediction.crop
+
+    report(
+        arguments,
+        evaluation,
+        title="The cascade, end to end",
+        models=models,
+        sketch=sketch,
+        about_model=_identity(arguments.path),
+        more=_heat_maps(arguments, cascade, evaluation),
+    )
+    write_pictures(
+        Path(arguments.output),
+        table,
+        sketch,
+        masks=arguments.save_masks,
+        overlays=arguments.save_overlays,
+    )
+    if arguments.save:
+        cascade.save(arguments.save)
+    return OK
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run(_main, argv)

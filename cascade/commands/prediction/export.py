@@ -1,0 +1,131 @@
+"""Write a cascade as ONNX graphs, checked against the networks they were made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from cascade.command_line.options import add_switch
+from cascade.command_line.outputs import say, say_table
+from cascade.command_line.parser import OK, CommandParser, run
+from cascade.errors import ConfigError
+from cascade.imaging import expand_sources
+
+
+def build_parser() -> CommandParser:
+    """The command's flags."""
+    parser = CommandParser(
+        "cascade export",
+        "Write both stages as ONNX graphs into a folder that runs without torch: uint8 RGB in, "
+        "probabilities out. The answers are compared with those in torch, on noise and on the "
+        "images that are given, and nothing is written where they differ.",
+        example="cascade export --model models/cascade.safetensors --output models/cascade_onnx "
+        "--images dataset/images_all",
+    )
+    parser.add_argument(
+        "--model",
+        type=str,
+        default=None,
+        help="file of a cascade; by default models/default.safetensors, or the one that comes "
+        "with the library",
+    )
+    parser.add_argument("--output", type=str, required=True, help="folder to write")
+    parser.add_argument(
+        "--images",
+        type=str,
+        nargs="+",
+        default=[],
+        help="photographs to compare the answers on: files, folders or patterns",
+    )
+    parser.add_argument(
+        "--max_images", type=int, default=200, help="take at most so many of them, evenly spaced"
+    )
+    parser.add_argument(
+        "--int8",
+        type=Literal["none", "segmenter", "classifier", "both"],
+        default="none",
+        help="stages to compute in 8-bit integers, which pays for the segmenter; needs --images, "
+        "and is refused where masks or answers change too much",
+    )
+    parser.add_argument(
+        "--int8_difference",
+        type=float,
+        default=0.01,
+        help="largest change of a photograph's probability that --int8 may make",
+    )
+    add_switch(parser, "--overwrite", "replace an exported cascade in the output folder")
+    return parser
+
+
+def find_images(named: Sequence[str], limit: int) -> list[Path]:
+    """At most so many of the image files behind files, folders and patterns, evenly spaced.
+
+    Raises:
+        ConfigError: something was named, but there is no image.
+    """
+    if limit < 1:
+        raise ConfigError(f"max_images is {limit}; it must be at least 1")
+    found = [item.path for item in expand_sources(named) if item.problem is None]
+    if named and not found:
+        raise ConfigError(f"--images {' '.join(named)}: there is no image")
+    count = min(limit, len(found))
+    return [found[place * len(found) // count] for place in range(count)]
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    arguments = build_parser().parse_args(argv)
+    images = find_images(arguments.images, arguments.max_images)
+
+    from cascade.export import export_onnx
+    from cascade.models.artifact import required_default_model
+
+    parity = export_onnx(
+        arguments.model or required_default_model(),
+        arguments.output,
+        images=images,
+        int8=arguments.int8,
+        int8_difference=arguments.int8_difference,
+        overwrite=arguments.overwrite,
+    )
+    say_table(*_rows(parity))
+    say(f"written: {arguments.output}")
+    return OK
+
+
+_SHOWN = {
+    "images": "{:d}",
+    "map_difference": "{:.1e}",
+    "mask_pixels": "{:.4%}",
+    "mean_mask_iou": "{:.5f}",
+    "lowest_mask_iou": "{:.5f}",
+    "classifier_difference": "{:.1e}",
+    "cascade_difference": "{:.1e}",
+    "changed_labels": "{:d}",
+    "unfamiliarity_difference": "{:.1e}",
+}
+"""How each of :class:`cascade.export.parity.Differences` is written."""
+
+
+def _rows(parity: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """One column for each comparison, one row for each number."""
+    columns = {
+        f"{precision}, {kind}": report[kind]
+        for precision, report in parity.items()
+        for kind in ("noise", "photographs")
+        if kind in report
+    }
+    rows = [
+        (name.replace("_", " "), *(_cell(column[name], form) for column in columns.values()))
+        for name, form in _SHOWN.items()
+    ]
+    return ("difference", *columns), rows
+
+
+def _cell(value: Any, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run(_main, argv)

@@ -1,0 +1,203 @@
+"""Predict files, folders, patterns and tables of images; one CSV row for each input."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cascade.command_line.inputs import find_inputs
+from cascade.command_line.options import add_coverage, add_switch
+from cascade.command_line.parser import CommandParser, run
+from cascade.command_line.prediction_options import add_prediction, load_cascade
+from cascade.command_line.result_table import ResultTable, unfinished
+from cascade.errors import ConfigError, DataError, ImageError
+from cascade.imaging import FoundFile, ImageLimits
+from cascade.lesion.measurements import check_scale
+
+if TYPE_CHECKING:
+    from cascade.pipeline import Cascade, Failure, Prediction
+
+COLUMNS = (
+    "name", "path", "label", "probability_benign", "probability_malignant", "box_top", "box_left",
+    "box_bottom", "box_right", "height", "width", "area_fraction", "diameter_pixels",
+    "diameter_millimetres", "asymmetry", "border_irregularity", "colour_variegation",
+    "prediction_set", "mask_score", "unfamiliarity", "warnings", "error", "mask", "overlay",
+)  # fmt: skip
+MEASURED = (
+    "diameter_pixels", "diameter_millimetres", "asymmetry", "border_irregularity",
+    "colour_variegation",
+)  # fmt: skip
+"""Columns that are fields of a prediction's measurements, empty without a lesion."""
+
+
+def build_parser() -> CommandParser:
+    """The command's flags."""
+    parser = CommandParser(
+        "cascade predict",
+        "Mask, box and probability for each image. Broken inputs get a row with their error, and "
+        "the exit code is then 3. Research software, not for diagnosis.",
+        example="cascade predict photo.jpg folder/ 'more/*.png' table.csv "
+        "--model models/cascade.safetensors --output predictions --save_overlays",
+    )
+    add_prediction(parser, output="predictions", table="predictions.csv")
+    add_coverage(parser)
+    parser.add_argument("--batch_size", type=int, default=1, help="images at a time; 32 on CUDA")
+    parser.add_argument(
+        "--pixels_per_millimetre",
+        type=float,
+        default=None,
+        help="scale of the images, the same for all; without it diameters are in pixels only",
+    )
+    add_switch(parser, "--save_masks", "write masks/STEM.png, 0 and 255, original size")
+    add_switch(parser, "--save_overlays", "write overlays/STEM.jpg with the outline")
+    return parser
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    arguments = build_parser().parse_args(argv)
+    folder = Path(arguments.output)
+    table = ResultTable(folder / "predictions.csv", COLUMNS, pictures=("mask", "overlay"))
+    check_scale(arguments.pixels_per_millimetre)
+    kept = table.earlier_rows(resume=arguments.resume, overwrite=arguments.overwrite)
+    if not arguments.overwrite:
+        _check_same_scale(table.path, kept, arguments.pixels_per_millimetre)
+    found = find_inputs(arguments.inputs, recursive=not arguments.not_recursive, results=folder)
+    cascade = load_cascade(arguments, coverage=arguments.coverage)
+    if arguments.overwrite:  # not before the model and the tables are known to be fine
+        table.remove(kept)
+        kept = []
+    pictures = Pictures(table, arguments.save_masks, arguments.save_overlays)
+    rows = predict_rows(cascade, unfinished(found, kept), pictures, arguments)
+    return table.extend(rows, kept=len(kept), description="predicting")
+
+
+def _check_same_scale(
+    table: Path, rows: Sequence[Mapping[str, str]], pixels_per_millimetre: float | None
+) -> None:
+    """Refuse to put millimetres of another scale, or none, below those that are there.
+
+    Raises:
+        ConfigError: a row was measured with another scale.
+    """
+    row = next((row for row in rows if row["diameter_pixels"]), None)
+    if row is None:
+        return
+    before = _scale_of(table, row)
+    if before is None or pixels_per_millimetre is None:
+        same = before is pixels_per_millimetre
+    else:
+        same = math.isclose(before, pixels_per_millimetre, rel_tol=1e-6)  # nine digits are kept
+    if not same:
+        words = [f"{scale:.6g}" if scale else "no" for scale in (before, pixels_per_millimetre)]
+        raise ConfigError(
+            f"{table}: {row['name']} was measured with {words[0]} pixels per millimetre, now it is "
+            f"{words[1]}; give the same --pixels_per_millimetre or start anew (--overwrite)"
+        )
+
+
+def _scale_of(table: Path, row: Mapping[str, str]) -> float | None:
+    """Pixels per millimetre behind a row's two diameters."""
+    if not row["diameter_millimetres"]:
+        return None
+    try:
+        return float(row["diameter_pixels"]) / float(row["diameter_millimetres"])
+    except (ValueError, ZeroDivisionError) as error:
+        raise DataError(f"{table}: {row['name']} has diameters that are no numbers") from error
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Masks and overlays on disk, under names that never collide.
+
+    Attributes:
+        table: whose rows name them.
+        masks: write masks.
+        overlays: write overlays.
+    """
+
+    table: ResultTable
+    masks: bool
+    overlays: bool
+
+    def write(self, path: Path, prediction: Prediction) -> dict[str, str]:
+        """Write what was asked for; returns the files' paths relative to the table's folder."""
+        from cascade.evaluation.overlays import overlay
+        from cascade.imaging import read_image, write_image, write_mask
+
+        written = {}
+        if self.masks:
+            target = self.table.free_picture("mask", path, ".png")
+            write_mask(target, prediction.mask)
+            written["mask"] = self.table.relative(target)
+        if self.overlays:
+            target = self.table.free_picture("overlay", path, ".jpg")
+            limits = ImageLimits(max_pixels=prediction.mask.size, allow_truncated=True)
+            image = read_image(path, limits=limits).pixels
+            write_image(target, overlay(image, predicted=prediction.mask))
+            written["overlay"] = self.table.relative(target)
+        return written
+
+
+def predict_rows(
+    cascade: Cascade, inputs: Iterator[FoundFile], pictures: Pictures, arguments: Any
+) -> Iterator[dict[str, Any]]:
+    """One row for each input, in order, holding a batch of images at a time."""
+    while chunk := list(itertools.islice(inputs, max(1, arguments.batch_size))):
+        usable = [found.path for found in chunk if found.problem is None]
+        results = cascade.predict_iter(
+            usable,
+            tta=arguments.tta,
+            batch_size=len(usable),
+            pixels_per_millimetre=arguments.pixels_per_millimetre,
+        )
+        for found in chunk:
+            if found.problem is not None:
+                error = ImageError(f"{found.path.name}: {found.problem}")
+                yield pictures.table.row(found.path, error=str(error))
+            else:
+                yield _result_row(found.path, next(results), pictures)
+
+
+def _result_row(path: Path, result: Prediction | Failure, pictures: Pictures) -> dict[str, Any]:
+    from cascade.pipeline import Failure
+
+    if isinstance(result, Failure):
+        return pictures.table.row(path, error=str(result.error))
+    try:
+        written = pictures.write(path, result)
+    except ImageError as error:  # the file changed since it was predicted
+        return pictures.table.row(path, error=str(error))
+    box = result.box or (None, None, None, None)
+    corners = dict(zip(("box_top", "box_left", "box_bottom", "box_right"), box, strict=True))
+    return pictures.table.row(
+        path,
+        label=result.label,
+        probability_benign=result.probabilities.get("benign"),
+        probability_malignant=result.probabilities.get("malignant"),
+        **corners,
+        height=result.mask.shape[0],
+        width=result.mask.shape[1],
+        area_fraction=result.area_fraction,
+        **{name: getattr(result.measurements, name, None) for name in MEASURED},
+        prediction_set=" ".join(result.prediction_set),
+        mask_score=_rounded(getattr(result.mask_quality, "score", None)),
+        unfamiliarity=_rounded(result.unfamiliarity),
+        warnings="; ".join(result.warnings),
+        **written,
+    )
+
+
+def _rounded(value: float | None) -> float | str | None:
+    """Three decimals; infinity as a word, because an empty cell means unknown."""
+    if value is None:
+        return None
+    return round(value, 3) if math.isfinite(value) else str(value)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run(_main, argv)

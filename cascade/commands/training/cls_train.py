@@ -1,0 +1,146 @@
+"""Train the classifier on masked crops."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from cascade.command_line.options import (
+    add_data,
+    add_device,
+    add_mask_policy,
+    add_masks,
+    add_start,
+    add_training,
+    load_splits,
+    load_table,
+    mask_policy,
+    refuse_leak_into_test,
+    with_crop_masks,
+)
+from cascade.command_line.parser import OK, CommandParser, run, settings
+from cascade.config import ClassificationTrainConfig, ClassifierConfig, shrinkage_warning
+from cascade.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cascade.data.splits import Splits
+    from cascade.data.tables import Table
+
+log = logging.getLogger(__name__)
+
+
+def build_parser() -> CommandParser:
+    """The command's flags."""
+    parser = CommandParser(
+        "cascade cls-train",
+        "Train the second stage, the classifier that judges masked crops.",
+        example="python classification_train_pipeline.py --epochs 20 --architecture inception "
+        "--class_weight 3\n"
+        "  python classification_train_pipeline.py --config configs/classification.yaml "
+        "--masks models/oof_masks\n"
+        "  python classification_train_pipeline.py --config configs/classification.yaml --folds 5",
+    )
+    add_device(parser)
+    parser.add_settings(ClassificationTrainConfig)
+    parser.add_settings(ClassifierConfig, rename={"size": "image_size"})
+    add_mask_policy(parser)
+    add_masks(parser)
+    parser.add_argument(
+        "--folds",
+        type=int | None,
+        default=None,
+        help="cross-validate instead: train this many classifiers by group, score each image by "
+        "the one that did not see it, and join them to ensemble.safetensors",
+    )
+    parser.add_argument(
+        "--fold_seed",
+        type=int,
+        default=0,
+        help="seed of the folds; runs with the same folds can be joined by cascade ensemble",
+    )
+    parser.add_argument(
+        "--tta",
+        type=Literal["none", "flips", "dihedral"],
+        default="none",
+        help="with --folds, test-time augmentation of the scores of held-out images: average 1, 4 "
+        "or 8 views",
+    )
+    add_training(parser, output="classifier")
+    add_start(parser)
+    add_data(parser, table="train_data.csv")
+    return parser
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    arguments = build_parser().parse_args(argv)
+    training = settings(ClassificationTrainConfig, arguments)
+    options = _options(arguments, training)
+    if arguments.folds is not None and arguments.splits:
+        raise ConfigError("--folds divides the table itself; leave out --splits, or --folds")
+    if arguments.folds is None and arguments.tta != "none":
+        raise ConfigError(
+            f"--tta {arguments.tta} averages views of the images that --folds hold out; give "
+            "--folds, or --tta none"
+        )
+    table = load_table(arguments)
+    if arguments.folds is None:
+        splits = load_splits(arguments, table)
+        _warn_of_shrinkage(training, len(splits.train))
+        _train(with_crop_masks(arguments, table, mask_policy(arguments)), splits, options)
+    else:
+        refuse_leak_into_test(arguments, table)
+        table = with_crop_masks(arguments, table, mask_policy(arguments))
+        _warn_of_shrinkage(training, round(len(table) * (1 - 1 / max(2, arguments.folds))))
+        _cross_validate(arguments, table, options)
+    return OK
+
+
+def _warn_of_shrinkage(training: ClassificationTrainConfig, images: int) -> None:
+    steps = training.epochs * max(1, images // training.batch_size)
+    warning = shrinkage_warning(training, steps=steps, recipe="configs/classification.yaml")
+    if warning:
+        log.warning("warning: %s", warning)
+
+
+def _options(arguments: Any, training: ClassificationTrainConfig) -> dict[str, Any]:
+    """What one training and a cross-validation are both told."""
+    return {
+        "config": settings(ClassifierConfig, arguments, size=arguments.image_size),
+        "training": training,
+        "policy": mask_policy(arguments),
+        "weights": arguments.encoder_weights,
+        "initial_model": arguments.initial_model,
+        "output": arguments.output,
+        "device": arguments.device,
+        "resume": arguments.resume,
+        "overwrite": arguments.overwrite,
+    }
+
+
+def _train(table: Table, splits: Splits, options: dict[str, Any]) -> None:
+    from cascade.command_line.outputs import finish_training
+    from cascade.training.classification import train_classifier
+
+    classifier = train_classifier(table, splits, **options)
+    finish_training(options["output"], classifier.metrics)
+
+
+def _cross_validate(arguments: Any, table: Table, options: dict[str, Any]) -> None:
+    from cascade.command_line.outputs import finish_cross_validation
+    from cascade.training.cross_validation import cross_validate_classifier
+
+    result = cross_validate_classifier(
+        table,
+        folds=arguments.folds,
+        validation_fraction=arguments.validation_fraction,
+        tta=arguments.tta,
+        seed=arguments.fold_seed,
+        **options,
+    )
+    finish_cross_validation(result)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run(_main, argv)

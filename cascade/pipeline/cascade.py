@@ -1,0 +1,399 @@
+"""Both stages in a row: photograph in, mask and probability out.
+
+The cascade only knows the protocols of :mod:`cascade.models.protocol`. It has no arithmetic of its
+own: images come from ``imaging``, the joint between the stages from ``masking``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cascade.config import CLASSES
+from cascade.errors import CascadeError, ConfigError, ModelFileError
+from cascade.imaging import (
+    ImageLimits,
+    ImageSource,
+    LoadedImage,
+    plausibility_warnings,
+    read_image,
+)
+from cascade.lesion.masking import (
+    NO_LESION,
+    Lesion,
+    MaskedCrop,
+    MaskPolicy,
+    apply_mask,
+    find_lesion,
+)
+from cascade.lesion.measurements import check_scale, measure
+from cascade.models.artifact import Artifact, merge_artifacts, write_artifact
+from cascade.models.openvino_session import Precision
+from cascade.models.protocol import ClassifierStage, SegmenterStage
+from cascade.models.runtimes import Runtime, load_stages
+from cascade.models.stored_safeguards import with_safeguards
+from cascade.pipeline.augmented_views import VIEWS, TestTimeAugmentation, average
+from cascade.pipeline.prediction import Failure, Prediction
+from cascade.pipeline.stages import classify, segment_views, segment_views_with_features
+from cascade.reliability import MaskQuality, Safeguards, chosen_cutoff, mask_quality
+
+
+class Cascade:
+    """Segmenter and classifier in a row.
+
+    Examples:
+        >>> cascade = Cascade.load()  # doctest: +SKIP
+        >>> cascade(["lesion.jpg"])[0].probabilities["malignant"]  # doctest: +SKIP
+        0.07
+    """
+
+    def __init__(
+        self,
+        segmenter: SegmenterStage,
+        classifier: ClassifierStage,
+        *,
+        policy: MaskPolicy | None = None,
+        cutoff: float | None = None,
+        operating_point: float | None = None,
+        coverage: float = 0.9,
+        safeguards: Safeguards | None = None,
+        limits: ImageLimits | None = None,
+    ) -> None:
+        """Chain two stages.
+
+        Args:
+            segmenter: finds the lesion.
+            classifier: judges the masked crop.
+            policy: checked against the classifier's own; give it to be sure, not to change it.
+            cutoff: probability of malignant from which the label is malignant; by default the one
+                stored with the classifier.
+            operating_point: sensitivity of a cutoff stored with the classifier, such as 0.9;
+                instead of ``cutoff``.
+            coverage: share of the images of each class whose ``prediction_set`` is to hold the
+                true class.
+            safeguards: when not to trust the answer; by default nothing is doubted.
+            limits: what images are accepted.
+
+        Raises:
+            ConfigError: the policy is not the one that the classifier was trained with, or the
+                classifier has no such operating point.
+        """
+        if policy is not None and policy != classifier.policy:
+            raise ConfigError(
+                f"the classifier was trained with mask policy {classifier.policy}; a cascade with "
+                f"{policy} would show it something else. Train a classifier with that policy"
+            )
+        self.segmenter = segmenter
+        self.classifier = classifier
+        self.policy = classifier.policy
+        self.cutoff = chosen_cutoff(classifier, cutoff, operating_point)
+        if not 0 < coverage <= 1:
+            raise ConfigError(f"coverage is {coverage}; it must be above 0 and at most 1")
+        self.coverage = coverage
+        self.safeguards = safeguards or Safeguards()
+        self.limits = limits or ImageLimits()
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        device: str = "auto",
+        runtime: Runtime = "auto",
+        threads: int | None = None,
+        precision: Precision = "float32",
+        cutoff: float | None = None,
+        operating_point: float | None = None,
+        coverage: float = 0.9,
+        limits: ImageLimits | None = None,
+    ) -> Cascade:
+        """Read a cascade from its file, or from the folder of an exported one.
+
+        Args:
+            path: a ``.safetensors`` file with both stages, or a folder written by
+                :func:`cascade.export_onnx`; by default the cascade that comes with the library.
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+            runtime: what computes: ``torch`` runs a file, ``onnx`` and ``openvino`` a folder;
+                ``auto`` goes by the path, and without one takes torch where it is installed.
+            threads: of an exported cascade; by default ``OMP_NUM_THREADS``, else all cores.
+            precision: of ``openvino``: ``float32``, or ``bfloat16``, which is faster and coarser.
+            cutoff: see :class:`Cascade`, as for the rest.
+            operating_point: sensitivity of a stored cutoff, instead of ``cutoff``.
+            coverage: of the prediction sets.
+            limits: what images are accepted.
+
+        Raises:
+            ModelFileError: the file is missing, damaged, or lacks a stage.
+            MissingExtraError: the runtime is not installed.
+        """
+        stages = load_stages(
+            path, device=device, runtime=runtime, threads=threads, precision=precision
+        )
+        return cls(
+            stages.segmenter,
+            stages.classifier,
+            cutoff=cutoff,
+            operating_point=operating_point,
+            coverage=coverage,
+            safeguards=stages.safeguards,
+            limits=limits,
+        )
+
+    def save(self, path: str | os.PathLike[str], *, half: bool = False) -> None:
+        """Write both stages into one file.
+
+        Args:
+            path: the ``.safetensors`` file to write.
+            half: store floating-point tensors as float16.
+
+        Raises:
+            ConfigError: a stage is not a torch network, so its weights cannot be stored.
+        """
+        write_artifact(path, self.to_artifact(half=half))
+
+    def to_artifact(self, *, half: bool = False) -> Artifact:
+        """The cascade as a model file in memory; see :meth:`save`."""
+        from cascade.models.network import Network
+
+        if not (isinstance(self.segmenter, Network) and isinstance(self.classifier, Network)):
+            raise ConfigError("only a cascade of torch networks can be saved or exported")
+        parts = (self.segmenter.to_artifact(half=half), self.classifier.to_artifact(half=half))
+        return with_safeguards(merge_artifacts(*parts), self.safeguards)
+
+    def __call__(
+        self,
+        sources: ImageSource | Iterable[ImageSource],
+        *,
+        tta: TestTimeAugmentation = "none",
+        bgr: bool = False,
+        pixels_per_millimetre: float | None = None,
+    ) -> list[Prediction]:
+        """Predict one or several images; the first broken one raises.
+
+        Args:
+            sources: a path, bytes, PIL image or ``(H, W, 3)`` uint8 RGB array, or several of these
+                in a list, another iterable, or an array ``(N, H, W, 3)``.
+            tta: test-time augmentation of both stages.
+            bgr: arrays hold blue first, as OpenCV reads them.
+            pixels_per_millimetre: scale of all these images, for measurements in millimetres.
+
+        Returns:
+            One prediction for each source, in order; always a list.
+
+        Raises:
+            ImageError: an image cannot be used; the message names it.
+            ConfigError: the scale is not a positive number.
+        """
+        results = []
+        for result in self.predict_iter(
+            sources, tta=tta, bgr=bgr, pixels_per_millimetre=pixels_per_millimetre
+        ):
+            if isinstance(result, Failure):
+                raise result.error
+            results.append(result)
+        return results
+
+    def predict_iter(
+        self,
+        sources: ImageSource | Iterable[ImageSource | LoadedImage],
+        *,
+        tta: TestTimeAugmentation = "none",
+        batch_size: int = 1,
+        bgr: bool = False,
+        pixels_per_millimetre: float | None = None,
+    ) -> Iterator[Prediction | Failure]:
+        """Predict a stream of images in constant memory, one result for each, in order.
+
+        Args:
+            sources: any iterable of paths, bytes, PIL images or arrays, or one of these.
+            tta: ``none``; ``flips`` averages 4 views; ``dihedral`` averages 8.
+            batch_size: images that pass the networks together; larger pays on CUDA only.
+            bgr: arrays hold blue first, as OpenCV reads them; files know their own order.
+            pixels_per_millimetre: scale of all these images, for measurements in millimetres.
+
+        Raises:
+            ConfigError: the scale is not a positive number.
+        """
+        _check_tta(tta)
+        check_scale(pixels_per_millimetre)
+        several: Iterable[Any] = [sources] if _is_one(sources) else sources  # type: ignore[assignment]
+        iterator = iter(several)
+        while chunk := list(itertools.islice(iterator, max(1, batch_size))):
+            read = [self._read(item, bgr=bgr) for item in chunk]
+            yield from self._predict_chunk(read, tta, pixels_per_millimetre)
+
+    def _predict_chunk(
+        self,
+        read: Sequence[LoadedImage | Failure],
+        tta: TestTimeAugmentation,
+        scale: float | None,
+    ) -> Iterator[Prediction | Failure]:
+        loaded = [item for item in read if isinstance(item, LoadedImage)]
+        views, strange = self._segment([item.pixels for item in loaded], tta)
+        joined = [
+            self._join(image, views[:, place], float(strange[place]))
+            for place, image in enumerate(loaded)
+        ]
+        cut = [item for item in joined if isinstance(item, _Joined)]
+        judged = iter(classify(self.classifier, [item.crop for item in cut], tta=tta))
+        results = iter(zip(loaded, joined, strict=True))
+        for item in read:
+            if isinstance(item, Failure):
+                yield item
+                continue
+            image, found = next(results)
+            if isinstance(found, CascadeError):
+                yield Failure(image.name, found)
+                continue
+            probabilities = next(judged)
+            if ((probabilities >= 0) & (probabilities <= 1)).all():
+                yield self._prediction(image, found, probabilities, scale)
+            else:
+                message = f"{image.name}: the classifier gave {probabilities}, no probabilities"
+                yield Failure(image.name, ModelFileError(message))
+
+    def _segment(
+        self, images: Sequence[np.ndarray], tta: TestTimeAugmentation
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Maps ``(V, N, S, S)`` of all views, and how unfamiliar each image is, NaN if unknown."""
+        familiarity = self.safeguards.familiarity
+        if familiarity is None or not images:
+            return segment_views(self.segmenter, images, tta=tta), np.full(len(images), np.nan)
+        views, features = segment_views_with_features(self.segmenter, images, tta=tta)
+        return views, familiarity.distance(features) / familiarity.threshold
+
+    def _read(self, source: ImageSource | LoadedImage, *, bgr: bool) -> LoadedImage | Failure:
+        if isinstance(source, LoadedImage):
+            return source
+        try:
+            return read_image(source, limits=self.limits, bgr=bgr)
+        except CascadeError as error:
+            return Failure(source_name(source), error)
+
+    def _join(
+        self, image: LoadedImage, views: np.ndarray, unfamiliarity: float
+    ) -> _Joined | CascadeError:
+        """Find the lesion in the mean of the views ``(V, S, S)`` and cut the crop."""
+        probability = average(list(views))
+        try:
+            lesion = find_lesion(probability, self.policy, shape=image.shape)
+            several = views if len(views) > 1 else None
+            quality = mask_quality(probability, lesion, policy=self.policy, views=several)
+            gate = self.safeguards.gate if lesion.found and self.policy.uses_mask else None
+            doubts = () if gate is None else gate.reasons(quality)
+            whole = gate is not None and gate.replaces(quality)
+            policy = self.policy.without_mask() if whole else self.policy
+            crop = apply_mask(image.pixels, lesion, policy, size=self.classifier.size)
+        except CascadeError as error:
+            return error
+        return _Joined(probability, lesion, crop, quality, doubts, whole, unfamiliarity)
+
+    def _prediction(
+        self, image: LoadedImage, joined: _Joined, judged: np.ndarray, scale: float | None
+    ) -> Prediction:
+        lesion = joined.lesion
+        missing = not lesion.found and self.policy.uses_mask
+        abstains = missing and self.policy.on_empty == "abstain"
+        probabilities = {} if abstains else dict(zip(CLASSES, judged.tolist(), strict=True))
+        label: str | None = None
+        possible: tuple[str, ...] = ()
+        if probabilities:
+            chance = probabilities[CLASSES[1]]
+            label = CLASSES[int(chance >= self.cutoff)]
+            if self.safeguards.conformal is not None:
+                possible = self.safeguards.conformal.prediction_set(chance, self.coverage)[0]
+        sizes = None
+        if lesion.found:  # now, because a prediction does not keep the image
+            sizes = measure(image.pixels, lesion.mask, pixels_per_millimetre=scale)
+        known = not np.isnan(joined.unfamiliarity)
+        return Prediction(
+            name=image.name,
+            label=label,
+            probabilities=probabilities,
+            mask=lesion.mask,
+            mask_probability=joined.probability,
+            box=lesion.box,
+            crop=joined.crop.pixels,
+            crop_box=joined.crop.box,
+            orientation=image.orientation,
+            warnings=_warnings(image, joined, missing=missing, abstains=abstains),
+            measurements=sizes,
+            mask_quality=joined.quality,
+            mask_doubts=joined.doubts,
+            mask_replaced=joined.replaced,
+            prediction_set=possible,
+            unfamiliarity=joined.unfamiliarity if known else None,
+        )
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How each stage was made; empty for stages that do not say."""
+        stages = {"segmenter": self.segmenter, "classifier": self.classifier}
+        return {name: getattr(stage, "provenance", {}) for name, stage in stages.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """Both stages' settings as plain JSON values."""
+        return {
+            "segmenter": self.segmenter.describe(),
+            "classifier": self.classifier.describe(),
+            "safeguards": self.safeguards.describe(),
+            "cutoff": self.cutoff,
+            "coverage": self.coverage,
+        }
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """One image between the stages."""
+
+    probability: np.ndarray
+    lesion: Lesion
+    crop: MaskedCrop
+    quality: MaskQuality
+    doubts: tuple[str, ...]
+    replaced: bool
+    unfamiliarity: float
+
+
+def _warnings(
+    image: LoadedImage, joined: _Joined, *, missing: bool, abstains: bool
+) -> tuple[str, ...]:
+    found = [*image.warnings, *plausibility_warnings(image.pixels), *joined.lesion.warnings]
+    if missing:
+        outcome = "no label is given" if abstains else "the whole image was classified"
+        found = [item for item in found if not item.startswith(NO_LESION)]
+        found.append(f"{NO_LESION}: {outcome}")
+    if joined.doubts:
+        outcome = "so the whole image was classified" if joined.replaced else "but it cut the crop"
+        found.append(f"the mask is doubtful, {outcome}: {'; '.join(joined.doubts)}")
+    if joined.unfamiliarity > 1:
+        found.append(
+            "this does not look like a dermoscopic photograph of a lesion "
+            f"({joined.unfamiliarity:.1f} times the limit): do not rely on the answer"
+        )
+    return tuple(found)
+
+
+def _is_one(sources: Any) -> bool:
+    """Whether this is one image; an array with four axes holds several."""
+    if isinstance(sources, (str, bytes, bytearray, memoryview)):
+        return True
+    if hasattr(sources, "ndim"):
+        return bool(sources.ndim != 4)
+    return not isinstance(sources, Iterable)
+
+
+def source_name(source: ImageSource) -> str:
+    """The file name of a source, or ``image`` for one in memory."""
+    return Path(source).name if isinstance(source, (str, os.PathLike)) else "image"
+
+
+def _check_tta(tta: str) -> None:
+    if tta not in VIEWS:
+        raise ConfigError(f"tta is {tta!r}; choose from {', '.join(VIEWS)}")

@@ -1,0 +1,96 @@
+"""One or several results as a page that can be kept: one HTML file with all pictures in it.
+
+It prints well, and a browser prints it to PDF with text that can be searched and read aloud. A PDF
+made here, with Pillow, would hold pictures of text only.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from cascade.evaluation.html import DISCLAIMER
+from cascade.serving.page.findings import Finding, Problem, Settings
+from cascade.serving.page.html import environment, overview, read_template
+from cascade.serving.page.pictures import Picture
+from cascade.serving.page.words import CAUTION, OperatingPoint, percent, verdict, whole_percent
+from cascade.version import __version__
+
+VIEWS = {"none": "1", "flips": "4, their mean", "dihedral": "8, their mean"}
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """How the results came about.
+
+    Attributes:
+        model: its name, and the first digits of its digest.
+        point: where malignant begins.
+        settings: test-time augmentation and scale.
+    """
+
+    model: str
+    point: OperatingPoint
+    settings: Settings
+
+    def facts(self, moment: datetime) -> dict[str, str]:
+        """Name to value of what stands at the head of a report."""
+        scale, reached = self.settings.pixels_per_millimetre, self.point.sensitivity
+        known = "not stored" if reached is None else whole_percent(reached)
+        return {
+            "Date": f"{moment:%Y-%m-%d %H:%M} UTC",
+            "Model": self.model,
+            "Cutoff": percent(self.point.cutoff),
+            "Sensitivity on validation": known,
+            "Views of each picture": VIEWS[self.settings.tta],
+            "Scale": "not given" if scale is None else f"{scale:g} pixels per millimetre",
+            "Written by": f"cascade {__version__}",
+        }
+
+
+def report_html(
+    results: Sequence[Finding | Problem], circumstances: Circumstances, *, moment: datetime
+) -> str:
+    """The report as one HTML document without scripts, links or files beside it.
+
+    Args:
+        results: at least one.
+        circumstances: how they came about.
+        moment: when, in UTC.
+    """
+    import markupsafe
+
+    page = environment().get_template("report.html")
+    point = circumstances.point
+    return str(
+        page.render(
+            title="Report on one picture" if len(results) == 1 else "Report on several pictures",
+            disclaimer=DISCLAIMER,
+            caution=CAUTION,
+            facts=circumstances.facts(moment),
+            items=[_item(result, point) for result in results],
+            lines=overview(results, point),
+            point=point,
+            style=markupsafe.Markup(read_template("parts.css")),  # our own file
+            version=__version__,
+        )
+    )
+
+
+def _item(result: Finding | Problem, point: OperatingPoint) -> dict[str, Any]:
+    if isinstance(result, Problem):
+        return {"name": result.name, "message": result.message}
+    return {
+        "name": result.name,
+        "finding": result,
+        "words": verdict(result.answer, point),
+        "addresses": [_address(picture) for picture in result.pictures],
+    }
+
+
+def _address(picture: Picture) -> str:
+    """The picture as a ``data:`` address."""
+    return f"data:{picture.mime_type};base64,{base64.b64encode(picture.data).decode('ascii')}"

@@ -1,0 +1,197 @@
+"""What the OpenAPI document says beyond the types: request bodies, refusals and examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from cascade.models.artifact import INTENDED_USE
+from cascade.serving.rest.problems import PROBLEM_TYPE
+from cascade.serving.rest.schemas import Options, Problem
+from cascade.serving.rest.uploads import FIELD
+from cascade.version import __version__
+
+DESCRIPTION = (
+    "Two networks look at a photograph of one skin lesion: the first finds the lesion, the second "
+    "says how likely it is malignant.\n\n"
+    f"**{INTENDED_USE}**\n\n"
+    "Images are held in memory while they are judged, and nothing of them is kept."
+)
+
+REFUSALS = {
+    401: "A token is asked for, and the request brought none or another.",
+    403: "A web page of a foreign origin sent the request.",
+    408: "The body arrived too slowly.",
+    413: "The body is too large.",
+    422: "Nothing that could be judged: a field is missing, unknown or wrong, or the only image "
+    "of the request cannot be used.",
+    429: "Too many requests from this address; Retry-After says when to come back.",
+    500: "An error within the service; its log has more under the request's name.",
+    501: "Heat maps are not available in this installation.",
+    503: "Still loading, or too busy; Retry-After says when to come back.",
+    504: "The computation took too long.",
+}
+
+EXAMPLE: dict[str, Any] = {
+    "disclaimer": INTENDED_USE,
+    "model": {"version": __version__, "digest": "5f0c1d2e" * 8, "runtime": "onnx"},
+    "results": [
+        {
+            "status": "ok",
+            "index": 0,
+            "name": "lesion.jpg",
+            "sha256": "0a88c4de" * 8,
+            "answer": "benign",
+            "message": "Benign: probability of malignant 0.041, below the cutoff 0.093.",
+            "label": "benign",
+            "probabilities": {"benign": 0.959, "malignant": 0.041},
+            "operating_point": {"cutoff": 0.093, "sensitivity": 0.9},
+            "prediction_set": ["benign"],
+            "height": 450,
+            "width": 600,
+            "orientation": 1,
+            "box": {"top": 101, "left": 182, "bottom": 343, "right": 425},
+            "stored_box": {"top": 101, "left": 182, "bottom": 343, "right": 425},
+            "crop_box": {"top": 16, "left": 97, "bottom": 428, "right": 509},
+            "stored_crop_box": {"top": 16, "left": 97, "bottom": 428, "right": 509},
+            "area_fraction": 0.17,
+            "measurements": {
+                "area_pixels": 45900,
+                "area_fraction": 0.17,
+                "area_square_millimetres": None,
+                "diameter_pixels": 259.3,
+                "diameter_millimetres": None,
+                "asymmetry": 0.11,
+                "border_irregularity": 1.06,
+                "colour_variegation": 14.2,
+                "cut_off": False,
+            },
+            "mask_quality": {"confidence": 0.97, "expected_iou": 0.95, "score": 0.95},
+            "mask_doubts": [],
+            "mask_replaced": False,
+            "unfamiliarity": 0.38,
+            "warnings": [],
+            "heat": None,
+            "pictures": {"mask": None, "overlay": None, "heat_map": None},
+        },
+        {
+            "status": "error",
+            "index": 1,
+            "name": "notes.jpg",
+            "sha256": "c17a4aee" * 8,
+            "message": "image: is a PDF document, not an image; cascade reads JPEG, PNG, TIFF, "
+            "BMP, WebP, GIF and DICOM",
+        },
+    ],
+}
+PROBLEM_EXAMPLE = {
+    "title": "Unprocessable Content",
+    "status": 422,
+    "detail": "tta: Input should be 'none', 'flips' or 'dihedral'",
+    "request_id": "9f2c4b7a01d3e856",
+    "errors": [{"field": "tta", "message": "Input should be 'none', 'flips' or 'dihedral'"}],
+}
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The answers of a route that are no result."""
+    return {
+        status: {
+            "model": Problem,
+            "description": REFUSALS[status],
+            "content": {"application/json": {"example": PROBLEM_EXAMPLE}} if status == 422 else {},
+        }
+        for status in statuses
+    }
+
+
+def prediction_request() -> dict[str, Any]:
+    """Parameters and bodies of a prediction."""
+    options = {
+        name: _without_null(schema)
+        for name, schema in Options.model_json_schema()["properties"].items()
+    }
+    binary = {"type": "string", "format": "binary"}
+    form = {
+        "type": "object",
+        "required": [FIELD],
+        "properties": {
+            FIELD: {
+                "type": "array",
+                "items": binary,
+                "description": "One or more files: JPEG, PNG, TIFF, BMP, WebP, GIF or DICOM. The "
+                "parameters above may be fields of the form instead.",
+            },
+        },
+    }
+    return {
+        "parameters": [
+            {
+                "name": name,
+                "in": "query",
+                "required": False,
+                "schema": schema,
+                "description": schema.get("description", ""),
+            }
+            for name, schema in options.items()
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {"schema": form},
+                "image/jpeg": {"schema": binary},
+                "image/png": {"schema": binary},
+                "application/octet-stream": {"schema": binary},
+            },
+        },
+    }
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """An option that is not given is left out of the request, it is never ``null``."""
+    (kind,) = [kind for kind in schema.get("anyOf", [{}]) if kind.get("type") != "null"]
+    kept = {key: value for key, value in schema.items() if key not in ("anyOf", "default", "title")}
+    return {**kept, **kind}
+
+
+def use_document(app: FastAPI, *, asks_for_token: bool) -> None:
+    """Let an application serve this document.
+
+    Args:
+        app: with all its routes.
+        asks_for_token: requests must bring a token.
+    """
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app, asks_for_token)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _document(app: FastAPI, asks_for_token: bool) -> dict[str, Any]:
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=app.description,
+        routes=app.routes,
+        servers=[{"url": "."}],
+    )
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            for status, answer in operation["responses"].items():
+                content = answer.get("content", {})
+                if status >= "400" and "application/json" in content:
+                    answer["content"] = {PROBLEM_TYPE: content["application/json"]}
+            if asks_for_token and path.startswith("/v1/"):
+                operation["security"] = [{"token": []}]
+    # put in last, because FastAPI would take all that is null out of it
+    answers = document["paths"]["/v1/predict"]["post"]["responses"]
+    answers["200"]["content"]["application/json"]["example"] = EXAMPLE
+    if asks_for_token:
+        schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
+        schemes["token"] = {"type": "http", "scheme": "bearer"}
+    return document

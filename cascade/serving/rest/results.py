@@ -1,0 +1,191 @@
+"""One image through the cascade, and the prediction in the words of the answer."""
+
+from __future__ import annotations
+
+import base64
+import math
+from typing import Any
+
+import cv2
+
+from cascade.errors import CascadeError, ConfigError, MissingExtraError, ModelFileError
+from cascade.explain import Explanation, explain
+from cascade.imaging import LoadedImage, plausibility_warnings, read_image, to_stored_box
+from cascade.pipeline import Cascade, Failure, Prediction
+from cascade.serving.rest import pictures
+from cascade.serving.rest.problems import HttpProblem
+from cascade.serving.rest.schemas import (
+    Answer,
+    Box,
+    Heat,
+    ImageFailure,
+    ImageResult,
+    OperatingPoint,
+    Options,
+    Pictures,
+)
+from cascade.serving.rest.uploads import Upload
+
+TARGET = "malignant"
+_LARGEST = 1e6
+"""Stands for infinity, which JSON does not have."""
+
+NO_MEMORY = "there is not enough memory for this image; send a smaller one"
+
+
+def judge(
+    cascade: Cascade,
+    upload: Upload,
+    options: Options,
+    *,
+    index: int,
+    sensitivity: float | None,
+) -> ImageResult | ImageFailure:
+    """Decode and predict one image.
+
+    Args:
+        cascade: with the cutoff to label by.
+        upload: the image.
+        options: what was asked for; ``tta`` is not ``None``.
+        index: the image's place in the request.
+        sensitivity: that the cutoff stands for.
+
+    Raises:
+        ModelFileError: the model gave no probabilities; that is not the image's fault.
+        HttpProblem: 501, heat maps need packages that are not installed.
+    """
+    sent: dict[str, Any] = {"index": index, "name": upload.name, "sha256": upload.digest}
+    try:
+        image = read_image(upload.data, limits=cascade.limits)
+        prediction = _predict(cascade, image, options)
+        drawn, heat = _pictures(cascade, image, prediction, options)
+    except Exception as error:
+        if lacks_memory(error):
+            return ImageFailure(**sent, message=NO_MEMORY)
+        if isinstance(error, CascadeError) and not isinstance(error, ModelFileError):
+            return ImageFailure(**sent, message=str(error))
+        raise
+    return ImageResult(
+        **sent,
+        **_describe(cascade, image, prediction, sensitivity),
+        heat=heat,
+        pictures=drawn,
+    )
+
+
+def lacks_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, says that memory ran out; each library has its own."""
+    while error is not None:
+        of_opencv = isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem
+        if isinstance(error, MemoryError) or of_opencv or "bad_alloc" in str(error):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _predict(cascade: Cascade, image: LoadedImage, options: Options) -> Prediction:
+    (result,) = cascade.predict_iter(
+        [image],
+        tta=options.tta or "none",
+        pixels_per_millimetre=options.pixels_per_millimetre,
+    )
+    if isinstance(result, Failure):
+        raise result.error
+    return result
+
+
+def _pictures(
+    cascade: Cascade, image: LoadedImage, prediction: Prediction, options: Options
+) -> tuple[Pictures, Heat | None]:
+    drawn: dict[str, str] = {}
+    heat: Heat | None = None
+    if "mask" in options.include:
+        drawn["mask"] = _base64(pictures.mask_png(prediction.mask))
+    if "overlay" in options.include:
+        drawn["overlay"] = _base64(pictures.overlay_png(image.pixels, prediction.mask))
+    if "heat_map" in options.include:
+        explanation = _explanation(cascade, image, prediction, options)
+        heat = Heat.model_validate(explanation, from_attributes=True)
+        drawn["heat_map"] = _base64(pictures.heat_png(image.pixels, explanation, prediction.mask))
+    return Pictures(**drawn), heat
+
+
+def _explanation(
+    cascade: Cascade, image: LoadedImage, prediction: Prediction, options: Options
+) -> Explanation:
+    try:
+        return explain(cascade, image.pixels, prediction, target=TARGET, tta=options.tta or "none")
+    except (ConfigError, MissingExtraError) as error:
+        raise HttpProblem(501, f"heat maps are not available here: {error}") from error
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _describe(
+    cascade: Cascade, image: LoadedImage, prediction: Prediction, sensitivity: float | None
+) -> dict[str, Any]:
+    answer, message = _answer(cascade, image, prediction)
+    shape, orientation = prediction.mask.shape, prediction.orientation
+    quality = prediction.mask_quality
+    return {
+        "answer": answer,
+        "message": message,
+        "label": prediction.label,
+        "probabilities": dict(prediction.probabilities),
+        "operating_point": OperatingPoint(cutoff=cascade.cutoff, sensitivity=sensitivity),
+        "prediction_set": prediction.prediction_set,
+        "height": shape[0],
+        "width": shape[1],
+        "orientation": orientation,
+        "box": _box(prediction.box),
+        "stored_box": _box(prediction.stored_box),
+        "crop_box": _box(prediction.crop_box),
+        "stored_crop_box": _box(to_stored_box(prediction.crop_box, orientation, shape)),
+        "area_fraction": prediction.area_fraction,
+        "measurements": prediction.measurements,
+        "mask_quality": None if quality is None else quality.to_dict(),
+        "mask_doubts": prediction.mask_doubts,
+        "mask_replaced": prediction.mask_replaced,
+        "unfamiliarity": _finite(prediction.unfamiliarity),
+        "warnings": prediction.warnings,
+    }
+
+
+def _box(corners: tuple[int, int, int, int] | None) -> Box | None:
+    if corners is None:
+        return None
+    top, left, bottom, right = (int(corner) for corner in corners)
+    return Box(top=top, left=left, bottom=bottom, right=right)
+
+
+def _finite(value: float | None) -> float | None:
+    if value is None or math.isfinite(value):
+        return value
+    return _LARGEST
+
+
+def _answer(cascade: Cascade, image: LoadedImage, prediction: Prediction) -> tuple[Answer, str]:
+    """The answer that may be shown alone, without the warnings beside it."""
+    reason = _unusable(cascade, image, prediction)
+    if reason is not None:
+        return "cannot_judge", f"Cannot judge this image: {reason}."
+    chance = f"probability of malignant {prediction.probabilities[TARGET]:.3f}"
+    if len(prediction.prediction_set) > 1:
+        return "undecided", (
+            f"Undecided: {chance}; both classes stay possible at coverage {cascade.coverage:g}."
+        )
+    side = "at or above" if prediction.label == TARGET else "below"
+    label: Answer = "malignant" if prediction.label == TARGET else "benign"
+    return label, f"{label.capitalize()}: {chance}, {side} the cutoff {cascade.cutoff:.3f}."
+
+
+def _unusable(cascade: Cascade, image: LoadedImage, prediction: Prediction) -> str | None:
+    if implausible := plausibility_warnings(image.pixels):
+        return implausible[0]
+    if prediction.unfamiliarity is not None and prediction.unfamiliarity > 1:
+        return "it does not look like a dermoscopic photograph of a lesion"
+    if prediction.box is None and cascade.policy.uses_mask:
+        return "no lesion was found in it"
+    return None if prediction.probabilities else "the model gives no answer for it"

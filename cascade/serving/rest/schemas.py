@@ -1,0 +1,221 @@
+"""What comes in and goes out as JSON; the OpenAPI document is made of these classes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from cascade.lesion.measurements import Measurements
+from cascade.pipeline.augmented_views import TestTimeAugmentation
+
+Label = Literal["benign", "malignant"]
+Answer = Literal["benign", "malignant", "undecided", "cannot_judge"]
+Picture = Literal["mask", "overlay", "heat_map"]
+
+
+def _split(value: Any) -> Any:
+    """``mask,overlay`` is the same as naming both."""
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, (list, tuple)):
+        return items
+    words = [word.strip() for item in items for word in str(item).split(",")]
+    return tuple(dict.fromkeys(word for word in words if word))
+
+
+class Options(BaseModel):
+    """What a request may ask for, in its query or as form fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tta: TestTimeAugmentation | None = Field(
+        default=None, description="Test-time augmentation: average 1, 4 or 8 views."
+    )
+    operating_point: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Sensitivity of a cutoff stored with the model, such as 0.9; see /v1/model.",
+    )
+    pixels_per_millimetre: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1e6,
+        allow_inf_nan=False,
+        description="Scale of all images of the request, for measurements in millimetres.",
+    )
+    include: Annotated[tuple[Picture, ...], BeforeValidator(_split)] = Field(
+        default=(),
+        description="Pictures to return as PNG; several with commas.",
+    )
+
+
+class _Sent(BaseModel):
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+
+class Box(_Sent):
+    """A half-open rectangle in pixels; a crop may reach over the image's border."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+class OperatingPoint(_Sent):
+    """By which cutoff the label was chosen."""
+
+    cutoff: float = Field(description="Probability of malignant from which the label is malignant.")
+    sensitivity: float | None = Field(
+        description="Sensitivity that the cutoff reached on the validation images; null if unknown."
+    )
+
+
+class Pictures(_Sent):
+    """PNG files in Base64, in displayed orientation; only those that were asked for."""
+
+    mask: str | None = Field(default=None, description="Gray, 0 and 255, in the image's own size.")
+    overlay: str | None = Field(
+        default=None, description="The image with the lesion's outline, at most 1024 pixels a side."
+    )
+    heat_map: str | None = Field(
+        default=None, description="The image under its heat map, at most 1024 pixels a side."
+    )
+
+
+class Heat(_Sent):
+    """What the heat map says in numbers."""
+
+    target: str = Field(description="The class that the heat speaks for.")
+    inside_fraction: float | None = Field(
+        description="Share of the heat within the lesion's mask; null without a mask or heat."
+    )
+    mean_ratio: float | None = Field(
+        description="Mean heat of the lesion over that of the rest of the crop; null if unknown."
+    )
+    turn_agreement: float | None = Field(
+        description="Correlation with the map of the turned crop; near 1 the map follows what is "
+        "to be seen, near 0 it tells nothing."
+    )
+    is_empty: bool = Field(description="Nothing in the crop speaks for the class.")
+    warnings: tuple[str, ...]
+
+
+class ImageResult(_Sent):
+    """What the cascade says about one image. Boxes are in original pixels."""
+
+    status: Literal["ok"] = "ok"
+    index: int = Field(description="Place of the image in the request, from 0.")
+    name: str | None = Field(description="File name as sent, never used as a path.")
+    sha256: str = Field(description="SHA-256 of the bytes that were sent.")
+    answer: Answer = Field(
+        description="The label; or undecided, where both classes stay possible; or cannot_judge, "
+        "where there is no lesion or the image is unlike those that the model knows."
+    )
+    message: str = Field(description="The answer in one sentence.")
+    label: Label | None = Field(
+        description="By the cutoff alone, whatever the doubts; null where the model gives none."
+    )
+    probabilities: dict[str, float] = Field(description="Empty where the model gives no label.")
+    operating_point: OperatingPoint
+    prediction_set: tuple[Label, ...] = Field(
+        description="Classes that stay possible at the service's coverage; empty if unknown."
+    )
+    height: int
+    width: int
+    orientation: int = Field(
+        description="EXIF orientation of the file, 1 to 8. Boxes and pictures are in displayed "
+        "pixels, that is, after it was applied; stored boxes are in the file's own order."
+    )
+    box: Box | None = Field(description="Around the lesion; null if none was found.")
+    stored_box: Box | None
+    crop_box: Box = Field(description="What the classifier saw.")
+    stored_crop_box: Box
+    area_fraction: float = Field(description="Share of the image that the lesion covers.")
+    measurements: Measurements | None = Field(description="Null without a lesion.")
+    mask_quality: dict[str, int | float | None] | None = Field(
+        description="Signs that the mask may be wrong; score sums them up, 1 is good."
+    )
+    mask_doubts: tuple[str, ...] = Field(
+        description="Why the mask was not trusted; empty where it was."
+    )
+    mask_replaced: bool = Field(
+        description="The whole image was classified instead of a doubted mask's crop."
+    )
+    unfamiliarity: float | None = Field(
+        description="How unlike the training images, as a fraction of the limit; above 1 the "
+        "answer means nothing. Null if unknown."
+    )
+    warnings: tuple[str, ...]
+    heat: Heat | None = Field(default=None, description="With include=heat_map.")
+    pictures: Pictures = Field(default_factory=Pictures)
+
+
+class ImageFailure(_Sent):
+    """An image that could not be used."""
+
+    status: Literal["error"] = "error"
+    index: int
+    name: str | None
+    sha256: str
+    message: str = Field(description="What was wrong with it.")
+
+
+class ModelReference(_Sent):
+    """Which model answered."""
+
+    version: str = Field(description="Version of the library.")
+    digest: str = Field(description="SHA-256 of the model.")
+    runtime: str
+
+
+class PredictionAnswer(_Sent):
+    """One entry for each image, in the order of the request."""
+
+    disclaimer: str
+    model: ModelReference
+    results: tuple[Annotated[ImageResult | ImageFailure, Field(discriminator="status")], ...]
+
+
+class ModelDescription(_Sent):
+    """What the service's model is."""
+
+    name: str = Field(description="Name of its file.")
+    version: str
+    digest: str
+    runtime: str
+    intended_use: str
+    classes: tuple[str, ...]
+    segmenter: dict[str, Any]
+    classifier: dict[str, Any] = Field(description="With the mask policy and the calibration.")
+    cutoff: float = Field(description="Used unless a request names an operating point.")
+    operating_points: dict[str, float] = Field(description="Sensitivity to cutoff.")
+    coverage: float = Field(description="Of the sets of possible classes.")
+    safeguards: dict[str, Any]
+    provenance: dict[str, Any] = Field(description="How each stage was made; long lists counted.")
+    metrics: dict[str, Any]
+    card: str | None = Field(description="The model card in Markdown, where there is one.")
+
+
+class Health(_Sent):
+    """State of the process."""
+
+    status: Literal["ok", "loading", "failed", "stuck"]
+
+
+class FieldError(_Sent):
+    """One field of a request that was wrong."""
+
+    field: str
+    message: str
+
+
+class Problem(_Sent):
+    """RFC 9457: why there is no result."""
+
+    title: str
+    status: int
+    detail: str
+    request_id: str = Field(description="Also in the log; tell it to whoever runs the service.")
+    errors: tuple[FieldError, ...] = ()

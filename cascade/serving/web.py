@@ -1,8 +1,0 @@
-"""The script that Streamlit runs anew for each click; ``cascade app`` starts it."""
-
-from __future__ import annotations
-
-from cascade.serving.web_page import show_page
-
-if __name__ == "__main__":
-    show_page()
