@@ -121,7 +121,7 @@ def running(flags: Sequence[str], *, address_space_mb: int | None) -> Iterator[R
 
 
 def drawn_images(folder: Path, size: tuple[int, int], count: int = 5) -> list[Path]:
-    """Write invented photographs of ``(width, height)`` pixels."""
+    """Write invented images of ``(width, height)`` pixels."""
     paths = []
     for seed in range(count):
         generator = np.random.default_rng(seed)

@@ -147,7 +147,7 @@ def show(threads: int, results: dict[str, dict[str, float]]) -> None:
 
 
 def _images(named: str | None, count: int, folder: Path) -> list[str]:
-    """Evenly spaced photographs of a folder, or invented lesions of 450 by 600 pixels."""
+    """Evenly spaced images of a folder, or invented lesions of 450 by 600 pixels."""
     if named is not None:
         found = sorted(str(path) for path in Path(named).iterdir())
         return found[:: max(1, len(found) // count)][:count]

@@ -1,4 +1,4 @@
-"""Two-stage analysis of skin-lesion photographs: find the lesion, then classify the masked crop.
+"""Two-stage analysis of skin-lesion images: find the lesion, then classify the masked crop.
 
 Importing this package loads neither torch nor albumentations: public names are resolved when they
 are first used (PEP 562).

@@ -69,7 +69,7 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 
 
 def _link(found: re.Match[str], folder: str) -> str:
-    """A link or picture of a file in ``folder``, as a page of the site has it."""
+    """A link or image of a file in ``folder``, as a page of the site has it."""
     mark, words, target = found.groups()
     if re.match(r"[a-z]+:|#", target):
         return found[0]

@@ -1,4 +1,4 @@
-"""Pictures and their files, drawn and encoded by hand where a library would not write them."""
+"""Images and their files, drawn and encoded by hand where a library would not write them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 
 def scene(height=96, width=128):
-    """A smooth RGB picture without symmetry."""
+    """A smooth RGB image without symmetry."""
     rows, columns = np.mgrid[:height, :width]
     red = 255 * columns / width
     green = 255 * rows / height

@@ -94,7 +94,7 @@ def test_other_seeds_give_other_changes(augmenters, strength, picture):
 def test_each_change_is_drawn_on_its_own(augmenters, picture):
     """Geometry comes with probability 0.7, brightness and hue with 0.6 each, independently.
 
-    With one seed for every transform, as albumentations sets it, 30 % of the pictures would
+    With one seed for every transform, as albumentations sets it, 30 % of the images would
     only be turned or mirrored instead of 0.3 * 0.4 * 0.4 = 4.8 %.
     """
     image, mask = picture

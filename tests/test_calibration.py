@@ -26,7 +26,7 @@ from cascade.models.ensemble import ClassifierEnsemble
 from cascade.models.segmenter import Segmenter
 from cascade.pipeline import Cascade
 from cascade.pipeline.stages import segment_views_with_features
-from cascade.reliability import GateLimits, Safeguards
+from cascade.reliability import MaskQualityLimits, Safeguards
 from cascade.training import calibration
 from cascade.training.calibration import calibrate_cascade
 
@@ -112,13 +112,13 @@ def test_conformal_scores_are_those_of_the_validation_images(calibrated, table, 
 
 def test_the_model_of_familiar_images_is_tried_on_drawn_non_lesions(calibrated):
     segmenter, _, result = calibrated
-    noticed = result.facts["familiarity"]["noticed_share_of_non_lesions"]
+    noticed = result.facts["out_of_distribution"]["detected_share_of_non_lesions"]
     assert set(noticed) == set(NON_LESIONS)
     pictures = [draw_non_lesion("noise", seed=seed) for seed in range(20)]
     features = np.concatenate(
         [segment_views_with_features(segmenter, [picture])[1] for picture in pictures]
     )
-    familiar = result.safeguards.familiarity.is_familiar(features)
+    familiar = result.safeguards.out_of_distribution.is_in_distribution(features)
     assert noticed["noise"] == pytest.approx(1 - familiar.mean())
 
 
@@ -139,13 +139,13 @@ def test_whole_images_replace_doubted_masks_only_where_that_explains_the_validat
 ):
     segmenter, classifier, _ = calibrated
     validation = splits.parts(table)[1]
-    doubting = GateLimits(lowest_confidence=1.0)  # each mask of an untrained network
+    doubting = MaskQualityLimits(lowest_confidence=1.0)  # each mask of an untrained network
     limits, facts = calibration._with_whole_image_limit(doubting, segmenter, classifier, validation)
     labels = [record.label == "malignant" for record in validation]
 
     def answers(limit):
         gate = replace(doubting, whole_image_up_to=limit)
-        cascade = Cascade(segmenter, classifier, safeguards=Safeguards(gate=gate))
+        cascade = Cascade(segmenter, classifier, safeguards=Safeguards(mask_quality_limits=gate))
         return cascade([str(record.image_path) for record in validation])
 
     def loss(predictions):
@@ -153,8 +153,8 @@ def test_whole_images_replace_doubted_masks_only_where_that_explains_the_validat
 
     chosen = answers(limits.whole_image_up_to)
     assert facts["labelled_images"] == len(validation)
-    assert facts["labelled_doubted"] == sum(bool(item.mask_doubts) for item in chosen) > 2
-    assert facts["labelled_replaced"] == sum(item.mask_replaced for item in chosen)
+    assert facts["labelled_doubted"] == sum(bool(item.mask_issues) for item in chosen) > 2
+    assert facts["labelled_replaced"] == sum(item.whole_image_fallback for item in chosen)
     assert loss(chosen) <= min(loss(answers(0.0)), loss(answers(1.0))) + 1e-9
     assert replace(limits, whole_image_up_to=1.0) == doubting
 
@@ -167,7 +167,7 @@ def test_without_true_masks_no_mask_is_doubted(calibrated, table, splits, tmp_pa
     bare = replace(table, records=tuple(replace(r, mask_path=None) for r in table))
     segmenter, classifier = networks(splits)
     result = calibrate_cascade(segmenter, classifier, bare, splits, masks=str(masks))
-    assert result.safeguards.gate is None
+    assert result.safeguards.mask_quality_limits is None
     assert "no mask can be doubted" in caplog.text
     assert classifier.temperature == calibrated[1].temperature
 
@@ -179,7 +179,7 @@ def test_training_images_never_decide_anything_but_what_looks_familiar(table, sp
         calibration, "read_image", lambda path: read.append(path.name) or original(path)
     )
     segmenter, _ = networks(splits)
-    calibration._fit_gate(segmenter, splits.parts(table)[1].with_mask(), POLICY)
+    calibration._fit_mask_quality_limits(segmenter, splits.parts(table)[1].with_mask(), POLICY)
     assert set(read) <= set(splits.validation)
 
 
@@ -201,12 +201,16 @@ def test_the_command_writes_a_cascade_with_everything_in_it(stored_stages, table
     assert console.main(flags) == 0
     assert "sensitivity 0.90: cutoff" in capsys.readouterr().out
     cascade = Cascade.load(output, device="cpu")
-    assert set(cascade.safeguards.describe()) <= {"conformal", "gate", "familiarity"}
+    assert set(cascade.safeguards.describe()) <= {
+        "conformal",
+        "mask_quality_limits",
+        "out_of_distribution",
+    }
     assert cascade.safeguards.conformal is not None
-    assert cascade.safeguards.familiarity is not None
+    assert cascade.safeguards.out_of_distribution is not None
     assert cascade.cutoff == cascade.classifier.operating_points["0.90"]
     prediction = cascade([table[0].image_path])[0]
-    assert prediction.unfamiliarity is not None
+    assert prediction.out_of_distribution_score is not None
     assert prediction.prediction_set
     assert console.main(flags) == 2  # never replaced unasked
     assert "--overwrite" in capsys.readouterr().err

@@ -122,7 +122,7 @@ def read_links(path):
 
 
 def broken_links(site):
-    """Links, pictures, scripts and style sheets that lead nowhere, or to another server."""
+    """Links, images, scripts and style sheets that lead nowhere, or to another server."""
     pages = {path: read_links(path) for path in site.rglob("*.html") if path.name != "404.html"}
     for path, found in pages.items():
         for target in (*found.links, *found.loaded):

@@ -21,7 +21,7 @@ from cascade.errors import ConfigError
 
 
 def picture(seed, size=(192, 256)):
-    """A smooth random picture without symmetry."""
+    """A smooth random image without symmetry."""
     generator = np.random.default_rng(seed)
     coarse = generator.integers(0, 256, (12, 12, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC))

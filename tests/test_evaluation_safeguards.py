@@ -30,13 +30,24 @@ from cascade.files import write_json
 from cascade.lesion.masking import MaskPolicy
 from cascade.models.artifact import Artifact, read_document, write_artifact
 from cascade.pipeline import Cascade
-from cascade.reliability import ConformalScores, Familiarity, GateLimits, Safeguards
+from cascade.reliability import (
+    ConformalScores,
+    MaskQualityLimits,
+    OutOfDistributionDetector,
+    Safeguards,
+)
 
 POINTS = {"0.80": 0.62, "0.95": 0.55}
 SETS = ConformalScores(
     tuple(np.linspace(0.36, 0.6, 29).tolist()), tuple(np.linspace(0.53, 0.7, 24).tolist())
 )
-NEW = ("mask_score", "doubted", "prediction_set", "unfamiliarity", "probability_of_crop")
+NEW = (
+    "mask_quality",
+    "mask_issues",
+    "prediction_set",
+    "out_of_distribution_score",
+    "masked_crop_probability",
+)
 
 
 class Feeling(FakeSegmenter):
@@ -46,9 +57,9 @@ class Feeling(FakeSegmenter):
         return self.predict(images), (images.mean(axis=(1, 2)) / 255).astype(np.float32)
 
 
-def familiarity(threshold):
+def out_of_distribution(threshold):
     """Distance from medium grey."""
-    return Familiarity(
+    return OutOfDistributionDetector(
         mean=np.full(3, 0.5, np.float32),
         scale=np.ones(3, np.float32),
         components=np.eye(1, 3, dtype=np.float16),
@@ -65,11 +76,13 @@ def guarded(**changes):
     """A cascade with all safeguards; 0.2 and the like doubt or flag some of the images."""
     classifier = FakeClassifier()
     classifier.operating_points = POINTS
-    guards = Safeguards(conformal=SETS, gate=GATE, familiarity=familiarity(0.19))
+    guards = Safeguards(
+        conformal=SETS, mask_quality_limits=GATE, out_of_distribution=out_of_distribution(0.19)
+    )
     return Cascade(Feeling(), classifier, cutoff=0.6, safeguards=replace(guards, **changes))
 
 
-GATE = GateLimits(lowest_expected_iou=0.84, smallest_area=0.2)
+GATE = MaskQualityLimits(lowest_expected_iou=0.84, smallest_area=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -123,27 +136,29 @@ def wilson(right, groups):
 
 def test_gate_is_counted_with_what_the_crops_would_have_given(rows, found):
     groups = [row["group"] for row in rows]
-    gate, labels = found["gate"], [row["class"] == "malignant" for row in rows]
-    doubted = [row for row in rows if row["doubted"]]
+    gate, labels = found["mask_quality"], [row["class"] == "malignant" for row in rows]
+    doubted = [row for row in rows if row["mask_issues"]]
     assert 2 < len(doubted) < len(rows) - 2
-    assert (gate["n"], gate["doubted"], gate["no_lesion"]) == (len(rows), len(doubted), 0)
+    assert (gate["n"], gate["low_quality"], gate["no_lesion"]) == (len(rows), len(doubted), 0)
     assert gate["whole_image"] == len(doubted)
     assert gate["share"] == pytest.approx(len(doubted) / len(rows))
-    assert gate["intervals"]["share"] == wilson([bool(row["doubted"]) for row in rows], groups)
-    for kind, chosen in (("doubted", True), ("trusted", False)):
-        ious = [float(row["iou"]) for row in rows if bool(row["doubted"]) is chosen]
+    assert gate["intervals"]["share"] == wilson([bool(row["mask_issues"]) for row in rows], groups)
+    for kind, chosen in (("low_quality", True), ("trusted", False)):
+        ious = [float(row["iou"]) for row in rows if bool(row["mask_issues"]) is chosen]
         assert gate["mean_iou"][kind]["n"] == len(ious)
         assert gate["mean_iou"][kind]["mean_iou"] == pytest.approx(np.mean(ious))
-    with_gate = column(rows, "probability")
-    without = np.array([float(row["probability_of_crop"] or row["probability"]) for row in rows])
-    assert (with_gate != without).sum() == len(doubted)
+    with_fallback = column(rows, "probability")
+    without = np.array(
+        [float(row["masked_crop_probability"] or row["probability"]) for row in rows]
+    )
+    assert (with_fallback != without).sum() == len(doubted)
     compared = gate["classification"]
     assert compared["n"] == len(rows)
     assert compared["undefined"] == {}
     for name, metric in (("roc_auc", roc_auc_score), ("brier", brier_score_loss)):
-        first, second = metric(labels, with_gate), metric(labels, without)
-        assert compared["with_gate"][name] == pytest.approx(first)
-        assert compared["without_gate"][name] == pytest.approx(second)
+        first, second = metric(labels, with_fallback), metric(labels, without)
+        assert compared["with_fallback"][name] == pytest.approx(first)
+        assert compared["without_fallback"][name] == pytest.approx(second)
         change = compared["with_minus_without"][name]
         assert change["difference"] == pytest.approx(first - second)
         assert change["interval"][0] <= change["difference"] <= change["interval"][1]
@@ -152,12 +167,14 @@ def test_gate_is_counted_with_what_the_crops_would_have_given(rows, found):
 def test_reasons_are_counted_by_kind_without_their_numbers(rows, found):
     expected = Counter()
     for row in rows:
-        expected["the expected IoU is below the limit"] += "expected IoU" in row["doubted"]
+        expected["the expected IoU is below the limit"] += "expected IoU" in row["mask_issues"]
         expected["the lesion's share of the image is below the limit"] += (
-            "share of the image" in row["doubted"]
+            "share of the image" in row["mask_issues"]
         )
-    assert found["gate"]["reasons"] == {kind: count for kind, count in expected.items() if count}
-    assert any("; " in row["doubted"] for row in rows), "one mask has both reasons"
+    assert found["mask_quality"]["reasons"] == {
+        kind: count for kind, count in expected.items() if count
+    }
+    assert any("; " in row["mask_issues"] for row in rows), "one mask has both reasons"
 
 
 def test_sets_hold_a_class_whose_probability_is_at_least_its_rank(rows, found):
@@ -195,10 +212,10 @@ def test_sets_hold_a_class_whose_probability_is_at_least_its_rank(rows, found):
 
 
 def test_unfamiliar_images_are_counted(rows, found):
-    strange = column(rows, "unfamiliarity") > 1
+    strange = column(rows, "out_of_distribution_score") > 1
     assert 0 < strange.sum() < len(rows)
-    familiar = found["familiarity"]
-    assert (familiar["n"], familiar["unfamiliar"]) == (len(rows), strange.sum())
+    familiar = found["out_of_distribution"]
+    assert (familiar["n"], familiar["detected"]) == (len(rows), strange.sum())
     assert familiar["share"] == pytest.approx(strange.mean())
     assert familiar["intervals"]["share"] == wilson(strange, [row["group"] for row in rows])
     assert familiar["false_alarm"] == 0.01
@@ -238,14 +255,18 @@ def test_photographs_of_one_lesion_are_one_case_for_the_interval():
 @pytest.mark.parametrize("tta", ["none", "flips"])
 def test_doubted_crops_are_judged_as_a_cascade_without_the_gate_would(table, tta):
     doubting = evaluate_cascade(guarded(), table, tta=tta, batch_size=5)
-    ungated = evaluate_cascade(guarded(gate=None), table, tta=tta, batch_size=5)
-    assert any(case.doubts for case in doubting.cases)
+    ungated = evaluate_cascade(guarded(mask_quality_limits=None), table, tta=tta, batch_size=5)
+    assert any(case.mask_issues for case in doubting.cases)
     for case, other in zip(doubting.cases, ungated.cases, strict=True):
-        assert (case.probability_of_crop is not None) == bool(case.doubts)
-        judged = case.probability if case.probability_of_crop is None else case.probability_of_crop
+        assert (case.masked_crop_probability is not None) == bool(case.mask_issues)
+        judged = (
+            case.probability
+            if case.masked_crop_probability is None
+            else case.masked_crop_probability
+        )
         assert judged == other.probability
-        assert case.mask_score == other.mask_score
-    assert "gate" not in ungated.metrics["safeguards"]
+        assert case.mask_quality == other.mask_quality
+    assert "mask_quality" not in ungated.metrics["safeguards"]
 
 
 def test_a_bare_cascade_says_nothing_about_safeguards(table, model, tmp_path):
@@ -257,7 +278,7 @@ def test_a_bare_cascade_says_nothing_about_safeguards(table, model, tmp_path):
     with (tmp_path / "predictions.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             assert [row[name] for name in NEW[1:]] == [""] * 4
-            assert 0 < float(row["mask_score"]) <= 1
+            assert 0 < float(row["mask_quality"]) <= 1
     card = tmp_path / "card.md"
     (tmp_path / "predictions.csv").unlink()  # from which operating points would be counted
     write_model_card(card, model=model, evaluations=[tmp_path])
@@ -265,7 +286,7 @@ def test_a_bare_cascade_says_nothing_about_safeguards(table, model, tmp_path):
 
 
 def test_a_gate_that_never_acts_is_not_reported(table):
-    cascade = guarded(conformal=None, familiarity=None)
+    cascade = guarded(conformal=None, out_of_distribution=None)
     cascade.classifier.policy = MaskPolicy.from_mode("whole")
     whole = Cascade(cascade.segmenter, cascade.classifier, safeguards=cascade.safeguards)
     assert set(evaluate_cascade(whole, table).metrics["safeguards"]) == {"operating_points"}
@@ -274,12 +295,12 @@ def test_a_gate_that_never_acts_is_not_reported(table):
 def test_without_classes_there_are_reasons_instead_of_numbers(table):
     nameless = replace(table, records=tuple(replace(item, label=None) for item in table))
     found = evaluate_cascade(guarded(), nameless).metrics["safeguards"]
-    compared = found["gate"]["classification"]
+    compared = found["mask_quality"]["classification"]
     assert compared["n"] == 0
-    assert compared["with_gate"] == {"roc_auc": None, "brier": None}
+    assert compared["with_fallback"] == {"roc_auc": None, "brier": None}
     assert set(compared["undefined"]) == {"roc_auc", "brier", "with_minus_without"}
-    assert found["gate"]["doubted"] > 0
-    assert found["gate"]["mean_iou"]["trusted"]["n"] > 0
+    assert found["mask_quality"]["low_quality"] > 0
+    assert found["mask_quality"]["mean_iou"]["trusted"]["n"] > 0
     assert found["conformal"]["levels"] == []
     assert "no image" in found["conformal"]["undefined"]["levels"]
     assert found["operating_points"]["0.80"]["target_within_interval"] is None
@@ -291,19 +312,23 @@ def test_without_classes_there_are_reasons_instead_of_numbers(table):
 
 def test_one_class_and_a_gate_without_doubts_give_no_difference(table):
     benign = table.subset(record.name for record in table if record.label == "benign")
-    compared = evaluate_cascade(guarded(), benign).metrics["safeguards"]["gate"]["classification"]
-    assert compared["with_gate"]["roc_auc"] is compared["with_minus_without"]["roc_auc"] is None
+    compared = evaluate_cascade(guarded(), benign).metrics["safeguards"]["mask_quality"][
+        "classification"
+    ]
+    assert compared["with_fallback"]["roc_auc"] is compared["with_minus_without"]["roc_auc"] is None
     assert compared["with_minus_without"]["brier"]["difference"] != 0
     assert "images are benign" in compared["undefined"]["roc_auc"]
-    quiet = evaluate_cascade(guarded(gate=GateLimits()), table).metrics["safeguards"]["gate"]
-    assert quiet["doubted"] == 0
-    assert quiet["mean_iou"]["doubted"] == {"n": 0, "mean_iou": None}
-    assert quiet["classification"]["with_gate"] == quiet["classification"]["without_gate"]
+    quiet = evaluate_cascade(guarded(mask_quality_limits=MaskQualityLimits()), table).metrics[
+        "safeguards"
+    ]["mask_quality"]
+    assert quiet["low_quality"] == 0
+    assert quiet["mean_iou"]["low_quality"] == {"n": 0, "mean_iou": None}
+    assert quiet["classification"]["with_fallback"] == quiet["classification"]["without_fallback"]
     assert quiet["classification"]["with_minus_without"] == {"roc_auc": None, "brier": None}
     assert quiet["classification"]["undefined"] == {
-        "with_minus_without": "no doubted mask was replaced by the whole image"
+        "with_minus_without": "no mask of low quality was replaced by the whole image"
     }
-    assert "no doubted mask was replaced" in str(safeguard_tables({"gate": quiet}))
+    assert "no mask of low quality was replaced" in str(safeguard_tables({"mask_quality": quiet}))
 
 
 def test_page_terminal_and_card_show_the_numbers(run, found, model, tmp_path):
@@ -314,12 +339,12 @@ def test_page_terminal_and_card_show_the_numbers(run, found, model, tmp_path):
     assert "When not to trust it" in page
     assert "#### When it doubts itself: " in card
     assert card.count("| target on validation |") == 1
-    gate, level = found["gate"], found["conformal"]["levels"][1]
+    gate, level = found["mask_quality"], found["conformal"]["levels"][1]
     cells = [
-        f"{gate['doubted']} of {gate['n']} ({gate['share']:.4f})",
-        f"{gate['classification']['with_gate']['roc_auc']:.4f}",
-        f"{gate['classification']['without_gate']['brier']:.4f}",
-        f"{gate['mean_iou']['doubted']['mean_iou']:.4f} (n = {gate['doubted']})",
+        f"{gate['low_quality']} of {gate['n']} ({gate['share']:.4f})",
+        f"{gate['classification']['with_fallback']['roc_auc']:.4f}",
+        f"{gate['classification']['without_fallback']['brier']:.4f}",
+        f"{gate['mean_iou']['low_quality']['mean_iou']:.4f} (n = {gate['low_quality']})",
         "0.9 (in use)",
         f"{level['coverage']['malignant']:.4f} (",
         f"{found['operating_points']['0.95']['specificity']:.4f} (",
@@ -331,7 +356,10 @@ def test_page_terminal_and_card_show_the_numbers(run, found, model, tmp_path):
     lines = safeguard_lines(found)
     assert len(lines) == 4
     assert all(line in said.splitlines() for line in lines)
-    assert f"masks doubted: {cells[0]}, replaced: {gate['whole_image']}" in said
+    assert (
+        f"masks of low quality: {cells[0]}, replaced by the whole image: {gate['whole_image']}"
+        in said
+    )
 
 
 def test_evaluation_names_its_weights_and_a_card_of_others_is_refused(run, model, tmp_path):
@@ -355,7 +383,7 @@ def test_predictions_are_still_read_by_score_and_by_a_card_alone(
     folder, _ = run
     flags = ["--truth", dataset_folder / "train_data.csv", "--predicted"]
     assert score.main([str(f) for f in [*flags, folder / "predictions.csv"]]) == 0
-    auc = found["gate"]["classification"]["with_gate"]["roc_auc"]
+    auc = found["mask_quality"]["classification"]["with_fallback"]["roc_auc"]
     assert f"{auc:.4f}" in capsys.readouterr().out
     old = tmp_path / "old"
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -373,5 +401,8 @@ def test_predictions_are_still_read_by_score_and_by_a_card_alone(
 
 def test_new_columns_come_last_and_an_infinite_distance_is_not_lost(table):
     assert CASE_COLUMNS[-5:] == NEW
-    assert Case(table[0], unfamiliarity=math.inf).row()["unfamiliarity"] == "inf"
+    assert (
+        Case(table[0], out_of_distribution_score=math.inf).row()["out_of_distribution_score"]
+        == "inf"
+    )
     assert [Case(table[0]).row()[name] for name in NEW] == [None, "", "", None, None]

@@ -1,4 +1,4 @@
-"""Heat maps without torch: on the photograph, in numbers, and as a picture."""
+"""Heat maps without torch: on the image, in numbers, and as an image."""
 
 from __future__ import annotations
 
@@ -111,12 +111,12 @@ def test_heat_beyond_the_border_is_a_warning(fake_segmenter):
 
 @pytest.mark.parametrize("reason", ["no lesion", "doubtful mask"])
 def test_where_the_whole_image_was_classified_the_heat_covers_it(scene, fake_segmenter, reason):
-    from cascade.reliability import GateLimits, Safeguards
+    from cascade.reliability import MaskQualityLimits, Safeguards
 
     image = scene if reason == "doubtful mask" else np.full_like(scene, 205)
     image = np.ascontiguousarray(image)
     image[::2] += 4
-    safeguards = Safeguards(gate=GateLimits(smallest_area=1.0))
+    safeguards = Safeguards(mask_quality_limits=MaskQualityLimits(smallest_area=1.0))
     halves = np.zeros((2, 2))
     halves[1] = 1.0
     cascade = Cascade(fake_segmenter, MappedClassifier(fixed=halves), safeguards=safeguards)
@@ -125,7 +125,7 @@ def test_where_the_whole_image_was_classified_the_heat_covers_it(scene, fake_seg
     found = explain(cascade, image, prediction)
     assert found.heat_map[:20].max() == 0
     assert found.heat_map[-20:].min() == 1
-    doubted = any("the mask is doubtful" in text for text in found.warnings)
+    doubted = any("mask quality is low" in text for text in found.warnings)
     assert doubted == (reason == "doubtful mask")
     assert (found.inside_fraction is None) == (reason == "no lesion")
 
@@ -292,7 +292,7 @@ def test_a_lesion_outside_the_box_has_a_share_of_zero_and_no_ratio():
     assert heat_inside(warm, lesion, (0, 4, 8, 8)) == (0.0, None)
 
 
-# --- the picture ----------------------------------------------------------------------------------
+# --- the image ----------------------------------------------------------------------------------
 
 
 def explanation_of(heat, **changes):

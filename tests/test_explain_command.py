@@ -1,4 +1,4 @@
-"""``cascade explain``: a row and a picture for each input, as ``cascade predict`` takes them."""
+"""``cascade explain``: a row and an image for each input, as ``cascade predict`` takes them."""
 
 from __future__ import annotations
 

@@ -76,7 +76,9 @@ def test_a_photograph_gives_the_same_prediction(exported, tta):
         np.testing.assert_array_equal(got.mask, expected.mask)
         np.testing.assert_array_equal(got.crop, expected.crop)
         assert got.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
-        assert got.unfamiliarity == pytest.approx(expected.unfamiliarity, rel=1e-4)
+        assert got.out_of_distribution_score == pytest.approx(
+            expected.out_of_distribution_score, rel=1e-4
+        )
         assert (got.label, got.box, got.prediction_set) == (
             expected.label, expected.box, expected.prediction_set,
         )  # fmt: skip
@@ -392,7 +394,7 @@ def test_differences_are_the_worst_of_all_images(fake_segmenter, fake_classifier
     changes = [abs(a.probabilities["malignant"] - b.probabilities["malignant"]) for a, b in pairs]
     assert found.cascade_difference == pytest.approx(max(changes))
     assert found.classifier_difference == 0, "both judged the same crops"
-    assert found.unfamiliarity_difference is None
+    assert found.out_of_distribution_difference is None
     assert len(parity.EXACT.breaches(found)) == 2
 
 

@@ -1,4 +1,4 @@
-"""DICOM pictures, built here with pydicom."""
+"""DICOM images, built here with pydicom."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EXIF orientation: the displayed picture, and the way back to stored coordinates."""
+"""EXIF orientation: the displayed image, and the way back to stored coordinates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad, odd and hostile pictures: what is refused, what is read and with which pixels."""
+"""Bad, odd and hostile images: what is refused, what is read and with which pixels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def jpeg(**options):
     return encode(scene(), "JPEG", **({"quality": 92} | options))
 
 
-# --- files that are no picture ---------------------------------------------------------------
+# --- files that are no image ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_other_types_are_refused(source):
         read_image(source)
 
 
-# --- damaged pictures ------------------------------------------------------------------------
+# --- damaged images ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
@@ -298,7 +298,7 @@ def test_plain_pictures_need_no_warning():
         assert loaded.warnings == ()
 
 
-# --- the same picture in every form ----------------------------------------------------------
+# --- the same image in every form ----------------------------------------------------------
 
 
 class Tensor:

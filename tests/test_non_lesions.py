@@ -1,4 +1,4 @@
-"""Pictures without a lesion: every kind draws, the same seed draws the same."""
+"""Images without a lesion: every kind draws, the same seed draws the same."""
 
 from __future__ import annotations
 

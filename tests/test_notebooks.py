@@ -16,7 +16,7 @@ PICTURES = {
     "classification_inference_pipeline": 12,
     "segmentation_and_classification_full_v1": 5,
 }
-"""Each notebook and how many pictures it shows at least."""
+"""Each notebook and how many images it shows at least."""
 
 notebooks = pytest.mark.parametrize("name", PICTURES)
 

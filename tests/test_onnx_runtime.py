@@ -392,6 +392,8 @@ def test_both_shipped_forms_of_the_default_cascade_are_the_same():
     for got, expected in zip(exported(images), in_torch(images), strict=True):
         assert np.mean(got.mask != expected.mask) <= 1e-4
         assert got.probabilities == pytest.approx(expected.probabilities, abs=1e-4)
-        assert got.unfamiliarity == pytest.approx(expected.unfamiliarity, rel=1e-3)
+        assert got.out_of_distribution_score == pytest.approx(
+            expected.out_of_distribution_score, rel=1e-3
+        )
     size = sum(path.stat().st_size for path in default_export().iterdir())
     assert size < 20e6

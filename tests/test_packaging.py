@@ -193,7 +193,7 @@ def test_checker_finds_what_it_is_meant_to_find():
 
 def test_repository_holds_no_images_archives_or_models():
     suffixes = IMAGE_SUFFIXES | {".zip", ".gz", ".tar", ".7z", ".pth", ".pt", ".pkl", ".npz"}
-    drawn = {ROOT / "models" / "card", ROOT / "docs" / "images"}  # no photographs
+    drawn = {ROOT / "models" / "card", ROOT / "docs" / "images"}  # no images
     tracked = [path for path in tracked_files() if not drawn & set(path.parents)]
     assert not [path.name for path in tracked if path.suffix.lower() in suffixes]
 

@@ -19,7 +19,7 @@ from cascade.data.tables import read_csv
 from cascade.errors import ModelFileError
 from cascade.imaging import read_image, read_mask
 from cascade.pipeline import Cascade
-from cascade.reliability import ConformalScores, GateLimits, Safeguards
+from cascade.reliability import ConformalScores, MaskQualityLimits, Safeguards
 
 
 @pytest.fixture
@@ -140,7 +140,9 @@ def test_a_row_says_how_far_to_trust_it(predict, photos, loads, monkeypatch, fak
     scores = ConformalScores(benign=(0.6,) * 20, malignant=(0.9,) * 20)
 
     def load(path, *, device, runtime="torch", threads=None, precision="float32", **use):
-        safeguards = Safeguards(conformal=scores, gate=GateLimits(smallest_area=1.0))
+        safeguards = Safeguards(
+            conformal=scores, mask_quality_limits=MaskQualityLimits(smallest_area=1.0)
+        )
         return Cascade(fake_segmenter, FakeClassifier(), safeguards=safeguards, **use)
 
     monkeypatch.setattr(Cascade, "load", load)
@@ -149,15 +151,20 @@ def test_a_row_says_how_far_to_trust_it(predict, photos, loads, monkeypatch, fak
     (expected,) = load(None, device="cpu", coverage=0.8)(photos / "a.png")
     row, broken, _ = rows
     assert row["prediction_set"] == " ".join(expected.prediction_set)
-    assert float(row["mask_score"]) == round(expected.mask_quality.score, 3)
-    assert 0 < float(row["mask_score"]) < 1
-    assert row["unfamiliarity"] == ""
-    assert "the mask is doubtful, so the whole image was classified" in row["warnings"]
-    assert broken["prediction_set"] == broken["mask_score"] == broken["unfamiliarity"] == ""
+    assert float(row["mask_quality"]) == round(expected.mask_quality.score, 3)
+    assert 0 < float(row["mask_quality"]) < 1
+    assert row["out_of_distribution_score"] == ""
+    assert "low mask quality, so the whole image was classified" in row["warnings"]
+    assert (
+        broken["prediction_set"]
+        == broken["mask_quality"]
+        == broken["out_of_distribution_score"]
+        == ""
+    )
 
 
 @pytest.mark.parametrize(
-    ("possible", "unfamiliarity", "cells"),
+    ("possible", "out_of_distribution_score", "cells"),
     [
         (("benign",), 0.41, ("benign", "0.41")),
         (("benign", "malignant"), 2.0004, ("benign malignant", "2")),
@@ -166,17 +173,19 @@ def test_a_row_says_how_far_to_trust_it(predict, photos, loads, monkeypatch, fak
     ],
 )
 def test_sets_and_unfamiliarity_are_written_as_they_are(
-    predict, photos, monkeypatch, possible, unfamiliarity, cells
+    predict, photos, monkeypatch, possible, out_of_distribution_score, cells
 ):
     predicted = Cascade.predict_iter
 
     def judged(self, sources, **options):
         for result in predicted(self, sources, **options):
-            yield replace(result, prediction_set=possible, unfamiliarity=unfamiliarity)
+            yield replace(
+                result, prediction_set=possible, out_of_distribution_score=out_of_distribution_score
+            )
 
     monkeypatch.setattr(Cascade, "predict_iter", judged)
     _, (row,) = predict(photos / "a.png")
-    assert (row["prediction_set"], row["unfamiliarity"]) == cells
+    assert (row["prediction_set"], row["out_of_distribution_score"]) == cells
 
 
 def test_operating_point_and_coverage_reach_the_cascade(
@@ -333,7 +342,7 @@ def test_flags_may_follow_a_name_that_begins_with_a_dash(predict, photos, monkey
     assert main(["./-a.png", "--output", "out"]) == 0
 
 
-# --- pictures -------------------------------------------------------------------------------------
+# --- images -------------------------------------------------------------------------------------
 
 
 def test_masks_and_overlays_are_written_at_the_original_size(predict, photos, tmp_path):

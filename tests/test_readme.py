@@ -98,7 +98,7 @@ def run_bash(block: Block, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def add_what_a_user_has(clone: Path) -> None:
-    """Photographs, masks and scores of the user's own, once there is a data set."""
+    """Images, masks and scores of the user's own, once there is a data set."""
     images = clone / "dataset" / "images_all"
     if images.is_dir() and not (clone / "photos").exists():
         others = sorted(images.iterdir())

@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 from cascade.errors import ConfigError, DataError, ShapeError
-from cascade.reliability.out_of_distribution import Familiarity, fit_familiarity, pooled_features
+from cascade.reliability.out_of_distribution import (
+    OutOfDistributionDetector,
+    fit_out_of_distribution_detector,
+    pooled_features,
+)
 
 
 def gaussian(count, width=40, *, seed=0, shift=0.0, rank=4):
@@ -25,7 +29,7 @@ def gaussian(count, width=40, *, seed=0, shift=0.0, rank=4):
 
 @pytest.fixture(scope="module")
 def model():
-    return fit_familiarity(
+    return fit_out_of_distribution_detector(
         gaussian(800), held_out=gaussian(400, seed=1), components=4, false_alarm=0.05
     )
 
@@ -35,13 +39,13 @@ def test_familiar_images_are_at_distance_one(model):
 
 
 def test_false_alarms_are_as_rare_as_asked(model):
-    assert model.is_familiar(gaussian(4000, seed=3)).mean() == pytest.approx(0.95, abs=0.025)
+    assert model.is_in_distribution(gaussian(4000, seed=3)).mean() == pytest.approx(0.95, abs=0.025)
 
 
 def test_shifted_images_are_unfamiliar(model):
-    assert not model.is_familiar(gaussian(200, seed=4, shift=3.0)).any()
+    assert not model.is_in_distribution(gaussian(200, seed=4, shift=3.0)).any()
     noise = np.random.default_rng(5).normal(5, 30, (200, 40)).astype(np.float32)
-    assert not model.is_familiar(noise).any()
+    assert not model.is_in_distribution(noise).any()
 
 
 def test_distance_is_mahalanobis_under_the_stated_covariance(model):
@@ -77,13 +81,15 @@ def test_fit_is_the_maximum_likelihood_of_tipping_and_bishop(model):
 def test_threshold_is_a_rank_of_held_out_distances():
     held_out = gaussian(99, seed=7)
     for false_alarm, rank in ((0.05, 95), (0.01, 99), (0.001, 99)):
-        model = fit_familiarity(gaussian(300), held_out=held_out, false_alarm=false_alarm)
+        model = fit_out_of_distribution_detector(
+            gaussian(300), held_out=held_out, false_alarm=false_alarm
+        )
         assert model.threshold == np.sort(model.distance(held_out))[rank - 1]
 
 
 def test_model_survives_storage_to_the_last_bit(model):
     settings = json.loads(json.dumps(model.settings(), allow_nan=False))
-    back = Familiarity.from_arrays(model.to_arrays(), settings)
+    back = OutOfDistributionDetector.from_arrays(model.to_arrays(), settings)
     features = gaussian(50, seed=8)
     np.testing.assert_array_equal(back.distance(features), model.distance(features))
     assert back.threshold == model.threshold
@@ -100,7 +106,7 @@ def test_half_precision_changes_distances_by_less_than_one_percent(model):
 def test_stored_arrays_stay_small():
     generator = np.random.default_rng(11)
     features = generator.normal(size=(64, 1280)).astype(np.float32)
-    model = fit_familiarity(features, held_out=features, components=32)
+    model = fit_out_of_distribution_detector(features, held_out=features, components=32)
     assert sum(array.nbytes for array in model.to_arrays().values()) < 100_000
 
 
@@ -108,12 +114,12 @@ def test_few_images_and_silent_features_still_give_a_model():
     generator = np.random.default_rng(12)
     features = generator.normal(size=(6, 20)).astype(np.float32)
     features[:, 3] = 0.0
-    model = fit_familiarity(features, held_out=features + 0.1, components=32)
+    model = fit_out_of_distribution_detector(features, held_out=features + 0.1, components=32)
     assert model.components.shape == (4, 20)
     assert np.isfinite(model.distance(features)).all()
     loud = features.copy()
     loud[:, 3] = 100.0
-    assert not model.is_familiar(loud).any()
+    assert not model.is_in_distribution(loud).any()
 
 
 def test_features_that_are_not_numbers_are_unfamiliar_and_spoil_no_others(model):
@@ -142,17 +148,17 @@ def test_what_does_not_fit_is_refused(model):
     with pytest.raises(ShapeError, match="40"):
         model.distance(np.zeros((2, 39), np.float32))
     with pytest.raises(DataError, match="too few"):
-        fit_familiarity(gaussian(1), held_out=gaussian(1))
+        fit_out_of_distribution_detector(gaussian(1), held_out=gaussian(1))
     with pytest.raises(DataError, match="same features"):
-        fit_familiarity(np.ones((5, 4)), held_out=np.ones((5, 4)))
+        fit_out_of_distribution_detector(np.ones((5, 4)), held_out=np.ones((5, 4)))
     with pytest.raises(DataError, match="finite"):
-        fit_familiarity(np.full((5, 4), np.nan), held_out=np.ones((5, 4)))
+        fit_out_of_distribution_detector(np.full((5, 4), np.nan), held_out=np.ones((5, 4)))
     with pytest.raises(ConfigError, match="false_alarm"):
-        fit_familiarity(gaussian(9), held_out=gaussian(9), false_alarm=0.0)
+        fit_out_of_distribution_detector(gaussian(9), held_out=gaussian(9), false_alarm=0.0)
     with pytest.raises(ConfigError, match="threshold"):
-        Familiarity.from_arrays(model.to_arrays(), {"noise_variance": 1.0})
+        OutOfDistributionDetector.from_arrays(model.to_arrays(), {"noise_variance": 1.0})
     arrays = {**model.to_arrays(), "mean": np.zeros(3, np.float32)}
     with pytest.raises(ShapeError, match="expected"):
-        Familiarity.from_arrays(arrays, model.settings())
+        OutOfDistributionDetector.from_arrays(arrays, model.settings())
     with pytest.raises(ConfigError, match="above 0"):
         replace(model, noise_variance=0.0)

@@ -15,8 +15,12 @@ from sklearn.metrics import log_loss
 
 from cascade.errors import ConfigError, DataError, ShapeError
 from cascade.lesion.masking import MaskPolicy, find_lesion
-from cascade.reliability.gate import GateLimits, fit_gate_limits, fit_whole_image_limit
 from cascade.reliability.mask_quality import MaskQuality, mask_quality
+from cascade.reliability.mask_quality_limits import (
+    MaskQualityLimits,
+    fit_mask_quality_limits,
+    fit_whole_image_limit,
+)
 
 SIDE = 64
 POLICY = MaskPolicy()
@@ -157,9 +161,11 @@ def test_what_is_no_probability_map_is_refused(bad):
 
 
 def test_default_limits_turn_away_an_empty_mask_only():
-    assert GateLimits().reasons(GOOD) == ()
-    assert GateLimits().reasons(MaskQuality(1.0, 9, 0.1, 1.0, 0.5, 0.1, 1.0)) == ()
-    assert GateLimits().reasons(MaskQuality(0.0, 0, 0.0, 0.0, 0.0, 0.0)) == ("no lesion was found",)
+    assert MaskQualityLimits().reasons(GOOD) == ()
+    assert MaskQualityLimits().reasons(MaskQuality(1.0, 9, 0.1, 1.0, 0.5, 0.1, 1.0)) == ()
+    assert MaskQualityLimits().reasons(MaskQuality(0.0, 0, 0.0, 0.0, 0.0, 0.0)) == (
+        "no lesion was found",
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,13 +179,13 @@ def test_default_limits_turn_away_an_empty_mask_only():
     ],
 )
 def test_each_limit_gives_its_reason_with_both_numbers(limit, words):
-    (reason,) = GateLimits(**limit).reasons(GOOD)
+    (reason,) = MaskQualityLimits(**limit).reasons(GOOD)
     assert words in reason
 
 
 def test_a_trusted_mask_is_never_replaced_and_a_doubted_one_up_to_the_second_limit():
-    assert not GateLimits().replaces(GOOD)
-    doubting = GateLimits(smallest_area=0.3)
+    assert not MaskQualityLimits().replaces(GOOD)
+    doubting = MaskQualityLimits(smallest_area=0.3)
     assert doubting.replaces(GOOD), "unless told otherwise"
     assert replace(doubting, whole_image_up_to=GOOD.expected_iou).replaces(GOOD)
     assert not replace(doubting, whole_image_up_to=GOOD.expected_iou - 0.01).replaces(GOOD)
@@ -215,7 +221,7 @@ def test_whole_images_that_are_always_worse_replace_no_doubted_mask_and_always_b
 
 def test_several_reasons_are_all_given():
     poor = MaskQuality(0.2, 5, 0.4, 0.8, 0.95, 0.9)
-    limits = GateLimits(
+    limits = MaskQualityLimits(
         most_components=2, smallest_component_share=0.5, largest_border_contact=0.5,
         largest_disagreement=0.01,
     )  # fmt: skip
@@ -226,13 +232,16 @@ def test_several_reasons_are_all_given():
 
 
 def test_limits_survive_json():
-    limits = GateLimits(most_components=3, lowest_expected_iou=0.5)
-    assert GateLimits.from_dict(json.loads(json.dumps(limits.to_dict()))) == limits
-    assert GateLimits.from_dict(json.loads(json.dumps(GateLimits().to_dict()))) == GateLimits()
+    limits = MaskQualityLimits(most_components=3, lowest_expected_iou=0.5)
+    assert MaskQualityLimits.from_dict(json.loads(json.dumps(limits.to_dict()))) == limits
+    assert (
+        MaskQualityLimits.from_dict(json.loads(json.dumps(MaskQualityLimits().to_dict())))
+        == MaskQualityLimits()
+    )
     with pytest.raises(ConfigError, match="did you mean"):
-        GateLimits.from_dict({"smalest_area": 0.1})
+        MaskQualityLimits.from_dict({"smalest_area": 0.1})
     with pytest.raises(ConfigError, match="within"):
-        GateLimits(lowest_confidence=1.5)
+        MaskQualityLimits(lowest_confidence=1.5)
 
 
 def validation(count=200, bad_share=0.08, seed=0):
@@ -247,7 +256,7 @@ def validation(count=200, bad_share=0.08, seed=0):
 
 def test_fitted_limit_parts_bad_masks_from_good_ones():
     qualities, ious, bad = validation()
-    limits = fit_gate_limits(qualities, ious)
+    limits = fit_mask_quality_limits(qualities, ious)
     assert 0.6 < limits.lowest_expected_iou < 0.8
     rejected = np.array([bool(limits.reasons(item)) for item in qualities])
     assert rejected[bad].mean() > 0.9
@@ -264,13 +273,13 @@ def test_no_more_are_turned_away_than_allowed(seed, bad_share, allowed):
         replace(item, area_fraction=area, confidence=confidence)
         for item, (area, confidence) in zip(qualities, others, strict=True)
     ]
-    limits = fit_gate_limits(qualities, ious, rejected_share_at_most=allowed)
+    limits = fit_mask_quality_limits(qualities, ious, rejected_share_at_most=allowed)
     assert sum(bool(limits.reasons(item)) for item in qualities) <= allowed * 40 + 1e-9
 
 
 def test_without_bad_masks_none_is_turned_away():
     qualities, ious, _ = validation(bad_share=0.0)
-    limits = fit_gate_limits(qualities, np.full_like(ious, 0.9))
+    limits = fit_mask_quality_limits(qualities, np.full_like(ious, 0.9))
     assert limits.lowest_expected_iou == 0.0
     assert not any(limits.reasons(item) for item in qualities)
 
@@ -279,22 +288,22 @@ def test_other_signs_are_limited_to_what_good_masks_showed():
     qualities, ious, _ = validation()
     qualities[0] = replace(qualities[0], border_contact=0.9, component_count=7)  # a bad one
     qualities[-1] = replace(qualities[-1], border_contact=0.2)  # a good one
-    limits = fit_gate_limits(qualities, ious)
+    limits = fit_mask_quality_limits(qualities, ious)
     assert (limits.largest_border_contact, limits.most_components) == (0.2, 1)
     assert limits.reasons(replace(GOOD, border_contact=0.3))
 
 
 def test_empty_masks_are_counted_and_single_good_mask_suffices():
     empty = MaskQuality(0.0, 0, 0.0, 0.0, 0.0, 0.0)
-    limits = fit_gate_limits([GOOD, empty], [0.9, 0.0])
+    limits = fit_mask_quality_limits([GOOD, empty], [0.9, 0.0])
     assert limits.reasons(GOOD) == ()
     assert limits.reasons(empty) == ("no lesion was found",)
 
 
 def test_what_cannot_be_fitted_is_refused():
     with pytest.raises(DataError, match="none of 1 masks"):
-        fit_gate_limits([GOOD], [0.3])
+        fit_mask_quality_limits([GOOD], [0.3])
     with pytest.raises(DataError, match="give one"):
-        fit_gate_limits([GOOD], [0.3, 0.4])
+        fit_mask_quality_limits([GOOD], [0.3, 0.4])
     with pytest.raises(DataError, match="rejected_share"):
-        fit_gate_limits([GOOD], [0.9], rejected_share_at_most=2)
+        fit_mask_quality_limits([GOOD], [0.9], rejected_share_at_most=2)

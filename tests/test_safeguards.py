@@ -1,4 +1,4 @@
-"""A cascade that knows when to hold back: gate, sets of classes, familiarity, operating points."""
+"""A cascade that knows when to hold back: mask quality, prediction sets, operating points."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from cascade.models.segmenter import Segmenter
 from cascade.models.stored_safeguards import read_safeguards
 from cascade.reliability import (
     ConformalScores,
-    Familiarity,
-    GateLimits,
+    MaskQualityLimits,
+    OutOfDistributionDetector,
     Safeguards,
     chosen_cutoff,
-    fit_familiarity,
+    fit_out_of_distribution_detector,
 )
 
 MASKING = ["crop", "hard_crop", "feathered_crop", "hard_full", "feathered_full", "background_full"]
-LARGE = Safeguards(gate=GateLimits(smallest_area=0.2))
+LARGE = Safeguards(mask_quality_limits=MaskQualityLimits(smallest_area=0.2))
 """Only a lesion of a fifth of the image is trusted."""
 
 
@@ -114,32 +114,32 @@ def test_a_doubtful_mask_is_given_all_the_same_and_the_warning_says_why():
     assert np.array_equal(prediction.mask, plain.mask)
     assert prediction.mask.any()
     assert (prediction.box, prediction.measurements) == (plain.box, plain.measurements)
-    (doubt,) = prediction.mask_doubts
+    (doubt,) = prediction.mask_issues
     assert doubt.startswith("the lesion's share of the image is 0.0")
     assert doubt.endswith("below the limit of 0.2")
     (warning,) = set(prediction.warnings) - set(plain.warnings)
-    assert warning == f"the mask is doubtful, so the whole image was classified: {doubt}"
+    assert warning == f"low mask quality, so the whole image was classified: {doubt}"
 
 
 def test_a_doubtful_mask_above_the_second_limit_cuts_the_crop_and_the_warning_says_so():
     (plain,) = guarded()(SMALL_LESION)
     expected = plain.mask_quality.expected_iou
     for limit, replaced in ((expected, True), (np.nextafter(expected, 0), False)):
-        gate = GateLimits(smallest_area=0.2, whole_image_up_to=float(limit))
-        (prediction,) = guarded(Safeguards(gate=gate))(SMALL_LESION)
-        (doubt,) = prediction.mask_doubts
-        assert prediction.mask_replaced == replaced
+        gate = MaskQualityLimits(smallest_area=0.2, whole_image_up_to=float(limit))
+        (prediction,) = guarded(Safeguards(mask_quality_limits=gate))(SMALL_LESION)
+        (doubt,) = prediction.mask_issues
+        assert prediction.whole_image_fallback == replaced
         assert np.array_equal(prediction.crop, plain.crop) != replaced
         outcome = "so the whole image was classified" if replaced else "but it cut the crop"
-        assert prediction.warnings[-1] == f"the mask is doubtful, {outcome}: {doubt}"
+        assert prediction.warnings[-1] == f"low mask quality, {outcome}: {doubt}"
 
 
 def test_a_mask_may_be_doubtful_for_several_reasons():
-    gate = GateLimits(smallest_area=0.2, lowest_expected_iou=1.0)
-    (prediction,) = guarded(Safeguards(gate=gate))(SMALL_LESION)
-    assert len(prediction.mask_doubts) == 2
-    assert prediction.mask_doubts == gate.reasons(prediction.mask_quality)
-    assert prediction.warnings[-1].endswith("; ".join(prediction.mask_doubts))
+    gate = MaskQualityLimits(smallest_area=0.2, lowest_expected_iou=1.0)
+    (prediction,) = guarded(Safeguards(mask_quality_limits=gate))(SMALL_LESION)
+    assert len(prediction.mask_issues) == 2
+    assert prediction.mask_issues == gate.reasons(prediction.mask_quality)
+    assert prediction.warnings[-1].endswith("; ".join(prediction.mask_issues))
 
 
 @pytest.mark.parametrize("mode", [*MASKING, "whole"])
@@ -148,15 +148,15 @@ def test_a_trusted_mask_changes_nothing(mode, tta):
     (plain,) = guarded(mode=mode)(LARGE_LESION, tta=tta)
     (prediction,) = guarded(LARGE, mode=mode)(LARGE_LESION, tta=tta)
     assert same(plain, prediction)
-    assert prediction.mask_doubts == ()
-    assert not prediction.mask_replaced
+    assert prediction.mask_issues == ()
+    assert not prediction.whole_image_fallback
 
 
 def test_a_policy_without_mask_has_no_doubts():
     (plain,) = guarded(mode="whole")(SMALL_LESION)
     (prediction,) = guarded(LARGE, mode="whole")(SMALL_LESION)
     assert same(plain, prediction)
-    assert prediction.mask_doubts == ()
+    assert prediction.mask_issues == ()
     assert prediction.mask_quality.area_fraction < 0.2, "it is measured all the same"
 
 
@@ -165,7 +165,7 @@ def test_an_empty_mask_is_no_doubt_but_what_on_empty_says(on_empty):
     (plain,) = guarded(on_empty=on_empty)(NO_LESION)
     (prediction,) = guarded(LARGE, on_empty=on_empty)(NO_LESION)
     assert same(plain, prediction)
-    assert prediction.mask_doubts == ()
+    assert prediction.mask_issues == ()
     assert prediction.mask_quality.score == 0
     assert (prediction.label is None) == (on_empty == "abstain")
 
@@ -182,14 +182,14 @@ def test_a_strict_policy_fails_an_empty_mask_whatever_the_gate(lesion):
     failure, prediction = results
     assert isinstance(failure, Failure)
     assert isinstance(failure.error, EmptyMaskError)
-    assert prediction.mask_doubts
+    assert prediction.mask_issues
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
 def test_doubts_stay_with_their_image_in_a_batch(batch_size):
     images = [SMALL_LESION, b"no picture", LARGE_LESION, NO_LESION, SMALL_LESION]
     results = list(guarded(LARGE).predict_iter(images, batch_size=batch_size))
-    doubted = [None if isinstance(item, Failure) else bool(item.mask_doubts) for item in results]
+    doubted = [None if isinstance(item, Failure) else bool(item.mask_issues) for item in results]
     assert doubted == [True, None, False, False, True]
     assert same(results[0], guarded(LARGE)(SMALL_LESION)[0])
     assert same(results[2], guarded()(LARGE_LESION)[0])
@@ -205,14 +205,14 @@ def test_disagreement_of_views_is_judged_only_where_there_are_views():
             return maps
 
     def predicted(tta):
-        gate = Safeguards(gate=GateLimits(largest_disagreement=0.1))
+        gate = Safeguards(mask_quality_limits=MaskQualityLimits(largest_disagreement=0.1))
         return guarded(gate, segmenter=OneEyed())(LARGE_LESION, tta=tta)[0]
 
     alone, flipped = predicted("none"), predicted("flips")
     assert alone.mask_quality.flip_disagreement is None
-    assert alone.mask_doubts == ()
+    assert alone.mask_issues == ()
     assert flipped.mask_quality.flip_disagreement > 0.1
-    (doubt,) = flipped.mask_doubts
+    (doubt,) = flipped.mask_issues
     assert doubt.startswith("the disagreement of flipped views is")
 
 
@@ -330,12 +330,12 @@ def test_a_cutoff_is_a_probability(classifier, cutoff):
         chosen_cutoff(classifier, cutoff)
 
 
-# --- familiarity ----------------------------------------------------------------------------------
+# --- out-of-distribution score ------------------------------------------------------------
 
 
 def round_familiarity(threshold=1.0, width=2):
     """Distance is the length of the features over the root of their number."""
-    return Familiarity(
+    return OutOfDistributionDetector(
         mean=np.zeros(width, np.float32),
         scale=np.ones(width, np.float32),
         components=np.eye(1, width, dtype=np.float16),
@@ -352,15 +352,15 @@ def round_familiarity(threshold=1.0, width=2):
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_unfamiliarity_is_the_distance_as_a_share_of_the_threshold(tta, batch_size):
     stage = Featured()
-    cascade = guarded(Safeguards(familiarity=round_familiarity(2.5)), segmenter=stage)
+    cascade = guarded(Safeguards(out_of_distribution=round_familiarity(2.5)), segmenter=stage)
     images = [SMALL_LESION, LARGE_LESION, NO_LESION]
     for image, prediction in zip(
         images, cascade.predict_iter(images, tta=tta, batch_size=batch_size), strict=True
     ):
         values = resize_pixels(image, 64).astype(np.float64) / 100
         expected = math.hypot(values.mean(), values.std()) / math.sqrt(2) / 2.5
-        assert type(prediction.unfamiliarity) is float
-        assert prediction.unfamiliarity == pytest.approx(expected, rel=1e-5)
+        assert type(prediction.out_of_distribution_score) is float
+        assert prediction.out_of_distribution_score == pytest.approx(expected, rel=1e-5)
         assert same(prediction, guarded()(image, tta=tta)[0])
     assert sum(stage.feature_batches) == 3, "features are taken of the first view only"
     views = {"none": 1, "flips": 4, "dihedral": 8}[tta]
@@ -368,14 +368,14 @@ def test_unfamiliarity_is_the_distance_as_a_share_of_the_threshold(tta, batch_si
 
 
 def test_only_above_one_there_is_a_warning():
-    (one,) = guarded(Safeguards(familiarity=round_familiarity(1.0)), segmenter=Featured())(
+    (one,) = guarded(Safeguards(out_of_distribution=round_familiarity(1.0)), segmenter=Featured())(
         LARGE_LESION
     )
 
     def warnings(factor):
-        threshold = one.unfamiliarity / factor
+        threshold = one.out_of_distribution_score / factor
         cascade = guarded(
-            Safeguards(familiarity=round_familiarity(threshold)), segmenter=Featured()
+            Safeguards(out_of_distribution=round_familiarity(threshold)), segmenter=Featured()
         )
         return [text for text in cascade(LARGE_LESION)[0].warnings if "look like" in text]
 
@@ -391,15 +391,15 @@ def test_features_without_number_are_unfamiliar_beyond_all_limits():
             maps, features = super().predict_with_features(images)
             return maps, features * np.float32("nan")
 
-    cascade = guarded(Safeguards(familiarity=round_familiarity()), segmenter=Broken())
+    cascade = guarded(Safeguards(out_of_distribution=round_familiarity()), segmenter=Broken())
     (prediction,) = cascade(LARGE_LESION)
-    assert prediction.unfamiliarity == math.inf
+    assert prediction.out_of_distribution_score == math.inf
     assert any("does not look like" in warning for warning in prediction.warnings)
 
 
 def test_where_nothing_can_be_read_no_features_are_asked_for():
     stage = Featured()
-    cascade = guarded(Safeguards(familiarity=round_familiarity()), segmenter=stage)
+    cascade = guarded(Safeguards(out_of_distribution=round_familiarity()), segmenter=stage)
     (result,) = cascade.predict_iter([b"no picture"])
     assert isinstance(result, Failure)
     assert stage.feature_batches == []
@@ -409,13 +409,14 @@ def test_where_nothing_can_be_read_no_features_are_asked_for():
 
 
 @pytest.mark.parametrize(
-    "safeguards", [None, Safeguards(), Safeguards(conformal=SCORES, gate=GateLimits())]
+    "safeguards",
+    [None, Safeguards(), Safeguards(conformal=SCORES, mask_quality_limits=MaskQualityLimits())],
 )
 def test_features_are_never_asked_for_in_vain(safeguards):
     stage = Featured()
     (prediction,) = guarded(safeguards, segmenter=stage)(LARGE_LESION, tta="flips")
     assert stage.feature_batches == []
-    assert prediction.unfamiliarity is None
+    assert prediction.out_of_distribution_score is None
     assert same(prediction, guarded()(LARGE_LESION, tta="flips")[0])
 
 
@@ -423,7 +424,7 @@ def test_without_safeguards_there_are_no_doubts_and_no_sets():
     cascade = guarded()
     (prediction,) = cascade(SMALL_LESION)
     assert cascade.describe()["safeguards"] == {}
-    assert (prediction.mask_doubts, prediction.prediction_set) == ((), ())
+    assert (prediction.mask_issues, prediction.prediction_set) == ((), ())
     assert 0 < prediction.mask_quality.score <= 1
 
 
@@ -456,8 +457,12 @@ def cascade():
     features = segmenter.predict_with_features(noise(12, 32))[1]
     safeguards = Safeguards(
         conformal=SCORES,
-        gate=GateLimits(smallest_area=0.01, most_components=3, lowest_expected_iou=0.25),
-        familiarity=fit_familiarity(features[:8], held_out=features[8:], components=3),
+        mask_quality_limits=MaskQualityLimits(
+            smallest_area=0.01, most_components=3, lowest_expected_iou=0.25
+        ),
+        out_of_distribution=fit_out_of_distribution_detector(
+            features[:8], held_out=features[8:], components=3
+        ),
     )
     return Cascade(segmenter, classifier, safeguards=safeguards)
 
@@ -486,8 +491,8 @@ def test_all_safeguards_come_back_from_the_file(cascade, tmp_path, half):
     loaded = Cascade.load(path, device="cpu", coverage=0.8)
     assert loaded.safeguards.describe() == cascade.safeguards.describe()
     assert loaded.safeguards.conformal == cascade.safeguards.conformal
-    assert loaded.safeguards.gate == cascade.safeguards.gate
-    before, after = cascade.safeguards.familiarity, loaded.safeguards.familiarity
+    assert loaded.safeguards.mask_quality_limits == cascade.safeguards.mask_quality_limits
+    before, after = cascade.safeguards.out_of_distribution, loaded.safeguards.out_of_distribution
     for name, array in before.to_arrays().items():
         assert after.to_arrays()[name].dtype == array.dtype, "stored as they are, also by half"
         assert np.array_equal(after.to_arrays()[name], array)
@@ -500,15 +505,19 @@ def test_all_safeguards_come_back_from_the_file(cascade, tmp_path, half):
 def test_a_loaded_cascade_predicts_as_before(cascade, path, lesion):
     (first,), (second,) = cascade(lesion.image), Cascade.load(path, device="cpu")(lesion.image)
     assert same(first, second)
-    assert first.unfamiliarity == second.unfamiliarity
+    assert first.out_of_distribution_score == second.out_of_distribution_score
     assert first.prediction_set == second.prediction_set
-    assert (first.mask_quality, first.mask_doubts) == (second.mask_quality, second.mask_doubts)
+    assert (first.mask_quality, first.mask_issues) == (second.mask_quality, second.mask_issues)
 
 
 def test_the_file_holds_safeguards_beside_the_stages(path):
     document = read_document(path)
     assert set(document["stages"]) == {"segmenter", "classifier", "safeguards"}
-    assert set(document["stages"]["safeguards"]) == {"conformal", "gate", "familiarity"}
+    assert set(document["stages"]["safeguards"]) == {
+        "conformal",
+        "mask_quality_limits",
+        "out_of_distribution",
+    }
     names = [name for name in read_artifact(path).tensors if name.startswith("safeguards.")]
     assert sorted(names) == [
         f"safeguards.{name}" for name in ("components", "mean", "scale", "variances")
@@ -520,7 +529,7 @@ def test_a_file_with_safeguards_gives_each_stage_alone(path):
     assert load_classifier(path, device="cpu").bias == -0.7
 
 
-@pytest.mark.parametrize("part", ["conformal", "gate", "familiarity"])
+@pytest.mark.parametrize("part", ["conformal", "mask_quality_limits", "out_of_distribution"])
 def test_each_safeguard_may_be_the_only_one(cascade, tmp_path, part):
     alone = Safeguards(**{part: getattr(cascade.safeguards, part)})
     path = tmp_path / "one.safetensors"
@@ -549,7 +558,7 @@ def test_files_from_before_safeguards_and_bias_are_read(path, lesion):
     assert loaded.safeguards == Safeguards()
     assert loaded.classifier.bias == 0.0
     (prediction,) = loaded(lesion.image)
-    assert prediction.unfamiliarity is None
+    assert prediction.out_of_distribution_score is None
     assert prediction.prediction_set == ()
 
 
@@ -561,13 +570,13 @@ def test_files_from_before_safeguards_and_bias_are_read(path, lesion):
         ("conformal", {"benign": [0.5], "malignant": [1.5]}),
         ("conformal", {"benign": [0.5], "malignant": "all"}),
         ("conformal", 5),
-        ("gate", {"smallest": 0.1}),
-        ("gate", {"smallest_area": 7}),
-        ("gate", 5),
-        ("gate", ["smallest_area"]),
-        ("familiarity", {}),
-        ("familiarity", 5),
-        ("familiarity", None),
+        ("mask_quality_limits", {"smallest": 0.1}),
+        ("mask_quality_limits", {"smallest_area": 7}),
+        ("mask_quality_limits", 5),
+        ("mask_quality_limits", ["smallest_area"]),
+        ("out_of_distribution", {}),
+        ("out_of_distribution", 5),
+        ("out_of_distribution", None),
     ],
 )
 def test_damaged_safeguards_are_refused(path, part, value):
@@ -580,7 +589,9 @@ def test_damaged_safeguards_are_refused(path, part, value):
 
 
 def test_a_cascade_with_damaged_safeguards_is_not_loaded(path):
-    changed_file(path, lambda stages: stages["safeguards"].update(gate={"smallest": 0.1}))
+    changed_file(
+        path, lambda stages: stages["safeguards"].update(mask_quality_limits={"smallest": 0.1})
+    )
     with pytest.raises(ModelFileError, match="unknown setting 'smallest'; did you mean"):
         Cascade.load(path, device="cpu")
 
@@ -588,15 +599,15 @@ def test_a_cascade_with_damaged_safeguards_is_not_loaded(path):
 @pytest.mark.parametrize("threshold", [0, -1, "high", None, float("nan")])
 def test_a_threshold_that_makes_no_sense_is_refused(path, threshold):
     def damage(stages):
-        settings = stages["safeguards"]["familiarity"]
-        stages["safeguards"]["familiarity"] = {**settings, "threshold": threshold}
+        settings = stages["safeguards"]["out_of_distribution"]
+        stages["safeguards"]["out_of_distribution"] = {**settings, "threshold": threshold}
 
     changed_file(path, damage)
     with pytest.raises(ModelFileError, match="safeguards"):
         read_safeguards(read_artifact(path))
 
 
-@pytest.mark.parametrize("whole", [None, [], [1], "gate", 5])
+@pytest.mark.parametrize("whole", [None, [], [1], "mask_quality_limits", 5])
 def test_safeguards_that_are_no_mapping_are_refused(path, whole):
     artifact = read_artifact(path)
     stages = {**artifact.stages, "safeguards": whole}
@@ -635,7 +646,7 @@ def test_an_operating_point_is_looked_up_in_the_file(path):
 
 def test_without_a_path_the_default_model_is_read(path, monkeypatch):
     monkeypatch.setattr("cascade.models.artifact.default_model", lambda: path)
-    assert Cascade.load(device="cpu").safeguards.gate.most_components == 3
+    assert Cascade.load(device="cpu").safeguards.mask_quality_limits.most_components == 3
 
 
 def test_a_missing_default_model_says_what_to_do(tmp_path, monkeypatch):

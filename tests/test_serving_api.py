@@ -230,7 +230,7 @@ def test_an_unfamiliar_image_is_not_judged(monkeypatch):
 
     def unfamiliar(self, sources, **options):
         for prediction in plain(self, sources, **options):
-            object.__setattr__(prediction, "unfamiliarity", float("inf"))
+            object.__setattr__(prediction, "out_of_distribution_score", float("inf"))
             yield prediction
 
     monkeypatch.setattr(Cascade, "predict_iter", unfamiliar)
@@ -238,7 +238,7 @@ def test_an_unfamiliar_image_is_not_judged(monkeypatch):
         result = only(predict(client, lesion_png()))
     assert result["answer"] == "cannot_judge"
     assert "does not look like a dermoscopic photograph" in result["message"]
-    assert result["unfamiliarity"] == 1e6, "JSON has no infinity"
+    assert result["out_of_distribution_score"] == 1e6, "JSON has no infinity"
     assert result["label"] == "malignant", "what the cutoff says stays visible"
 
 
@@ -678,7 +678,7 @@ def test_both_runtimes_are_served_and_named(tmp_path, runtime):
     assert (document["runtime"], document["name"]) == (runtime, path.name)
     assert document["digest"] == model_identity(path)
     assert document["operating_points"] == {"0.90": 0.2}
-    assert set(document["safeguards"]) == {"conformal", "familiarity"}
+    assert set(document["safeguards"]) == {"conformal", "out_of_distribution"}
     assert bool(document["card"]) == (runtime == "torch"), "the card lies beside the file"
 
 

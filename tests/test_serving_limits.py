@@ -188,7 +188,7 @@ def test_nothing_of_a_request_is_written_to_the_disk(monkeypatch):
 
     for name in ("NamedTemporaryFile", "TemporaryFile", "mkstemp", "mkdtemp"):
         monkeypatch.setattr(tempfile, name, refuse)
-    large = lesion_png() + b"\0" * 3_000_000  # behind the end of the picture
+    large = lesion_png() + b"\0" * 3_000_000  # behind the end of the image
     with service(ServiceSettings(max_body_mb=10)) as client:
         assert only(predict(client, large))["status"] == "ok"
 

@@ -83,7 +83,9 @@ def test_predict_gives_the_numbers_of_torch(photograph, tmp_path):
         expected.probabilities["malignant"], abs=1e-4
     )
     assert row["label"] == expected.label
-    assert float(row["unfamiliarity"]) == pytest.approx(expected.unfamiliarity, abs=2e-3)
+    assert float(row["out_of_distribution_score"]) == pytest.approx(
+        expected.out_of_distribution_score, abs=2e-3
+    )
     assert (tmp_path / "out" / row["mask"]).is_file()
     assert (tmp_path / "out" / row["overlay"]).is_file()
 

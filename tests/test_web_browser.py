@@ -64,7 +64,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def held(tmp_path_factory):
-    """File in which the server keeps writing: bytes of uploads and number of pictures it holds."""
+    """File in which the server keeps writing: bytes of uploads and number of images it holds."""
     return tmp_path_factory.mktemp("held") / "held"
 
 

@@ -1,4 +1,4 @@
-"""One picture through the page's cascade: what is shown of it, and what is kept."""
+"""One image through the page's cascade: what is shown of it, and what is kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from web_fakes import EVERYTHING_POSSIBLE, blue_picture, encoded, page_cascade
 from cascade.errors import ImageError
 from cascade.lesion.masking import MaskPolicy
 from cascade.pipeline import Cascade
-from cascade.reliability import GateLimits, Safeguards
+from cascade.reliability import MaskQualityLimits, Safeguards
 from cascade.serving.page.findings import (
     NO_MEMORY,
     Finding,
@@ -103,13 +103,13 @@ def test_a_picture_without_a_lesion_is_not_judged_and_has_no_outline():
 
 
 def test_a_doubted_mask_is_said_to_be_doubtful(lesion):
-    gate = GateLimits(lowest_expected_iou=1.0)
-    cascade = page_cascade(safeguards=Safeguards(gate=gate))
+    gate = MaskQualityLimits(lowest_expected_iou=1.0)
+    cascade = page_cascade(safeguards=Safeguards(mask_quality_limits=gate))
     finding = examine(cascade, "a.png", encoded(lesion.image), PLAIN)
-    assert any("mask is doubtful" in warning for warning in finding.warnings)
-    assert "doubtful" in finding.pictures[1].caption
-    assert any("doubtful" in note for note in finding.notes)
-    assert any("doubtful" in note for note in finding.heat_notes)
+    assert any("low mask quality" in warning for warning in finding.warnings)
+    assert "quality is low" in finding.pictures[1].caption
+    assert any("quality of this outline is low" in note for note in finding.notes)
+    assert any("ask quality is low" in note for note in finding.heat_notes)
 
 
 def test_the_set_of_possible_classes_is_kept(lesion):

@@ -33,7 +33,7 @@ PREDICTION = Prediction(
     crop=np.zeros((8, 8, 3), np.uint8),
     crop_box=(0, 0, 4, 4),
     prediction_set=("benign",),
-    unfamiliarity=0.5,
+    out_of_distribution_score=0.5,
 )
 SIZES = Measurements(
     area_pixels=1234,
@@ -113,9 +113,9 @@ def test_without_calibration_scores_nothing_is_said_about_certainty():
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"unfamiliarity": 1.02}, "1.02 times the limit"),
-        ({"unfamiliarity": 3.14}, "3.1 times the limit"),
-        ({"unfamiliarity": np.inf}, "inf times the limit"),
+        ({"out_of_distribution_score": 1.02}, "1.02 times the limit"),
+        ({"out_of_distribution_score": 3.14}, "3.1 times the limit"),
+        ({"out_of_distribution_score": np.inf}, "inf times the limit"),
         ({"box": None}, "No lesion was found"),
         ({"warnings": ("not a dermoscopic lesion: the image is noise, nothing can be judged",)},
          "the image is noise"),
@@ -139,7 +139,7 @@ def test_a_cascade_without_masks_needs_no_lesion():
 
 @pytest.mark.parametrize("strangeness", [None, 0.3, 1.0])
 def test_a_familiar_or_untested_picture_is_judged(strangeness):
-    assert answered(unfamiliarity=strangeness).probability == 0.03
+    assert answered(out_of_distribution_score=strangeness).probability == 0.03
 
 
 def test_warnings_are_sentences_and_said_once():
@@ -183,8 +183,8 @@ def test_a_cut_off_lesion_has_lower_limits():
 
 
 def test_measurements_of_a_doubtful_outline_are_called_doubtful():
-    doubted = replace(PREDICTION, measurements=SIZES, mask_doubts=("the expected IoU is low",))
-    assert any("doubtful" in note for note in measurement_notes(doubted))
+    doubted = replace(PREDICTION, measurements=SIZES, mask_issues=("the expected IoU is low",))
+    assert any("is low" in note for note in measurement_notes(doubted))
 
 
 def test_without_a_lesion_nothing_is_measured():

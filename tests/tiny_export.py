@@ -15,7 +15,7 @@ from cascade.export import export_onnx
 from cascade.models.classifier import Classifier
 from cascade.models.segmenter import Segmenter
 from cascade.pipeline import Cascade
-from cascade.reliability import ConformalScores, Safeguards, fit_familiarity
+from cascade.reliability import ConformalScores, Safeguards, fit_out_of_distribution_detector
 
 
 @functools.cache
@@ -31,7 +31,9 @@ def tiny_cascade() -> Cascade:
     features = segmenter.predict_with_features(noise)[1]
     safeguards = Safeguards(
         conformal=ConformalScores(benign=(0.1, 0.5, 0.9), malignant=(0.2, 0.6, 0.8)),
-        familiarity=fit_familiarity(features[:16], held_out=features[16:], components=4),
+        out_of_distribution=fit_out_of_distribution_detector(
+            features[:16], held_out=features[16:], components=4
+        ),
     )
     return Cascade(segmenter, classifier, safeguards=safeguards)
 

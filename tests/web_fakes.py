@@ -8,7 +8,7 @@ from conftest import FakeClassifier, FakeSegmenter
 
 from cascade.imaging import ImageLimits
 from cascade.pipeline import Cascade
-from cascade.reliability import ConformalScores, Familiarity, Safeguards
+from cascade.reliability import ConformalScores, OutOfDistributionDetector, Safeguards
 from cascade.serving.page.models import LoadedModel
 from cascade.serving.page.words import operating_points
 
@@ -41,10 +41,10 @@ class FeelingSegmenter(FakeSegmenter):
         return self.predict(images), (means[:, 2:] > means[:, :1] + 20).astype(np.float32)
 
 
-def only_reddish() -> Familiarity:
+def only_reddish() -> OutOfDistributionDetector:
     """Finds images strange that :class:`FeelingSegmenter` calls bluish."""
     one = np.ones(1, np.float32)
-    return Familiarity(
+    return OutOfDistributionDetector(
         mean=np.zeros(1, np.float32), scale=one, components=np.ones((1, 1), np.float16),
         variances=one, noise_variance=1.0, threshold=0.25, false_alarm=0.01, fitted_on=9,
         held_out=9,
@@ -54,7 +54,7 @@ def only_reddish() -> Familiarity:
 def page_cascade(**changes) -> Cascade:
     """Fakes that can be explained, doubt what is not reddish, and answer with sets of classes."""
     options = {
-        "safeguards": Safeguards(familiarity=only_reddish()),
+        "safeguards": Safeguards(out_of_distribution=only_reddish()),
         "limits": ImageLimits(max_pixels=1_000_000, max_bytes=1_000_000),
         **changes,
     }

@@ -17,7 +17,7 @@ def find_inputs(
     Args:
         inputs: what the user named; tables are read at once, folders when their turn comes.
         recursive: also search folders within folders.
-        results: the folder for results; pictures that are found in it are no inputs.
+        results: the folder for results; images that are found in it are no inputs.
 
     Raises:
         DataError: a table is not usable.

@@ -1,4 +1,4 @@
-"""A CSV with one row for each input, and pictures beside it; a stopped run can go on."""
+"""A CSV with one row for each input, and images beside it; a stopped run can go on."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class ResultTable:
         return rows
 
     def remove(self, rows: Iterable[Mapping[str, str]]) -> None:
-        """Remove the table and the pictures that its rows name, and no others."""
+        """Remove the table and the images that its rows name, and no others."""
         for row in rows:
             for kind in self.pictures:
                 name = Path(row.get(kind) or "").name
@@ -83,9 +83,9 @@ class ResultTable:
         """The first name that is not taken; images in two folders may share theirs.
 
         Args:
-            kind: the picture's column.
+            kind: the image's column.
             path: the image that it is of.
-            suffix: of the picture's file.
+            suffix: of the image's file.
         """
         stem = safe_stem(path.name)
         names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
@@ -94,7 +94,7 @@ class ResultTable:
         return next(target for target in targets if not target.exists())
 
     def relative(self, picture: Path) -> str:
-        """A picture's path as its row names it."""
+        """An image's path as its row names it."""
         return str(picture.relative_to(self.path.parent))
 
     def extend(self, rows: Iterable[Mapping[str, Any]], *, kept: int, description: str) -> int:

@@ -86,7 +86,7 @@ class CheckReport:
         findings: errors first.
         tables: counts per table and per side of the split.
         shortcuts: what predicts the class without looking at the lesion.
-        duplicates: pairs of images that show the same picture.
+        duplicates: pairs of images that show the same image.
         seconds: how long the check took.
     """
 

@@ -1,4 +1,4 @@
-"""The same picture twice: equal files, equal pixels, and near-duplicates.
+"""The same image twice: equal files, equal pixels, and near-duplicates.
 
 Near-duplicates are found by perceptual hashes of 256 bits over the eight flips and quarter turns.
 Dermoscopic images look alike (one dark blob in the middle), so the usual 64 bits are too few: they
@@ -58,7 +58,7 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Duplicate:
-    """Two images that show the same picture.
+    """Two images that show the same image.
 
     Attributes:
         first: name of the image that came first.

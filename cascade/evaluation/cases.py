@@ -30,13 +30,14 @@ class Case:
         warnings: from the prediction.
         skin_angle: apparent tone of the skin around the lesion in degrees, see
             :mod:`cascade.lesion.skin_tone`; ``None`` where it was not or cannot be estimated.
-        mask_score: rank of the mask by its own probabilities, see
+        mask_quality: rank of the mask by its own probabilities, see
             :class:`cascade.reliability.MaskQuality`; ``None`` if no cascade made it.
-        doubts: why the gate did not trust the mask; empty where it did.
+        mask_issues: signs of a wrong mask; empty where it is trusted.
         prediction_set: classes that stay possible; empty where none was computed.
-        unfamiliarity: above 1 the image does not look like the training's; ``None`` if unknown.
-        probability_of_crop: of malignant, had a doubted mask's crop been classified where the
-            whole image was; else ``None``.
+        out_of_distribution_score: above 1 the image does not look like the training's; ``None`` if
+            unknown.
+        masked_crop_probability: of malignant, had the crop of a mask of low quality been classified
+            where the whole image was; else ``None``.
     """
 
     record: Record
@@ -46,15 +47,15 @@ class Case:
     area_fraction: float | None = None
     warnings: tuple[str, ...] = ()
     skin_angle: float | None = None
-    mask_score: float | None = None
-    doubts: tuple[str, ...] = ()
+    mask_quality: float | None = None
+    mask_issues: tuple[str, ...] = ()
     prediction_set: tuple[str, ...] = ()
-    unfamiliarity: float | None = None
-    probability_of_crop: float | None = None
+    out_of_distribution_score: float | None = None
+    masked_crop_probability: float | None = None
 
     def row(self) -> dict[str, Any]:
         """The case as a row of ``predictions.csv``."""
-        distance = self.unfamiliarity
+        distance = self.out_of_distribution_score
         return {
             "name": self.record.name,
             "group": self.record.group,
@@ -65,18 +66,19 @@ class Case:
             "dice": None if self.counts is None else dice(self.counts),
             "area_fraction": self.area_fraction,
             "warnings": "; ".join(self.warnings),
-            "mask_score": self.mask_score,
-            "doubted": "; ".join(self.doubts),
+            "mask_quality": self.mask_quality,
+            "mask_issues": "; ".join(self.mask_issues),
             "prediction_set": " ".join(self.prediction_set),
             # a number that is not finite would leave an empty cell, as if it were unknown
-            "unfamiliarity": "inf" if distance == math.inf else distance,
-            "probability_of_crop": self.probability_of_crop,
+            "out_of_distribution_score": "inf" if distance == math.inf else distance,
+            "masked_crop_probability": self.masked_crop_probability,
         }
 
 
 CASE_COLUMNS = (
     "name", "group", "class", "predicted", "probability", "iou", "dice", "area_fraction",
-    "warnings", "mask_score", "doubted", "prediction_set", "unfamiliarity", "probability_of_crop",
+    "warnings", "mask_quality", "mask_issues", "prediction_set", "out_of_distribution_score",
+    "masked_crop_probability",
 )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ class HeatPicture:
     """A heat map as the report needs it; see :class:`cascade.explain.Explanation`.
 
     Attributes:
-        pixels: ``(H, W, 3)`` uint8 RGB, the photograph with heat and outline.
+        pixels: ``(H, W, 3)`` uint8 RGB, the image with heat and outline.
         is_empty: there is no heat.
         inside_fraction: share of the heat within the lesion.
         mean_ratio: mean heat within the lesion by that around it.

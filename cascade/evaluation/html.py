@@ -45,7 +45,7 @@ class ReportFigure:
         source: bytes of a PNG or JPEG, or the path of one.
         caption: shown below the figure.
         alternative_text: what the figure shows, in words, for readers who do not see it.
-        wide: takes the whole width of the page, as a sheet of many pictures should.
+        wide: takes the whole width of the page, as a sheet of many images should.
     """
 
     source: bytes | str | os.PathLike[str]

@@ -1,4 +1,4 @@
-"""Outlines on photographs, and sheets of them, as arrays."""
+"""Outlines on images, and sheets of them, as arrays."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def contact_sheet(
 
 
 def _row(cells: Sequence[np.ndarray], *, width: int, text_px: int) -> np.ndarray:
-    """Cells side by side; as high as the highest picture and the captions need."""
+    """Cells side by side; as high as the highest image and the captions need."""
     height = max(cell.shape[0] for cell in cells)
     row = np.full((height + 2 * _GAP, width, 3), _PAPER, np.uint8)
     left = _GAP
@@ -139,7 +139,7 @@ def _row(cells: Sequence[np.ndarray], *, width: int, text_px: int) -> np.ndarray
 def _cell(
     tile: np.ndarray, caption: str, *, tile_px: int, text_px: int, line_px: int
 ) -> np.ndarray:
-    """A picture, centred across, with its caption below."""
+    """An image, centred across, with its caption below."""
     fitted = _fitted(tile, tile_px)
     height, width = fitted.shape[:2]
     cell = np.full((height + text_px, tile_px, 3), _PAPER, np.uint8)

@@ -1,4 +1,4 @@
-"""Results on disk: numbers first, then the pictures and the page made from them."""
+"""Results on disk: numbers first, then the images and the page made from them."""
 
 from __future__ import annotations
 

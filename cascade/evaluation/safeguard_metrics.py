@@ -1,4 +1,4 @@
-"""How often a cascade doubted itself on labelled images, and what that was worth."""
+"""How often a cascade's safeguards fired on labelled images, and what that was worth."""
 
 from __future__ import annotations
 
@@ -40,21 +40,28 @@ def safeguards_of(cascade: Cascade, cases: Sequence[Case], *, seed: int = 0) -> 
         seed: seed of the bootstrap.
 
     Returns:
-        ``gate`` (left out where the classifier never uses a mask), ``conformal``, ``familiarity``
-        and ``operating_points``, each only if the cascade has it. Intervals are 95 %; those of
-        shares are Wilson's with patients, else lesions, else images as count. A number that these
-        images cannot give is ``None``, with its reason in ``undefined`` beside it.
+        ``mask_quality`` (left out where the classifier never uses a mask), ``conformal``,
+        ``out_of_distribution`` and ``operating_points``, each only if the cascade has it.
+        Intervals are 95 %; those of shares are Wilson's with patients, else lesions, else images
+        as count. A number that these images cannot give is ``None``, with its reason in
+        ``undefined`` beside it.
     """
     guards = cascade.safeguards
     parts: dict[str, Any] = {}
-    if guards.gate is not None and cascade.policy.uses_mask:
-        parts["gate"] = _gate(cases, seed)
+    if guards.mask_quality_limits is not None and cascade.policy.uses_mask:
+        parts["mask_quality"] = _mask_quality(cases, seed)
     if guards.conformal is not None:
         parts["conformal"] = _conformal(cases, guards.conformal, cascade.coverage)
-    if guards.familiarity is not None:
-        strange = [case.unfamiliarity is not None and case.unfamiliarity > 1 for case in cases]
-        counted = _counted(strange, cases, "unfamiliar")
-        parts["familiarity"] = {**counted, "false_alarm": guards.familiarity.false_alarm}
+    if guards.out_of_distribution is not None:
+        strange = [
+            case.out_of_distribution_score is not None and case.out_of_distribution_score > 1
+            for case in cases
+        ]
+        counted = _counted(strange, cases, "detected")
+        parts["out_of_distribution"] = {
+            **counted,
+            "false_alarm": guards.out_of_distribution.false_alarm,
+        }
     if points := getattr(cascade.classifier, "operating_points", {}):
         answered = _answered(cases)
         parts["operating_points"] = measure_operating_points(
@@ -127,18 +134,18 @@ def _counted(flags: Sequence[bool], cases: Sequence[Case], name: str) -> dict[st
     return {"n": len(cases), name: sum(flags), "share": share, "intervals": {"share": interval}}
 
 
-def _gate(cases: Sequence[Case], seed: int) -> dict[str, Any]:
+def _mask_quality(cases: Sequence[Case], seed: int) -> dict[str, Any]:
     """Doubted masks; an image without any lesion has no mask to doubt."""
     found = [case for case in cases if case.area_fraction]
-    doubted = [case for case in found if case.doubts]
-    trusted = [case for case in found if not case.doubts]
+    doubted = [case for case in found if case.mask_issues]
+    trusted = [case for case in found if not case.mask_issues]
     return {
-        **_counted([bool(case.doubts) for case in cases], cases, "doubted"),
-        "whole_image": sum(case.probability_of_crop is not None for case in cases),
+        **_counted([bool(case.mask_issues) for case in cases], cases, "low_quality"),
+        "whole_image": sum(case.masked_crop_probability is not None for case in cases),
         "no_lesion": len(cases) - len(found),
-        "reasons": dict(Counter(_kind(text) for case in doubted for text in case.doubts)),
+        "reasons": dict(Counter(_kind(text) for case in doubted for text in case.mask_issues)),
         "classification": _with_and_without(_answered(cases), seed),
-        "mean_iou": {"doubted": _mean_iou(doubted), "trusted": _mean_iou(trusted)},
+        "mean_iou": {"low_quality": _mean_iou(doubted), "trusted": _mean_iou(trusted)},
     }
 
 
@@ -153,8 +160,8 @@ def _mean_iou(cases: Sequence[Case]) -> dict[str, Any]:
 
 
 def _with_and_without(cases: Sequence[Case], seed: int) -> dict[str, Any]:
-    """The gate's whole images against the masked crop for all, on the same images."""
-    crops = [case.probability_of_crop for case in cases]
+    """Whole images for masks of low quality against the masked crop for all, on the same images."""
+    crops = [case.masked_crop_probability for case in cases]
     labels, scores = true_labels(cases), probabilities(cases)
     of_crops = np.where([crop is None for crop in crops], scores, np.array(crops, np.float64))
     values = {
@@ -168,7 +175,7 @@ def _with_and_without(cases: Sequence[Case], seed: int) -> dict[str, Any]:
             name: None if name in undefined else float(metric(labels, pair[place], whole)[0])
             for name, (metric, *pair) in values.items()
         }
-        for place, side in enumerate(("with_gate", "without_gate"))
+        for place, side in enumerate(("with_fallback", "without_fallback"))
     }
     groups = [case.record.group for case in cases]
     differences = {
@@ -194,8 +201,8 @@ def _why_undefined(cases: Sequence[Case]) -> dict[str, str]:
     if len(set(labels.tolist())) < 2:
         undefined["roc_auc"] = f"all {len(cases)} images are {cases[0].record.label}"
     plan = plan_resampling(labels.size, groups=[case.record.group for case in cases], strata=labels)
-    if all(case.probability_of_crop is None for case in cases):
-        undefined["with_minus_without"] = "no doubted mask was replaced by the whole image"
+    if all(case.masked_crop_probability is None for case in cases):
+        undefined["with_minus_without"] = "no mask of low quality was replaced by the whole image"
     elif plan.smallest_stratum < 2:
         undefined["with_minus_without"] = "a class has one group only; nothing to resample"
     return undefined

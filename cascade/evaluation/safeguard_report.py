@@ -9,13 +9,13 @@ from cascade.config import CLASSES
 from cascade.evaluation.html import ReportTable
 
 SAFEGUARD_NOTE = (
-    "Limits, cutoffs and sets were fitted on validation images and applied unchanged. Beyond a "
-    "second limit the whole image was classified instead of a doubted mask's crop. Intervals of "
-    "shares are Wilson's with patients or lesions as count, those of differences are paired "
-    "bootstraps."
+    "Limits, cutoffs and sets were fitted on validation images and applied unchanged. Where mask "
+    "quality fell below a second limit, the whole image was classified instead of the masked crop. "
+    "Intervals of shares are Wilson's with patients or lesions as count, those of differences are "
+    "paired bootstraps."
 )
 NUMBER_HEADERS = ("what", "value", "95 % interval")
-REASON_HEADERS = ("why a mask was doubted", "images")
+REASON_HEADERS = ("why mask quality was low", "images")
 SET_HEADERS = (
     "coverage asked for", "n", *(f"{name} within its set" for name in CLASSES), "abstained",
     "right where one class is left",
@@ -26,7 +26,10 @@ POINT_HEADERS = (
 )  # fmt: skip
 
 _NAMES = {"roc_auc": "ROC AUC", "brier": "Brier score"}
-_SIDES = {"with_gate": "with the gate", "without_gate": "without it (the masked crop for all)"}
+_SIDES = {
+    "with_fallback": "with the fallback",
+    "without_fallback": "without it (the masked crop for all)",
+}
 
 
 def safeguard_tables(safeguards: Mapping[str, Any]) -> list[ReportTable]:
@@ -35,10 +38,14 @@ def safeguard_tables(safeguards: Mapping[str, Any]) -> list[ReportTable]:
     Args:
         safeguards: from :func:`cascade.evaluation.safeguard_metrics.safeguards_of`.
     """
-    gate, sets = safeguards.get("gate"), safeguards.get("conformal")
+    quality, sets = safeguards.get("mask_quality"), safeguards.get("conformal")
     candidates = (
-        (NUMBER_HEADERS, _number_rows(gate, safeguards.get("familiarity")), "Masks and images"),
-        (REASON_HEADERS, _reason_rows(gate), "Reasons; one mask may have several"),
+        (
+            NUMBER_HEADERS,
+            _number_rows(quality, safeguards.get("out_of_distribution")),
+            "Masks and images",
+        ),
+        (REASON_HEADERS, _reason_rows(quality), "Reasons; one mask may have several"),
         (SET_HEADERS, _set_rows(sets), "Sets of classes; a set of both abstains"),
         (
             POINT_HEADERS,
@@ -52,10 +59,11 @@ def safeguard_tables(safeguards: Mapping[str, Any]) -> list[ReportTable]:
 def safeguard_lines(safeguards: Mapping[str, Any]) -> list[str]:
     """The same in a line each, for the terminal."""
     lines = []
-    if gate := safeguards.get("gate"):
-        line = f"masks doubted: {_count(gate, 'doubted')}, replaced: {gate['whole_image']}"
-        if change := gate["classification"]["with_minus_without"]["roc_auc"]:
-            line += f"; ROC AUC with minus without the gate {_signed(change)}"
+    if quality := safeguards.get("mask_quality"):
+        line = f"masks of low quality: {_count(quality, 'low_quality')}"
+        line += f", replaced by the whole image: {quality['whole_image']}"
+        if change := quality["classification"]["with_minus_without"]["roc_auc"]:
+            line += f"; ROC AUC with minus without the fallback {_signed(change)}"
         lines.append(line)
     lines += [
         f"sets at coverage {level['asked']:g} hold "
@@ -64,8 +72,8 @@ def safeguard_lines(safeguards: Mapping[str, Any]) -> list[str]:
         for level in (safeguards.get("conformal") or {}).get("levels", [])
         if level["asked"] == safeguards["conformal"]["asked"]
     ]
-    if familiarity := safeguards.get("familiarity"):
-        lines.append(f"images called unfamiliar: {_count(familiarity, 'unfamiliar')}")
+    if out_of_distribution := safeguards.get("out_of_distribution"):
+        lines.append(f"out-of-distribution images: {_count(out_of_distribution, 'detected')}")
     if points := safeguards.get("operating_points"):
         reached = [
             f"{target} gives {_shown(point['sensitivity'])} / {_shown(point['specificity'])}"
@@ -76,22 +84,30 @@ def safeguard_lines(safeguards: Mapping[str, Any]) -> list[str]:
 
 
 def _number_rows(
-    gate: Mapping[str, Any] | None, familiarity: Mapping[str, Any] | None
+    quality: Mapping[str, Any] | None, out_of_distribution: Mapping[str, Any] | None
 ) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
-    if gate is not None:
-        rows.append(("masks doubted", _count(gate, "doubted"), _interval(gate, "share")))
-        rows.append(("of these replaced by the whole image", str(gate["whole_image"]), ""))
-        rows.append(("images without any lesion", f"{gate['no_lesion']} of {gate['n']}", ""))
+    if quality is not None:
+        rows.append(
+            ("masks of low quality", _count(quality, "low_quality"), _interval(quality, "share"))
+        )
+        rows.append(("of these replaced by the whole image", str(quality["whole_image"]), ""))
+        rows.append(("images without any lesion", f"{quality['no_lesion']} of {quality['n']}", ""))
         rows += [
             (f"mean IoU of {kind} masks", f"{part['mean_iou']:.4f} (n = {part['n']})", "")
-            for kind, part in gate["mean_iou"].items()
+            for kind, part in quality["mean_iou"].items()
             if part["n"]
         ]
-        rows += _comparison_rows(gate["classification"])
-    if familiarity is not None:
-        name = f"images called unfamiliar (expected: {familiarity['false_alarm']:g})"
-        rows.append((name, _count(familiarity, "unfamiliar"), _interval(familiarity, "share")))
+        rows += _comparison_rows(quality["classification"])
+    if out_of_distribution is not None:
+        name = f"out-of-distribution images (expected: {out_of_distribution['false_alarm']:g})"
+        rows.append(
+            (
+                name,
+                _count(out_of_distribution, "detected"),
+                _interval(out_of_distribution, "share"),
+            )
+        )
     return rows
 
 
@@ -111,8 +127,8 @@ def _comparison_rows(compared: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _reason_rows(gate: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
-    reasons = (gate or {}).get("reasons", {})
+def _reason_rows(quality: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
+    reasons = (quality or {}).get("reasons", {})
     ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     return [(reason, str(count)) for reason, count in ordered]
 

@@ -258,11 +258,11 @@ def _predicted_cases(
                 area_fraction=result.area_fraction,
                 warnings=result.warnings,
                 skin_angle=individual_typology_angle(image.pixels, result.mask),
-                mask_score=None if result.mask_quality is None else result.mask_quality.score,
-                doubts=result.mask_doubts,
+                mask_quality=None if result.mask_quality is None else result.mask_quality.score,
+                mask_issues=result.mask_issues,
                 prediction_set=result.prediction_set,
-                unfamiliarity=result.unfamiliarity,
-                probability_of_crop=of_crop,
+                out_of_distribution_score=result.out_of_distribution_score,
+                masked_crop_probability=of_crop,
             )
         )
     return cases
@@ -274,8 +274,8 @@ def _of_replaced_crops(
     results: Sequence[Prediction],
     tta: TestTimeAugmentation,
 ) -> list[float | None]:
-    """What the masked crops would have given where the gate chose the whole image instead."""
-    replaced = [place for place, result in enumerate(results) if result.mask_replaced]
+    """What the masked crops would have given where the whole image was classified instead."""
+    replaced = [place for place, result in enumerate(results) if result.whole_image_fallback]
     crops = [
         apply_mask(
             images[place].pixels,

@@ -1,4 +1,4 @@
-"""What a classifier looked at, on the photograph and in numbers."""
+"""What a classifier looked at, on the image and in numbers."""
 
 from __future__ import annotations
 
@@ -200,8 +200,8 @@ def _warnings(
             "the heat does not turn with the crop (correlation "
             f"{agreement:.2f}): its place says little about the lesion"
         )
-    if prediction.mask_doubts and not empty:
-        found.append("the mask is doubtful, and so is the share of the heat within it")
+    if prediction.mask_issues and not empty:
+        found.append("mask quality is low, so the share of the heat within the mask is unreliable")
     if prediction.label is None:
         found.append("the cascade gave no label; the heat map is of the answer that was withheld")
     return tuple(found)

@@ -1,4 +1,4 @@
-"""From the activation map of a crop to heat on the photograph, and to numbers."""
+"""From the activation map of a crop to heat on the image, and to numbers."""
 
 from __future__ import annotations
 

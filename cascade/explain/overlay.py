@@ -1,4 +1,4 @@
-"""The heat map over its photograph."""
+"""The heat map over its image."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from cascade.explain.explanation import Explanation
 from cascade.imaging import check_image, check_mask
 
 OPACITY = 0.6
-"""Of the hottest pixel; colder ones let more of the photograph through."""
+"""Of the hottest pixel; colder ones let more of the image through."""
 
 
 def overlay_heat(
     image: np.ndarray, explanation: Explanation, mask: np.ndarray | None = None
 ) -> np.ndarray:
-    """Lay a heat map over its photograph, with the lesion's outline.
+    """Lay a heat map over its image, with the lesion's outline.
 
     Heat is purple where there is little, yellow where there is most (inferno, which grows in
     brightness for every kind of colour vision), and the more opaque the hotter it is. Without heat

@@ -44,10 +44,10 @@ def export_onnx(
     Args:
         cascade: a cascade of torch networks, or its file.
         output: the folder to write.
-        images: photographs to compare the answers on, besides noise.
-        int8: stages to compute in 8-bit integers. Every other photograph then sets the ranges of
+        images: images to compare the answers on, besides noise.
+        int8: stages to compute in 8-bit integers. Every other image then sets the ranges of
             the numbers, and the rest tells whether the answers are still good enough.
-        int8_difference: largest change of a photograph's probability that int8 may make.
+        int8_difference: largest change of an image's probability that int8 may make.
         overwrite: replace an exported cascade that is there already.
 
     Returns:
@@ -55,7 +55,7 @@ def export_onnx(
 
     Raises:
         ConfigError: the folder holds something else, or a network cannot be exported.
-        DataError: too few photographs for int8.
+        DataError: too few images for int8.
         ExportError: a graph does not give the same answers; nothing is written.
         MissingExtraError: the extra ``export`` is not installed.
     """

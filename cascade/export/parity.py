@@ -33,9 +33,10 @@ class Differences:
         mean_mask_iou: of the masks in original pixels; two empty ones agree.
         lowest_mask_iou: the same of the worst image.
         classifier_difference: of the probability of malignant, both judging the same crop.
-        cascade_difference: the same from photograph to answer, each with the crop of its own mask.
+        cascade_difference: the same from image to answer, each with the crop of its own mask.
         changed_labels: images with another label.
-        unfamiliarity_difference: as a share of the value; ``None`` where the cascade has none.
+        out_of_distribution_difference: as a share of the value; ``None`` where there is
+            no score.
     """
 
     images: int
@@ -46,7 +47,7 @@ class Differences:
     classifier_difference: float
     cascade_difference: float
     changed_labels: int
-    unfamiliarity_difference: float | None
+    out_of_distribution_difference: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """The differences as plain JSON values."""
@@ -62,7 +63,7 @@ class Limits:
     mean_mask_iou: float | None = None
     classifier_difference: float | None = None
     cascade_difference: float | None = None
-    unfamiliarity_difference: float | None = None
+    out_of_distribution_difference: float | None = None
 
     def to_dict(self) -> dict[str, float]:
         """The limits that there are, as plain JSON values."""
@@ -85,11 +86,11 @@ EXACT = Limits(
     map_difference=1e-4,
     mask_pixels=1e-4,
     classifier_difference=1e-4,
-    unfamiliarity_difference=1e-3,
+    out_of_distribution_difference=1e-3,
 )
 """What rounding may cost a graph that computes in float32."""
 INT8_DIFFERENCE = 0.01
-"""What 8-bit integers may change the probability of any photograph by, unless more is allowed."""
+"""What 8-bit integers may change the probability of any image by, unless more is allowed."""
 INT8_MASK_IOU = 0.99
 """How alike the masks must be on average."""
 
@@ -99,7 +100,7 @@ _NOISE_IMAGES = 6
 def check_float32(
     original: Cascade, exported: Cascade, images: Sequence[ImageSource]
 ) -> dict[str, Any]:
-    """Compare an exported cascade with the one in torch, on noise and on photographs.
+    """Compare an exported cascade with the one in torch, on noise and on images.
 
     Returns:
         The report of ``parity.json``.
@@ -127,13 +128,13 @@ def check_int8(
     *,
     difference: float = INT8_DIFFERENCE,
 ) -> dict[str, Any]:
-    """Compare a cascade with 8-bit stages with the exported one in float32, on photographs.
+    """Compare a cascade with 8-bit stages with the exported one in float32, on images.
 
     Args:
         exported: the one in float32.
         quantized: the other one.
         images: that were not used to quantize it.
-        difference: largest change of a probability that is allowed, from photograph to answer.
+        difference: largest change of a probability that is allowed, from image to answer.
 
     Returns:
         The report of ``parity.json``.
@@ -192,7 +193,7 @@ def compare(reference: Cascade, candidate: Cascade, images: Iterable[ImageSource
     if not rows:
         raise DataError("none of the images to compare with could be judged")
     columns = np.array(rows).T
-    largest, mean, unfamiliarity = columns.max(axis=1), columns.mean(axis=1), columns[6]
+    largest, mean, out_of_distribution_score = columns.max(axis=1), columns.mean(axis=1), columns[6]
     return Differences(
         images=len(rows),
         map_difference=float(largest[0]),
@@ -202,8 +203,10 @@ def compare(reference: Cascade, candidate: Cascade, images: Iterable[ImageSource
         classifier_difference=float(largest[3]),
         cascade_difference=float(largest[4]),
         changed_labels=int(columns[5].sum()),
-        unfamiliarity_difference=(
-            None if reference.safeguards.familiarity is None else float(unfamiliarity.max())
+        out_of_distribution_difference=(
+            None
+            if reference.safeguards.out_of_distribution is None
+            else float(out_of_distribution_score.max())
         ),
     )
 
@@ -235,7 +238,7 @@ def _row(
         float(abs(chances[0] - chances[1])),
         abs(answers[0] - answers[1]),
         float(expected.label != got.label),
-        _relative(expected.unfamiliarity, got.unfamiliarity),
+        _relative(expected.out_of_distribution_score, got.out_of_distribution_score),
     )
 
 

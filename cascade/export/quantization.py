@@ -1,4 +1,4 @@
-"""Graphs that compute in 8-bit integers, with ranges from photographs."""
+"""Graphs that compute in 8-bit integers, with ranges from images."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _Inputs(CalibrationDataReader):
 def split_images(
     images: Sequence[ImageSource],
 ) -> tuple[Sequence[ImageSource], Sequence[ImageSource]]:
-    """Photographs to calibrate with, and others to compare on.
+    """Images to calibrate with, and others to compare on.
 
     Raises:
         DataError: there are too few.
@@ -59,7 +59,7 @@ def split_images(
 def calibration_inputs(
     cascade: Cascade, images: Sequence[ImageSource]
 ) -> dict[str, list[np.ndarray]]:
-    """What each stage sees of photographs, ``(1, S, S, 3)`` uint8 each.
+    """What each stage sees of images, ``(1, S, S, 3)`` uint8 each.
 
     Raises:
         DataError: none of them can be judged.

@@ -1,4 +1,4 @@
-"""Pictures and masks: bounded, strict decoding, orientation, resizing and writing.
+"""Images and masks: bounded, strict decoding, orientation, resizing and writing.
 
 The only deterministic preprocessing in cascade. Nothing here knows of torch.
 """

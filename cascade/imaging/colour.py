@@ -69,7 +69,7 @@ def to_rgb(
         width, height = picture.size
     pixels = np.empty((height, width, 3), np.uint8)
     warnings: tuple[str, ...] = ()
-    for top in range(0, height, _STRIP):  # in strips, so that no second whole picture is needed
+    for top in range(0, height, _STRIP):  # in strips, so that no second whole image is needed
         rows = slice(top, min(top + _STRIP, height))
         colour, warnings = _strip_to_rgb(_cut(picture, rows), profile, name)
         pixels[rows] = np.asarray(colour)

@@ -1,4 +1,4 @@
-"""One encoded picture to pixels, by the decoder that is strict about its format."""
+"""One encoded image to pixels, by the decoder that is strict about its format."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _decode_deep_png(data: bytes, header: Header, name: str) -> Decoded:
     if pixels.shape[:2] != header.stored_shape:
         raise ImageError(f"{name}: is a damaged PNG, its size is not what its header says")
     if pixels.ndim == 3:
-        blue = pixels[..., 0].copy()  # swapped in place: these pictures are large
+        blue = pixels[..., 0].copy()  # swapped in place: these images are large
         pixels[..., 0] = pixels[..., 2]
         pixels[..., 2] = blue
     profile = PngImagePlugin.PngImageFile(io.BytesIO(data)).info.get("icc_profile")

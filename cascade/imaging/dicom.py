@@ -1,4 +1,4 @@
-"""DICOM pictures, behind the extra ``dicom``.
+"""DICOM images, behind the extra ``dicom``.
 
 Nothing about the patient may reach a message or a log. Only the tags that describe pixels are
 read; and because a damaged length can make one of these swallow its neighbours, pydicom's habit of
@@ -86,7 +86,7 @@ def read_dicom_shape(data: bytes, name: str) -> tuple[int, int]:
     """``(H, W)`` of a DICOM file that holds one frame.
 
     Raises:
-        ImageError: the file is damaged, holds no picture, or several frames.
+        ImageError: the file is damaged, holds no image, or several frames.
         MissingExtraError: pydicom is not installed.
     """
     with _quietly(name):

@@ -1,4 +1,4 @@
-"""Which files are pictures: decided by their first bytes, never by their names."""
+"""Which files are images: decided by their first bytes, never by their names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SUFFIXES = {
     ".heif": "heic",
     ".avif": "avif",
 }
-"""File suffixes of pictures; HEIC and AVIF are known so that they get a clear message."""
+"""File suffixes of images; HEIC and AVIF are known so that they get a clear message."""
 
 _SUPPORTED = (
     (b"\xff\xd8\xff", "jpeg"),
@@ -61,13 +61,13 @@ _ADVICE = "cascade reads JPEG, PNG, TIFF, BMP, WebP, GIF and DICOM"
 
 
 def identify(head: bytes, name: str) -> str:
-    """Name the picture format of a file from its first :data:`HEAD_BYTES` bytes.
+    """Name the image format of a file from its first :data:`HEAD_BYTES` bytes.
 
     Returns:
         ``jpeg``, ``png``, ``gif``, ``bmp``, ``tiff``, ``webp`` or ``dicom``.
 
     Raises:
-        ImageError: the file is empty, no picture, or of a format that is not on the list.
+        ImageError: the file is empty, no image, or of a format that is not on the list.
     """
     if not head:
         raise ImageError(f"{name}: the file is empty")

@@ -80,7 +80,7 @@ def read_header(file: BinaryIO, name: str) -> Header:
     """Read format, size and orientation from an open binary file.
 
     Raises:
-        ImageError: the file is no picture of a known format, or its header is damaged.
+        ImageError: the file is no image of a known format, or its header is damaged.
     """
     kind = identify(file.read(HEAD_BYTES), name)
     file.seek(0)

@@ -1,4 +1,4 @@
-"""Strict decoding of JPEG, where other decoders return half a picture without a word.
+"""Strict decoding of JPEG, where other decoders return half an image without a word.
 
 Slow and exact settings of libjpeg-turbo (``fastdct`` and ``fastupsample`` off), which are also
 Pillow's, so both give the same pixels.
@@ -33,14 +33,14 @@ def decode_jpeg(
     Args:
         data: the whole file.
         shape: ``(H, W)`` that the header gave and the limits allowed.
-        limits: with ``allow_truncated`` a damaged picture is decoded as far as possible.
+        limits: with ``allow_truncated`` a damaged image is decoded as far as possible.
         name: for messages.
-        gray: return ``(H, W)`` for a picture without colour.
+        gray: return ``(H, W)`` for an image without colour.
         short_side: decode at a fraction of the size that keeps the short side at least this.
 
     Returns:
-        ``(H, W, 3)`` uint8 RGB; ``(H, W)`` for a gray picture if asked; ``(H, W, 4)`` stored
-        (inverted) CMYK for a CMYK picture. And the warnings.
+        ``(H, W, 3)`` uint8 RGB; ``(H, W)`` for a gray image if asked; ``(H, W, 4)`` stored
+        (inverted) CMYK for a CMYK image. And the warnings.
 
     Raises:
         ImageError: the data are damaged, cut or of a kind that cannot be decoded.
@@ -70,7 +70,7 @@ def _inspect(data: bytes, shape: tuple[int, int], name: str) -> str:
 
 
 def _count_scans(data: bytes) -> int:
-    """Scans of the first picture; a few bytes each can make a decoder pass over all its pixels."""
+    """Scans of the first image; a few bytes each can make a decoder pass over all its pixels."""
     position = 2
     while data[position : position + 1] == b"\xff" and data[position : position + 2] != _SCAN:
         if data[position + 1 : position + 2] == b"\xff":  # a fill byte

@@ -1,4 +1,4 @@
-"""What a picture may be, and what a loaded one is."""
+"""What an image may be, and what a loaded one is."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ImageLimits:
                 raise ConfigError(f"image limits: {name} is {value!r}; it must be at least 1")
 
     def check_shape(self, shape: tuple[int, int], name: str) -> None:
-        """Refuse a picture of ``(H, W)`` outside the limits.
+        """Refuse an image of ``(H, W)`` outside the limits.
 
         Raises:
             ImageError: too many pixels, too small, or too elongated.
@@ -75,7 +75,7 @@ class ImageLimits:
 
 @dataclass(frozen=True, eq=False)
 class LoadedImage:
-    """A decoded picture.
+    """A decoded image.
 
     Attributes:
         pixels: ``(H, W, 3)`` uint8, RGB, as a viewer displays it.

@@ -1,7 +1,7 @@
 """EXIF orientation: read it, apply it, and find the way back to stored coordinates.
 
 A camera stores the pixels as its sensor saw them and notes in one number, 1 to 8, how a viewer
-has to turn them. cascade always works on the displayed picture. Only EXIF (and TIFF's own tag) is
+has to turn them. cascade always works on the displayed image. Only EXIF (and TIFF's own tag) is
 obeyed, as browsers do; XMP is not.
 """
 
@@ -78,13 +78,13 @@ def to_stored_mask(mask: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def to_stored_box(box: Box, orientation: int, displayed_shape: tuple[int, int]) -> Box:
-    """Turn a box of the displayed picture into the same box of the stored pixels.
+    """Turn a box of the displayed image into the same box of the stored pixels.
 
     Args:
         box: ``(top, left, bottom, right)``, half-open, displayed pixels; it may reach over the
             border.
         orientation: EXIF orientation 1..8 of the file.
-        displayed_shape: ``(H, W)`` of the displayed picture.
+        displayed_shape: ``(H, W)`` of the displayed image.
 
     Returns:
         ``(top, left, bottom, right)``, half-open, stored pixels.

@@ -1,4 +1,4 @@
-"""Finding picture files and naming results, whatever people call their files."""
+"""Finding image files and naming results, whatever people call their files."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def expand_sources(
     """Find the files behind files, folders and patterns, one at a time.
 
     A named file is always given back, whatever it is. A folder or pattern gives the files with a
-    picture's suffix, and those without a suffix that start like a picture; names that begin with
+    image's suffix, and those without a suffix that start like an image; names that begin with
     a dot are left out. Links, pipes and devices that are no regular file come with their problem,
     so that each input can have its row. Only the names of one folder are held at a time.
 

@@ -1,4 +1,4 @@
-"""Cheap signs that a picture cannot show a lesion, whatever a network would say of it."""
+"""Cheap signs that an image cannot show a lesion, whatever a network would say of it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import cv2
 import numpy as np
 
 LEAST_CONTRAST = 3.0
-"""Standard deviation of gray levels below which a picture is nearly uniform."""
+"""Standard deviation of gray levels below which an image is nearly uniform."""
 
 LEAST_CORRELATION = 0.5
-"""Correlation of neighbouring pixels below which a picture is noise; photographs are above 0.9."""
+"""Correlation of neighbouring pixels below which an image is noise; images are above 0.9."""
 
 _SAMPLE_PX = 512
 
 
 def plausibility_warnings(pixels: np.ndarray) -> tuple[str, ...]:
-    """Warn about a uniform picture and about noise.
+    """Warn about a uniform image and about noise.
 
-    Only the middle of the picture is looked at, at most 512 pixels on a side.
+    Only the middle of the image is looked at, at most 512 pixels on a side.
 
     Args:
         pixels: ``(H, W, 3)`` uint8 RGB.

@@ -1,6 +1,6 @@
-"""Reading pictures: the one entrance for files, bytes, Pillow images, arrays and tensors.
+"""Reading images: the one entrance for files, bytes, Pillow images, arrays and tensors.
 
-The same picture gives the same pixels in whatever form it comes. Two limits of that promise lie
+The same image gives the same pixels in whatever form it comes. Two limits of that promise lie
 with Pillow, not here: a loaded Pillow image of a PNG with 16 bits per colour channel has lost its
 low bytes (a difference of at most 1), and an image that was loaded from a damaged JPEG no longer
 shows it. A Pillow image that was opened but not yet loaded is read from its own file by our
@@ -42,7 +42,7 @@ def read_image(
     short_side: int | None = None,
     bgr: bool = False,
 ) -> LoadedImage:
-    """Read one picture as the viewer sees it: oriented, RGB, 8 bit.
+    """Read one image as the viewer sees it: oriented, RGB, 8 bit.
 
     Args:
         source: a path, the bytes of a file, a Pillow image, a uint8 array ``(H, W, 3)``, or a
@@ -55,9 +55,9 @@ def read_image(
             so for them this changes nothing.
 
     Raises:
-        ImageError: the file is missing, no regular file, no picture, damaged or over the limits.
+        ImageError: the file is missing, no regular file, no image, damaged or over the limits.
         ShapeError: an array or tensor is not uint8 RGB.
-        MissingExtraError: the picture is DICOM and pydicom is not installed.
+        MissingExtraError: the image is DICOM and pydicom is not installed.
     """
     if isinstance(source, (str, os.PathLike)):
         return _read_path(source, limits, short_side)
@@ -76,10 +76,10 @@ def read_image(
 
 
 def read_shape(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """``(H, W)`` of a picture as displayed, from its header alone.
+    """``(H, W)`` of an image as displayed, from its header alone.
 
     Raises:
-        ImageError: the file cannot be read or is no picture.
+        ImageError: the file cannot be read or is no image.
     """
     name = printable(path)
     with open_regular(path, name) as file, decoding(name):

@@ -1,4 +1,4 @@
-"""Writing pictures and masks, whole or not at all."""
+"""Writing images and masks, whole or not at all."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def encode_mask(mask: np.ndarray) -> bytes:
 
 
 def encode_image(pixels: np.ndarray) -> bytes:
-    """A ``(H, W, 3)`` uint8 RGB picture as the bytes of a PNG.
+    """A ``(H, W, 3)`` uint8 RGB image as the bytes of a PNG.
 
     Raises:
         ShapeError: the pixels are not uint8 RGB.

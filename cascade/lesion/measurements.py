@@ -75,7 +75,7 @@ def measure(
 
     Area and diameter are exact. The rest is computed on at most 128 (asymmetry), 192 (border) and
     192 (colours) pixels along the longer side of the lesion's bounding box, so that it takes
-    milliseconds for any photograph and the first two hardly depend on the camera's resolution.
+    milliseconds for any image and the first two hardly depend on the camera's resolution.
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB, original pixels.

@@ -6,9 +6,9 @@ Bernerd (2013). Kinyanjui et al. (2020, "Fairness of classifiers across skin ton
 computed it on the skin around the lesions of the ISIC and SD-198 data sets.
 
 Limits: a dermatoscope's light, gel, contact pressure and white balance are not calibrated, and some
-pictures were recoloured. The angle is an estimate of the tone that a *picture* shows. It is not a
+images were recoloured. The angle is an estimate of the tone that a *image* shows. It is not a
 measurement of a person's skin, no Fitzpatrick type and no ethnicity; use it to compare groups of
-pictures, never to say something about one person.
+images, never to say something about one person.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bootstrap intervals over groups, so that ten photographs of one lesion count as one case.
+"""Bootstrap intervals over groups, so that ten images of one lesion count as one case.
 
 A metric that is resampled here is a function of weights: an image that a resample draws twice has
 weight 2. All resamples of a block are then one matrix product instead of a thousand calls.
@@ -181,7 +181,7 @@ def wilson_interval(successes: float, count: float) -> list[float]:
     """Wilson's 95 % interval of a share, which also holds for few cases and for 0 and 1.
 
     Args:
-        successes: how many of ``count``; may be a fraction where photographs share a lesion.
+        successes: how many of ``count``; may be a fraction where images share a lesion.
         count: number of independent cases, above 0.
     """
     share, spread = successes / count, _Z**2 / count
@@ -193,7 +193,7 @@ def wilson_interval(successes: float, count: float) -> list[float]:
 def share_with_interval(right: np.ndarray, groups: Sequence[str]) -> tuple[float, list[float]]:
     """Share of true values in ``(N,)`` bool, N above 0, and Wilson's interval of it.
 
-    Ten photographs of one lesion are one case for the interval, so its count is that of groups.
+    Ten images of one lesion are one case for the interval, so its count is that of groups.
     """
     share, count = float(right.mean()), len(set(groups))
     return share, wilson_interval(share * count, count)

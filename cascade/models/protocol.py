@@ -22,7 +22,8 @@ class SegmenterStage(Protocol):
     def predict_with_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The same, and ``(N, D)`` float32 features that tell familiar images from others.
 
-        Only called where a cascade was given a :class:`cascade.reliability.Familiarity`.
+        Only called where a cascade has a
+        :class:`cascade.reliability.OutOfDistributionDetector`.
         """
 
     def describe(self) -> dict[str, Any]:

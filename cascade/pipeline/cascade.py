@@ -1,4 +1,4 @@
-"""Both stages in a row: photograph in, mask and probability out.
+"""Both stages in a row: image in, mask and probability out.
 
 The cascade only knows the protocols of :mod:`cascade.models.protocol`. It has no arithmetic of its
 own: images come from ``imaging``, the joint between the stages from ``masking``.
@@ -262,11 +262,11 @@ class Cascade:
         self, images: Sequence[np.ndarray], tta: TestTimeAugmentation
     ) -> tuple[np.ndarray, np.ndarray]:
         """Maps ``(V, N, S, S)`` of all views, and how unfamiliar each image is, NaN if unknown."""
-        familiarity = self.safeguards.familiarity
-        if familiarity is None or not images:
+        out_of_distribution = self.safeguards.out_of_distribution
+        if out_of_distribution is None or not images:
             return segment_views(self.segmenter, images, tta=tta), np.full(len(images), np.nan)
         views, features = segment_views_with_features(self.segmenter, images, tta=tta)
-        return views, familiarity.distance(features) / familiarity.threshold
+        return views, out_of_distribution.distance(features) / out_of_distribution.threshold
 
     def _read(self, source: ImageSource | LoadedImage, *, bgr: bool) -> LoadedImage | Failure:
         if isinstance(source, LoadedImage):
@@ -277,7 +277,7 @@ class Cascade:
             return Failure(source_name(source), error)
 
     def _join(
-        self, image: LoadedImage, views: np.ndarray, unfamiliarity: float
+        self, image: LoadedImage, views: np.ndarray, out_of_distribution_score: float
     ) -> _Joined | CascadeError:
         """Find the lesion in the mean of the views ``(V, S, S)`` and cut the crop."""
         probability = average(list(views))
@@ -285,14 +285,15 @@ class Cascade:
             lesion = find_lesion(probability, self.policy, shape=image.shape)
             several = views if len(views) > 1 else None
             quality = mask_quality(probability, lesion, policy=self.policy, views=several)
-            gate = self.safeguards.gate if lesion.found and self.policy.uses_mask else None
-            doubts = () if gate is None else gate.reasons(quality)
-            whole = gate is not None and gate.replaces(quality)
+            limits = self.safeguards.mask_quality_limits
+            judged = limits is not None and lesion.found and self.policy.uses_mask
+            issues = limits.reasons(quality) if limits and judged else ()
+            whole = bool(limits and judged and limits.replaces(quality))
             policy = self.policy.without_mask() if whole else self.policy
             crop = apply_mask(image.pixels, lesion, policy, size=self.classifier.size)
         except CascadeError as error:
             return error
-        return _Joined(probability, lesion, crop, quality, doubts, whole, unfamiliarity)
+        return _Joined(probability, lesion, crop, quality, issues, whole, out_of_distribution_score)
 
     def _prediction(
         self, image: LoadedImage, joined: _Joined, judged: np.ndarray, scale: float | None
@@ -311,7 +312,7 @@ class Cascade:
         sizes = None
         if lesion.found:  # now, because a prediction does not keep the image
             sizes = measure(image.pixels, lesion.mask, pixels_per_millimetre=scale)
-        known = not np.isnan(joined.unfamiliarity)
+        known = not np.isnan(joined.out_of_distribution_score)
         return Prediction(
             name=image.name,
             label=label,
@@ -325,10 +326,10 @@ class Cascade:
             warnings=_warnings(image, joined, missing=missing, abstains=abstains),
             measurements=sizes,
             mask_quality=joined.quality,
-            mask_doubts=joined.doubts,
-            mask_replaced=joined.replaced,
+            mask_issues=joined.issues,
+            whole_image_fallback=joined.replaced,
             prediction_set=possible,
-            unfamiliarity=joined.unfamiliarity if known else None,
+            out_of_distribution_score=joined.out_of_distribution_score if known else None,
         )
 
     @property
@@ -356,9 +357,9 @@ class _Joined:
     lesion: Lesion
     crop: MaskedCrop
     quality: MaskQuality
-    doubts: tuple[str, ...]
+    issues: tuple[str, ...]
     replaced: bool
-    unfamiliarity: float
+    out_of_distribution_score: float
 
 
 def _warnings(
@@ -369,13 +370,13 @@ def _warnings(
         outcome = "no label is given" if abstains else "the whole image was classified"
         found = [item for item in found if not item.startswith(NO_LESION)]
         found.append(f"{NO_LESION}: {outcome}")
-    if joined.doubts:
+    if joined.issues:
         outcome = "so the whole image was classified" if joined.replaced else "but it cut the crop"
-        found.append(f"the mask is doubtful, {outcome}: {'; '.join(joined.doubts)}")
-    if joined.unfamiliarity > 1:
+        found.append(f"low mask quality, {outcome}: {'; '.join(joined.issues)}")
+    if joined.out_of_distribution_score > 1:
         found.append(
             "this does not look like a dermoscopic photograph of a lesion "
-            f"({joined.unfamiliarity:.1f} times the limit): do not rely on the answer"
+            f"({joined.out_of_distribution_score:.1f} times the limit): do not rely on the answer"
         )
     return tuple(found)
 

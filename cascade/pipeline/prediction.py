@@ -33,13 +33,14 @@ class Prediction:
         warnings: what a user should know about this prediction.
         measurements: the lesion's size, shape and colour, or ``None`` without a lesion.
         mask_quality: signs that the mask may be wrong.
-        mask_doubts: why the mask was not trusted; empty where it was trusted, or where the cascade
+        mask_issues: why the mask was not trusted; empty where it was trusted, or where the cascade
             has no limits for masks.
-        mask_replaced: the whole image was classified instead of a doubted mask's crop.
+        whole_image_fallback: mask quality was too low, so the whole image was classified instead
+            of the masked crop.
         prediction_set: the classes that stay possible at the cascade's coverage; both mean that
             the cascade does not know. Empty without calibration scores or an answer.
-        unfamiliarity: how unlike the training images this one is, as a fraction of the limit; above
-            1 the answer means nothing. ``None`` where the cascade cannot tell.
+        out_of_distribution_score: how unlike the training images this one is, as a fraction of the
+            limit; above 1 the answer means nothing. ``None`` where the cascade cannot tell.
     """
 
     name: str
@@ -54,10 +55,10 @@ class Prediction:
     warnings: tuple[str, ...] = ()
     measurements: Measurements | None = None
     mask_quality: MaskQuality | None = None
-    mask_doubts: tuple[str, ...] = ()
-    mask_replaced: bool = False
+    mask_issues: tuple[str, ...] = ()
+    whole_image_fallback: bool = False
     prediction_set: tuple[str, ...] = ()
-    unfamiliarity: float | None = None
+    out_of_distribution_score: float | None = None
 
     @property
     def area_fraction(self) -> float:

@@ -28,7 +28,7 @@ _SETTINGS = ("noise_variance", "threshold", "false_alarm", "fitted_on", "held_ou
 
 
 @dataclass(frozen=True)
-class Familiarity:
+class OutOfDistributionDetector:
     """A fitted model of features; about 90 kB for 32 components of 1,280 features.
 
     Attributes:
@@ -60,13 +60,13 @@ class Familiarity:
             array = getattr(self, name)
             if array.shape != shape or not np.isfinite(array).all():
                 raise ShapeError(
-                    f"familiarity: {name} is {array.shape} or not finite; expected {shape}",
+                    f"out_of_distribution: {name} is {array.shape} or not finite; expected {shape}",
                     expected=shape,
                     actual=array.shape,
                 )
         positive = (self.scale > 0).all() and (self.variances > 0).all() and self.noise_variance > 0
         if not positive or not self.threshold > 0:
-            raise ConfigError("familiarity: scale, variances and threshold must be above 0")
+            raise ConfigError("out_of_distribution: scale, variances and threshold must be above 0")
 
     @property
     def width(self) -> int:
@@ -87,7 +87,7 @@ class Familiarity:
         total = (along**2 / self.variances).sum(axis=1) + beside / self.noise_variance
         return np.where(usable, np.sqrt(total / self.width), np.inf)
 
-    def is_familiar(self, features: np.ndarray) -> np.ndarray:
+    def is_in_distribution(self, features: np.ndarray) -> np.ndarray:
         """Whether each of ``(N, D)`` features is within the threshold, ``(N,)`` bool."""
         return np.asarray(self.distance(features) <= self.threshold)
 
@@ -102,7 +102,7 @@ class Familiarity:
     @classmethod
     def from_arrays(
         cls, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]
-    ) -> Familiarity:
+    ) -> OutOfDistributionDetector:
         """Read a model back; distances are the same to the last bit.
 
         Raises:
@@ -112,7 +112,7 @@ class Familiarity:
         for what, got, known in (("array", arrays, _ARRAYS), ("setting", settings, _SETTINGS)):
             if set(got) != set(known):
                 differing = ", ".join(sorted(set(got) ^ set(known)))
-                raise ConfigError(f"familiarity: missing or unknown {what}: {differing}")
+                raise ConfigError(f"out_of_distribution: missing or unknown {what}: {differing}")
         values: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
         return cls(**values, **settings)
 
@@ -122,7 +122,7 @@ def pooled_features(activations: np.ndarray) -> np.ndarray:
 
     Mean and standard deviation of each channel over the image, together scaled to length 1, so that
     the contrast of an image matters less than its texture. Take the last but one stage of the
-    encoder: in the deepest one, pictures of anything look more alike.
+    encoder: in the deepest one, images of anything look more alike.
 
     Args:
         activations: ``(N, C, h, w)`` float.
@@ -145,13 +145,13 @@ def pooled_features(activations: np.ndarray) -> np.ndarray:
     return np.asarray(features / np.maximum(length, np.float32(1e-12)))
 
 
-def fit_familiarity(
+def fit_out_of_distribution_detector(
     features: np.ndarray,
     *,
     held_out: np.ndarray,
     components: int = 32,
     false_alarm: float = 0.01,
-) -> Familiarity:
+) -> OutOfDistributionDetector:
     """Fit a model of familiar images.
 
     Features are standardised first; one that hardly varies is divided by a tenth of the features'
@@ -180,7 +180,7 @@ def fit_familiarity(
         raise ConfigError(f"components {components} or false_alarm {false_alarm}: out of range")
     mean, scale = features.mean(axis=0).astype(np.float32), _scale(features)
     directions, variances, noise = _principal((features - mean) / scale, components)
-    model = Familiarity(
+    model = OutOfDistributionDetector(
         mean=mean,
         scale=scale,
         components=directions.astype(np.float16),

@@ -12,8 +12,11 @@ import numpy as np
 from cascade.config import did_you_mean
 from cascade.errors import ConfigError
 from cascade.reliability.conformal import ConformalScores
-from cascade.reliability.gate import GateLimits
-from cascade.reliability.out_of_distribution import Familiarity
+from cascade.reliability.mask_quality_limits import MaskQualityLimits
+from cascade.reliability.out_of_distribution import OutOfDistributionDetector
+
+_EARLIER_NAMES = {"gate": "mask_quality_limits", "familiarity": "out_of_distribution"}
+"""What version 0.1 called the parts in its files."""
 
 
 class HasCutoff(Protocol):
@@ -30,26 +33,27 @@ class Safeguards:
 
     Attributes:
         conformal: calibration scores for sets of classes.
-        gate: limits beyond which a mask is not trusted and the whole image is classified.
-        familiarity: which images look like those of the training.
+        mask_quality_limits: limits beyond which a mask is not trusted, and the whole image may be
+            classified instead.
+        out_of_distribution: which images look like those of the training.
     """
 
     conformal: ConformalScores | None = None
-    gate: GateLimits | None = None
-    familiarity: Familiarity | None = None
+    mask_quality_limits: MaskQualityLimits | None = None
+    out_of_distribution: OutOfDistributionDetector | None = None
 
     def describe(self) -> dict[str, Any]:
-        """All that is there as plain JSON values, but for the arrays of ``familiarity``."""
+        """All that is there as plain JSON values, but for the arrays of ``out_of_distribution``."""
         parts = {
             "conformal": self.conformal and self.conformal.to_dict(),
-            "gate": self.gate and self.gate.to_dict(),
-            "familiarity": self.familiarity and self.familiarity.settings(),
+            "mask_quality_limits": self.mask_quality_limits and self.mask_quality_limits.to_dict(),
+            "out_of_distribution": self.out_of_distribution and self.out_of_distribution.settings(),
         }
         return {name: part for name, part in parts.items() if part is not None}
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """What belongs among the tensors of a model file."""
-        return {} if self.familiarity is None else self.familiarity.to_arrays()
+        return {} if self.out_of_distribution is None else self.out_of_distribution.to_arrays()
 
     @classmethod
     def from_description(
@@ -61,17 +65,20 @@ class Safeguards:
             ConfigError: a part is unknown or its values are not allowed.
             ShapeError: the arrays do not fit each other.
         """
-        known = ("conformal", "gate", "familiarity")
+        known = ("conformal", "mask_quality_limits", "out_of_distribution")
+        description = {_EARLIER_NAMES.get(name, name): part for name, part in description.items()}
         for name in description:
             if name not in known:
                 raise ConfigError(f"safeguards: unknown part {name!r}{did_you_mean(name, known)}")
-        conformal, gate, familiarity = (description.get(name) for name in known)
-        if familiarity is None and arrays:
+        conformal, limits, out_of_distribution = (description.get(name) for name in known)
+        if out_of_distribution is None and arrays:
             raise ConfigError(f"safeguards: arrays without settings: {', '.join(sorted(arrays))}")
         return cls(
             None if conformal is None else ConformalScores.from_dict(conformal),
-            None if gate is None else GateLimits.from_dict(gate),
-            None if familiarity is None else Familiarity.from_arrays(arrays, familiarity),
+            None if limits is None else MaskQualityLimits.from_dict(limits),
+            None
+            if out_of_distribution is None
+            else OutOfDistributionDetector.from_arrays(arrays, out_of_distribution),
         )
 
 

@@ -26,11 +26,11 @@ from cascade.progress import progress
 from cascade.reliability import (
     Calibration,
     ConformalScores,
-    Familiarity,
-    GateLimits,
+    MaskQualityLimits,
+    OutOfDistributionDetector,
     Safeguards,
-    fit_familiarity,
-    fit_gate_limits,
+    fit_mask_quality_limits,
+    fit_out_of_distribution_detector,
     fit_platt,
     fit_whole_image_limit,
     mask_quality,
@@ -57,7 +57,7 @@ MOST_IMAGES = 1000
 """Images that a model of familiar images is fitted on at most; more change it little."""
 
 NON_LESIONS_OF_A_KIND = 20
-"""Drawn pictures of each kind on which that model is tried; they fit nothing."""
+"""Drawn images of each kind on which that model is tried; they fit nothing."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ def calibrate_cascade(
 
     In this order, all on the validation part: temperature and bias (Platt 1999), cutoffs for
     sensitivities of 0.80, 0.90 and 0.95, calibration scores for sets of classes, limits for masks
-    (on the images with true masks), the limit beyond which the whole image is classified instead of
-    a doubted mask's crop (on all), and the threshold of the model of familiar images, which itself
-    is fitted on training images.
+    (on the images with true masks), the limit below which the whole image is classified instead of
+    the masked crop (on all), and the threshold of the out-of-distribution detector, which itself is
+    fitted on training images.
 
     Args:
         segmenter: the first stage.
@@ -115,16 +115,18 @@ def calibrate_cascade(
     cut = validation if masks is None else validation.with_masks_from(masks)
     facts, conformal = _calibrate_classifier(classifier, cut, batch_size)
     classifier.cutoff = classifier.operating_points[f"{sensitivity:.2f}"]
-    gate, facts["gate"] = _fit_gate(segmenter, validation.with_mask(), classifier.policy)
-    if gate is not None and classifier.policy.uses_mask:
-        gate, found = _with_whole_image_limit(gate, segmenter, classifier, validation)
-        facts["gate"] |= found
-    familiarity, facts["familiarity"] = _fit_familiarity(
+    limits, facts["mask_quality"] = _fit_mask_quality_limits(
+        segmenter, validation.with_mask(), classifier.policy
+    )
+    if limits is not None and classifier.policy.uses_mask:
+        limits, found = _with_whole_image_limit(limits, segmenter, classifier, validation)
+        facts["mask_quality"] |= found
+    out_of_distribution, facts["out_of_distribution"] = _fit_familiarity(
         segmenter, train.records, validation.records, seed
     )
     facts["splits_digest"] = splits.digest
     classifier.metrics = {**classifier.metrics, "calibration": facts}
-    return CalibrationResult(Safeguards(conformal, gate, familiarity), facts)
+    return CalibrationResult(Safeguards(conformal, limits, out_of_distribution), facts)
 
 
 def _calibrate_classifier(
@@ -152,9 +154,9 @@ def _log_loss(chances: np.ndarray, labels: np.ndarray) -> float:
     return float(classification_metrics(labels, chances, resamples=1)["log_loss"])
 
 
-def _fit_gate(
+def _fit_mask_quality_limits(
     segmenter: Segmenter, validation: Table, policy: MaskPolicy
-) -> tuple[GateLimits | None, dict[str, Any]]:
+) -> tuple[MaskQualityLimits | None, dict[str, Any]]:
     if not len(validation):
         log.warning("warning: no validation image has a true mask, so no mask can be doubted")
         return None, {"images": 0}
@@ -169,23 +171,23 @@ def _fit_gate(
     if max(scores) < IOU_LIMIT:
         log.warning("warning: no mask reaches IoU %g, so no mask can be doubted", IOU_LIMIT)
         return None, {"images": len(scores)}
-    limits = fit_gate_limits(qualities, scores)
+    limits = fit_mask_quality_limits(qualities, scores)
     doubted = np.array([bool(limits.reasons(quality)) for quality in qualities])
     ious = np.array(scores)
     return limits, {
         "images": len(scores),
-        "doubted": int(doubted.sum()),
+        "low_quality": int(doubted.sum()),
         "mean_iou_doubted": float(ious[doubted].mean()) if doubted.any() else None,
         "mean_iou_trusted": float(ious[~doubted].mean()) if not doubted.all() else None,
     }
 
 
 def _with_whole_image_limit(
-    limits: GateLimits,
+    limits: MaskQualityLimits,
     segmenter: Segmenter,
     classifier: Classifier | ClassifierEnsemble,
     validation: Table,
-) -> tuple[GateLimits, dict[str, Any]]:
+) -> tuple[MaskQualityLimits, dict[str, Any]]:
     """The same limits, with that from which on a doubted mask still cuts the crop."""
     policy = classifier.policy
     expected, labels, judged = [], [], []
@@ -214,18 +216,18 @@ def _with_whole_image_limit(
 
 def _fit_familiarity(
     segmenter: Segmenter, train: Sequence[Record], held_out: Sequence[Record], seed: int
-) -> tuple[Familiarity, dict[str, Any]]:
+) -> tuple[OutOfDistributionDetector, dict[str, Any]]:
     generator = np.random.default_rng(seed)
     chosen = generator.permutation(len(train))[:MOST_IMAGES]
-    model = fit_familiarity(
+    model = fit_out_of_distribution_detector(
         _features(segmenter, _photographs([train[index] for index in chosen])),
         held_out=_features(segmenter, _photographs(held_out[:MOST_IMAGES])),
     )
     noticed = {
-        kind: float(np.mean(~model.is_familiar(_features(segmenter, _non_lesions(kind)))))
+        kind: float(np.mean(~model.is_in_distribution(_features(segmenter, _non_lesions(kind)))))
         for kind in NON_LESIONS
     }
-    return model, {**model.settings(), "noticed_share_of_non_lesions": noticed}
+    return model, {**model.settings(), "detected_share_of_non_lesions": noticed}
 
 
 def _non_lesions(kind: str) -> Iterator[np.ndarray]:

@@ -84,7 +84,7 @@ def explain_rows(
     table: ResultTable,
     arguments: Any,
 ) -> Iterator[dict[str, Any]]:
-    """One row and one picture for each input, in order, holding one image at a time."""
+    """One row and one image for each input, in order, holding one image at a time."""
     from cascade.explain import explain, overlay_heat
     from cascade.pipeline import Failure
 

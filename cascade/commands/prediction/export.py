@@ -102,7 +102,7 @@ _SHOWN = {
     "classifier_difference": "{:.1e}",
     "cascade_difference": "{:.1e}",
     "changed_labels": "{:d}",
-    "unfamiliarity_difference": "{:.1e}",
+    "out_of_distribution_difference": "{:.1e}",
 }
 """How each of :class:`cascade.export.parity.Differences` is written."""
 

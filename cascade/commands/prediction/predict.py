@@ -25,7 +25,8 @@ COLUMNS = (
     "name", "path", "label", "probability_benign", "probability_malignant", "box_top", "box_left",
     "box_bottom", "box_right", "height", "width", "area_fraction", "diameter_pixels",
     "diameter_millimetres", "asymmetry", "border_irregularity", "colour_variegation",
-    "prediction_set", "mask_score", "unfamiliarity", "warnings", "error", "mask", "overlay",
+    "prediction_set", "mask_quality", "out_of_distribution_score", "warnings", "error", "mask",
+    "overlay",
 )  # fmt: skip
 MEASURED = (
     "diameter_pixels", "diameter_millimetres", "asymmetry", "border_irregularity",
@@ -184,8 +185,8 @@ def _result_row(path: Path, result: Prediction | Failure, pictures: Pictures) ->
         area_fraction=result.area_fraction,
         **{name: getattr(result.measurements, name, None) for name in MEASURED},
         prediction_set=" ".join(result.prediction_set),
-        mask_score=_rounded(getattr(result.mask_quality, "score", None)),
-        unfamiliarity=_rounded(result.unfamiliarity),
+        mask_quality=_rounded(getattr(result.mask_quality, "score", None)),
+        out_of_distribution_score=_rounded(result.out_of_distribution_score),
         warnings="; ".join(result.warnings),
         **written,
     )

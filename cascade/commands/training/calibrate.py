@@ -24,7 +24,7 @@ def build_parser() -> CommandParser:
         "cascade calibrate",
         "Join a segmenter and a classifier into one file, after fitting on the validation images: "
         "calibrated probabilities, cutoffs for sensitivities of 0.80, 0.90 and 0.95, sets of "
-        "classes, limits for doubtful masks, and which images look familiar.",
+        "classes, limits of mask quality, and an out-of-distribution detector.",
         example="cascade calibrate --segmenter models/segmenter/best.safetensors "
         "--classifier models/classifier/best.safetensors --data_path dataset "
         "--masks models/oof/masks --output models/cascade.safetensors",

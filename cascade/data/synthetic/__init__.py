@@ -1,4 +1,4 @@
-"""Invented dermoscopy photographs with known masks and classes, for tests, demos and benchmarks.
+"""Invented dermoscopy images with known masks and classes, for tests, demos and benchmarks.
 
 They need no download and no licence. They teach nothing about skin: never report accuracy on them
 as if it were accuracy on patients.

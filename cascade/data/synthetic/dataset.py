@@ -67,7 +67,7 @@ def write_synthetic_dataset(
 ) -> dict[str, dict[str, int]]:
     """Write ``images_all``, ``masks_all``, ``train_data.csv`` and ``test_data.csv``.
 
-    Some patients have several lesions, some lesions several photographs; none of them is in both
+    Some patients have several lesions, some lesions several images; none of them is in both
     tables. The same configuration gives the same files.
 
     Returns:

@@ -1,4 +1,4 @@
-"""One invented lesion: its outline, its pigment, and the photograph of it.
+"""One invented lesion: its outline, its pigment, and the image of it.
 
 Benign and malignant lesions differ in three traits only, asymmetry, irregularity of the border and
 number of colours, each drawn from two overlapping distributions. Everything else (size, place, skin
@@ -50,7 +50,7 @@ class Traits:
 
 @dataclass(frozen=True)
 class SyntheticLesion:
-    """A photograph with its truth.
+    """An image with its truth.
 
     Attributes:
         image: ``(H, W, 3)`` uint8 RGB.
@@ -83,14 +83,14 @@ def draw_lesion(
     tone: float | None = None,
     view: np.random.Generator | None = None,
 ) -> SyntheticLesion:
-    """Draw one lesion and photograph it.
+    """Draw one lesion and image it.
 
     Args:
         generator: decides the lesion; the same state gives the same lesion.
         malignant: the class.
         shape: ``(H, W)`` of the image in pixels, each at least 48.
         tone: melanin of the skin, 0 (very light) to 1 (very dark); drawn when not given.
-        view: decides skin texture, light, flip and artefacts; give another one to photograph the
+        view: decides skin texture, light, flip and artefacts; give another one to image the
             same lesion again. By default ``generator`` goes on.
 
     Raises:

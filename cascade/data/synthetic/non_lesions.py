@@ -1,7 +1,7 @@
-"""Pictures that show no lesion at all, to see whether a detector of unfamiliar images notices.
+"""Images that show no lesion at all, to see whether a detector of unfamiliar images notices.
 
 Each kind is drawn from a seed and needs no download. They are easy cases on purpose, all but plain
-skin: a detector that misses these is of no use, and one that finds them may still miss a photograph
+skin: a detector that misses these is of no use, and one that finds them may still miss an image
 of a dog.
 """
 
@@ -22,18 +22,18 @@ _SMALLEST = 16
 
 
 def draw_non_lesion(kind: str, *, seed: int, shape: Shape = (240, 320)) -> np.ndarray:
-    """Draw one picture without a lesion.
+    """Draw one image without a lesion.
 
     Args:
         kind: one of :data:`NON_LESIONS`.
-        seed: another seed draws another picture of the kind; the same seed draws the same one.
+        seed: another seed draws another image of the kind; the same seed draws the same one.
         shape: ``(H, W)`` in pixels, each at least 16.
 
     Returns:
         ``(H, W, 3)`` uint8 RGB.
 
     Raises:
-        ConfigError: the kind is unknown, the seed is negative or the picture too small.
+        ConfigError: the kind is unknown, the seed is negative or the image too small.
     """
     if kind not in _PAINTERS:
         raise ConfigError(
@@ -171,7 +171,7 @@ def _clouds(generator: np.random.Generator, shape: Shape) -> np.ndarray:
 
 
 def _landscape(generator: np.random.Generator, shape: Shape) -> np.ndarray:
-    """Sky over hills, as in a holiday picture."""
+    """Sky over hills, as in a holiday image."""
     rows, _ = _grid(shape)
     height = rows / shape[0]
     sky = _mixed(height, np.array([70.0, 130.0, 215.0]), np.array([215.0, 230.0, 245.0]))
@@ -220,4 +220,4 @@ _PAINTERS: dict[str, Callable[[np.random.Generator, Shape], np.ndarray]] = {
 }
 
 NON_LESIONS = tuple(_PAINTERS)
-"""The kinds of picture; ``skin`` is plain skin and the hardest."""
+"""The kinds of image; ``skin`` is plain skin and the hardest."""

@@ -1,7 +1,7 @@
 """Skin without a lesion: its colour, its texture, and what a camera and a clinic add to it.
 
 Colours are composed as optical density, the way light is lost in skin: densities of melanin,
-blood and ink add up, and the picture is ``light * exp(-density)``. Nothing here knows the class of
+blood and ink add up, and the image is ``light * exp(-density)``. Nothing here knows the class of
 the lesion, so hair, rulers and dark corners cannot give it away.
 """
 
@@ -76,7 +76,7 @@ def _vessels(generator: np.random.Generator, shape: tuple[int, int], unit: float
 
 
 def render(density: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Photograph optical density ``(3, H, W)``: exposure, white balance, uneven light.
+    """Image optical density ``(3, H, W)``: exposure, white balance, uneven light.
 
     Returns:
         ``(3, H, W)`` float32 in [0, 255] or a little above.

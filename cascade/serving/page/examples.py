@@ -1,4 +1,4 @@
-"""Example pictures. They are drawn: they show nobody's skin and need no licence."""
+"""Example images. They are drawn: they show nobody's skin and need no licence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHAPE = (480, 640)
 
 @dataclass(frozen=True)
 class Example:
-    """One picture to try the page with.
+    """One image to try the page with.
 
     Attributes:
         name: a file name for the result.

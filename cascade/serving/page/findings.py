@@ -1,4 +1,4 @@
-"""One picture through the cascade, reduced to what a page or a report shows."""
+"""One image through the cascade, reduced to what a page or a report shows."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 NO_MEMORY = "There is not enough memory for this picture; reduce it."
 
 _NAMELESS = "image: "
-"""What messages about a picture in memory start with."""
+"""What messages about an image in memory start with."""
 
 _ADVICE_FOR_PROGRAMS = re.compile(r",? or (?:raise|pass) \w+(?: to use .*)?$")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user of the page chose for all pictures.
+    """What a user of the page chose for all images.
 
     Attributes:
         tta: test-time augmentation.
-        pixels_per_millimetre: scale of the pictures; ``None`` where it is not known.
+        pixels_per_millimetre: scale of the images; ``None`` where it is not known.
     """
 
     tta: TestTimeAugmentation = "none"
@@ -50,7 +50,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Finding:
-    """What there is to say about one picture; small, because all arrays are gone.
+    """What there is to say about one image; small, because all arrays are gone.
 
     Attributes:
         name: the file's name, printable but not escaped.
@@ -75,7 +75,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Problem:
-    """A picture that could not be used.
+    """An image that could not be used.
 
     Attributes:
         name: the file's name, printable but not escaped.
@@ -87,10 +87,10 @@ class Problem:
 
 
 def examine(cascade: Cascade, name: str, data: bytes, settings: Settings) -> Finding | Problem:
-    """Read, segment, classify, measure and explain one picture.
+    """Read, segment, classify, measure and explain one image.
 
     Args:
-        cascade: both stages; its limits hold for the picture.
+        cascade: both stages; its limits hold for the image.
         name: the file's name, from the user; never used as a path.
         data: the bytes of the file.
         settings: test-time augmentation and scale.

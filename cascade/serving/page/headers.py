@@ -29,7 +29,7 @@ HEADERS = {
 }
 UPLOADS = "/_stcore/upload_file/"
 PRIVATE = ("/media/", UPLOADS)
-"""Paths with pictures of users, which no browser or proxy may keep."""
+"""Paths with images of users, which no browser or proxy may keep."""
 
 
 class Guarded:

@@ -18,7 +18,7 @@ from cascade.serving.page.words import CAUTION, OperatingPoint, percent, verdict
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the overview of several pictures."""
+    """One row of the overview of several images."""
 
     name: str
     symbol: str
@@ -28,7 +28,7 @@ class Line:
 
 
 def overview(results: Sequence[Finding | Problem], point: OperatingPoint) -> list[Line]:
-    """One line for each picture, in order."""
+    """One line for each image, in order."""
     return [_line(result, point) for result in results]
 
 

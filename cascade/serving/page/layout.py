@@ -1,6 +1,6 @@
-"""The page: what is where, and what a click does. Words, pictures and results come from elsewhere.
+"""The page: what is where, and what a click does. Words, images and results come from elsewhere.
 
-No text of a user or of a file goes through Streamlit's Markdown, which would load pictures from
+No text of a user or of a file goes through Streamlit's Markdown, which would load images from
 anywhere; it goes through the escaped templates of :mod:`cascade.serving.page.html`.
 """
 
@@ -42,7 +42,7 @@ VIEWS: dict[str, TestTimeAugmentation] = {
 
 @dataclass(frozen=True)
 class Source:
-    """A picture that waits to be examined: a name from the user, and the bytes of the file."""
+    """An image that waits to be examined: a name from the user, and the bytes of the file."""
 
     name: str
     data: bytes
@@ -181,7 +181,7 @@ def _take_example(name: str) -> None:
 
 
 def _show_results(chosen: Chosen, sources: Sequence[Source]) -> None:
-    """Each picture as soon as it was examined; the overview above them comes last."""
+    """Each image as soon as it was examined; the overview above them comes last."""
     import streamlit as st
 
     top = st.container()
@@ -195,7 +195,7 @@ def _show_results(chosen: Chosen, sources: Sequence[Source]) -> None:
             _show_result(result, chosen, number)
         kept[key] = result
         results.append(result)
-    st.session_state.results = kept  # and forget those of pictures that were removed
+    st.session_state.results = kept  # and forget those of images that were removed
     if len(results) > 1:
         lines = web_html.overview(results, chosen.point)
         top.html(web_html.part("summary", lines))

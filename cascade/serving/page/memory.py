@@ -1,4 +1,4 @@
-"""What Streamlit holds of a user's pictures, and how to have it let go of them."""
+"""What Streamlit holds of a user's images, and how to have it let go of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def bytes_held() -> int:
 
 
 def forget_when_closed() -> None:
-    """Have Streamlit drop pictures and results when the page is closed.
+    """Have Streamlit drop images and results when the page is closed.
 
     By itself it would keep them for a page that comes back, and then until another one is closed.
     """
@@ -29,7 +29,7 @@ def forget_when_closed() -> None:
 
 
 def forget(uploads: Iterable[UploadedFile]) -> None:
-    """Drop pictures and results at once; the settings of the page stay."""
+    """Drop images and results at once; the settings of the page stay."""
     import streamlit as st
     from streamlit import runtime
 

@@ -43,8 +43,8 @@ class LoadedModel:
         return f"{self.name} ({self.identity})"
 
     def examine(self, name: str, data: bytes, settings: Settings) -> Finding | Problem:
-        """Examine one picture; see :func:`cascade.serving.page.findings.examine`."""
-        with _examining:  # pixels of one picture in memory at a time, whoever asks
+        """Examine one image; see :func:`cascade.serving.page.findings.examine`."""
+        with _examining:  # pixels of one image in memory at a time, whoever asks
             start = time.perf_counter()
             result = examine(self.cascade, name, data, settings)
             log.info("a picture took %.2f s", time.perf_counter() - start)  # and never its name

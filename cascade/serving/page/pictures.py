@@ -1,4 +1,4 @@
-"""The pictures of one result, small enough to embed, with words for who cannot see them."""
+"""The images of one result, small enough to embed, with words for who cannot see them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cascade.pipeline import Cascade
 
 LONGEST_SIDE = 900
-"""Pictures are reduced to this before they are drawn on; the networks saw all pixels."""
+"""Images are reduced to this before they are drawn on; the networks saw all pixels."""
 
 _QUALITY = 90
 _PLACES = (("top", "middle", "bottom"), ("left", "middle", "right"))
@@ -28,7 +28,7 @@ _PLACES = (("top", "middle", "bottom"), ("left", "middle", "right"))
 
 @dataclass(frozen=True)
 class Picture:
-    """One encoded picture of a result.
+    """One encoded image of a result.
 
     Attributes:
         title: what it is, in one or two words.
@@ -56,17 +56,17 @@ def draw_pictures(
     judged: bool,
     tta: TestTimeAugmentation = "none",
 ) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
-    """The photograph, the outline, the crop and the heat map.
+    """The image, the outline, the crop and the heat map.
 
     Args:
         cascade: what made the prediction.
-        pixels: ``(H, W, 3)`` uint8 RGB, the photograph as displayed.
+        pixels: ``(H, W, 3)`` uint8 RGB, the image as displayed.
         prediction: of these pixels.
         judged: a probability is shown; without one there is no heat map either.
         tta: the views that the prediction averaged.
 
     Returns:
-        The pictures that there are, and what to know about the heat map, such as why there is none.
+        The images that there are, and what to know about the heat map, such as why there is none.
     """
     small, reduced = _reduced(pixels, prediction)
     pictures = [_original(small, pixels.shape), _crop(prediction)]
@@ -106,8 +106,8 @@ def _original(small: np.ndarray, shape: tuple[int, ...]) -> Picture:
 
 def _outline(small: np.ndarray, mask: np.ndarray, prediction: Prediction) -> Picture:
     share = f"{percent(prediction.area_fraction)} of the picture"
-    use = "was not used" if prediction.mask_replaced else "was used all the same"
-    trust = f" It is doubtful and {use}." if prediction.mask_doubts else ""
+    use = "was not used" if prediction.whole_image_fallback else "was used all the same"
+    trust = f" Its quality is low and it {use}." if prediction.mask_issues else ""
     return Picture(
         "Outline",
         jpeg(draw_outline(small, mask)),

@@ -1,7 +1,7 @@
-"""One or several results as a page that can be kept: one HTML file with all pictures in it.
+"""One or several results as a page that can be kept: one HTML file with all images in it.
 
 It prints well, and a browser prints it to PDF with text that can be searched and read aloud. A PDF
-made here, with Pillow, would hold pictures of text only.
+made here, with Pillow, would hold images of text only.
 """
 
 from __future__ import annotations
@@ -92,5 +92,5 @@ def _item(result: Finding | Problem, point: OperatingPoint) -> dict[str, Any]:
 
 
 def _address(picture: Picture) -> str:
-    """The picture as a ``data:`` address."""
+    """The image as a ``data:`` address."""
     return f"data:{picture.mime_type};base64,{base64.b64encode(picture.data).decode('ascii')}"

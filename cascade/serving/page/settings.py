@@ -34,8 +34,8 @@ class PageSettings:
         runtime: what computes the networks; ``auto`` goes by the model.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         max_upload_mb: largest file in megabytes.
-        max_megapixels: largest picture in millions of pixels.
-        max_pictures: most pictures on one page.
+        max_megapixels: largest image in millions of pixels.
+        max_pictures: most images on one page.
     """
 
     model: Path | None = None
@@ -60,7 +60,7 @@ class PageSettings:
 
     @property
     def limits(self) -> ImageLimits:
-        """What pictures are accepted."""
+        """What images are accepted."""
         return ImageLimits(
             max_pixels=int(self.max_megapixels * 1e6), max_bytes=self.max_upload_mb * 1_000_000
         )

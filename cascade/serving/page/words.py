@@ -1,4 +1,4 @@
-"""What the page says about one picture, in words that need no knowledge of the networks.
+"""What the page says about one image, in words that need no knowledge of the networks.
 
 Nothing here knows of Streamlit or of HTML: texts are plain, and escaped where they are shown.
 """
@@ -53,10 +53,10 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the cascade says about one picture, whatever the cutoff.
+    """What the cascade says about one image, whatever the cutoff.
 
     Attributes:
-        reasons: why nothing may be said; empty where the picture can be judged.
+        reasons: why nothing may be said; empty where the image can be judged.
         probability: of malignant, in [0, 1]; ``None`` where there are reasons.
         possible: the set of classes that stay possible; empty where the model has none.
         coverage: share of each class whose set is to hold the true class, in (0, 1].
@@ -70,7 +70,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer for one picture.
+    """The answer for one image.
 
     Attributes:
         kind: ``unjudged`` where no number may be shown, else the side of the cutoff.
@@ -129,7 +129,7 @@ def answer_of(prediction: Prediction, *, uses_mask: bool, coverage: float) -> An
 
 def _reasons_not_to_judge(prediction: Prediction, *, uses_mask: bool) -> tuple[str, ...]:
     reasons = [item for item in prediction.warnings if item.startswith(_NOT_A_LESION)]
-    strangeness = prediction.unfamiliarity
+    strangeness = prediction.out_of_distribution_score
     if not reasons and strangeness is not None and strangeness > 1:
         reasons.append(
             "It does not look like the dermoscopic photographs that the model learned from: "
@@ -236,8 +236,8 @@ def measurement_notes(prediction: Prediction) -> tuple[str, ...]:
     if measurements is None:
         return ("Nothing to measure: no lesion was found.",)
     notes = ["They describe the outline that the model drew. No class follows from them."]
-    if prediction.mask_doubts:
-        notes.append("That outline is doubtful, and so are its measurements.")
+    if prediction.mask_issues:
+        notes.append("The quality of this outline is low, so its measurements are unreliable.")
     if measurements.cut_off:
         notes.append("The outline touches the picture's border, so the lesion may go on beyond it.")
     if measurements.diameter_millimetres is None:

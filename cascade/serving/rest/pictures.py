@@ -1,4 +1,4 @@
-"""PNG pictures for the answer, in memory."""
+"""PNG images for the answer, in memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cascade.explain import Explanation, overlay_heat
 from cascade.imaging import encode_image, encode_mask
 
 LONGEST_SIDE = 1024
-"""Overlays and heat maps are reduced to this, so that a photograph does not become a huge PNG."""
+"""Overlays and heat maps are reduced to this, so that an image does not become a huge PNG."""
 
 
 def mask_png(mask: np.ndarray) -> bytes:
@@ -45,7 +45,7 @@ def _fitted(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
 
 
 def reduced(image: np.ndarray) -> np.ndarray:
-    """The picture with no side above :data:`LONGEST_SIDE`."""
+    """The image with no side above :data:`LONGEST_SIDE`."""
     height, width = image.shape[:2]
     scale = LONGEST_SIDE / max(height, width)
     if scale >= 1:

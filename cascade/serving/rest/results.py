@@ -146,9 +146,9 @@ def _describe(
         "area_fraction": prediction.area_fraction,
         "measurements": prediction.measurements,
         "mask_quality": None if quality is None else quality.to_dict(),
-        "mask_doubts": prediction.mask_doubts,
-        "mask_replaced": prediction.mask_replaced,
-        "unfamiliarity": _finite(prediction.unfamiliarity),
+        "mask_issues": prediction.mask_issues,
+        "whole_image_fallback": prediction.whole_image_fallback,
+        "out_of_distribution_score": _finite(prediction.out_of_distribution_score),
         "warnings": prediction.warnings,
     }
 
@@ -184,7 +184,10 @@ def _answer(cascade: Cascade, image: LoadedImage, prediction: Prediction) -> tup
 def _unusable(cascade: Cascade, image: LoadedImage, prediction: Prediction) -> str | None:
     if implausible := plausibility_warnings(image.pixels):
         return implausible[0]
-    if prediction.unfamiliarity is not None and prediction.unfamiliarity > 1:
+    if (
+        prediction.out_of_distribution_score is not None
+        and prediction.out_of_distribution_score > 1
+    ):
         return "it does not look like a dermoscopic photograph of a lesion"
     if prediction.box is None and cascade.policy.uses_mask:
         return "no lesion was found in it"

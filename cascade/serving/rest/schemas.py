@@ -137,13 +137,13 @@ class ImageResult(_Sent):
     mask_quality: dict[str, int | float | None] | None = Field(
         description="Signs that the mask may be wrong; score sums them up, 1 is good."
     )
-    mask_doubts: tuple[str, ...] = Field(
+    mask_issues: tuple[str, ...] = Field(
         description="Why the mask was not trusted; empty where it was."
     )
-    mask_replaced: bool = Field(
-        description="The whole image was classified instead of a doubted mask's crop."
+    whole_image_fallback: bool = Field(
+        description="The whole image was classified instead of the crop of a mask of low quality."
     )
-    unfamiliarity: float | None = Field(
+    out_of_distribution_score: float | None = Field(
         description="How unlike the training images, as a fraction of the limit; above 1 the "
         "answer means nothing. Null if unknown."
     )

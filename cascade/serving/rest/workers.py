@@ -178,7 +178,7 @@ class Workers:
                 result, error = None, raised
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                 job.done.get_loop().call_soon_threadsafe(_settle, job.done, result, error)
-            del job, result, error  # a waiting thread must not keep the last pictures
+            del job, result, error  # a waiting thread must not keep the last images
 
     def close(self) -> None:
         """Let the threads end once they are done with what they compute."""

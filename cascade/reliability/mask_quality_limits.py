@@ -22,7 +22,7 @@ WHOLE_IMAGE_LIMITS = tuple(step / 20 for step in range(21))
 
 
 @dataclass(frozen=True)
-class GateLimits:
+class MaskQualityLimits:
     """What a mask must reach to be trusted. The defaults doubt an empty mask only.
 
     A doubted mask is told to the user. Whether it still cuts the crop is another question: its box
@@ -66,7 +66,7 @@ class GateLimits:
         return to_dict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> GateLimits:
+    def from_dict(cls, values: Mapping[str, Any]) -> MaskQualityLimits:
         """Read limits back.
 
         Raises:
@@ -124,13 +124,13 @@ class GateLimits:
         return judged
 
 
-def fit_gate_limits(
+def fit_mask_quality_limits(
     qualities: Sequence[MaskQuality],
     ious: Sequence[float] | np.ndarray,
     *,
     bad_below: float = IOU_LIMIT,
     rejected_share_at_most: float = 0.1,
-) -> GateLimits:
+) -> MaskQualityLimits:
     """Choose limits on validation images that did not train the segmenter.
 
     A mask is bad where its IoU with the truth is below ``bad_below``. First each sign is limited to
@@ -187,7 +187,7 @@ def fit_whole_image_limit(
         labels: ``(N,)`` int, 1 for malignant.
 
     Returns:
-        The limit for :attr:`GateLimits.whole_image_up_to`; 1 without any doubted image.
+        The limit for :attr:`MaskQualityLimits.whole_image_up_to`; 1 without any doubted image.
 
     Raises:
         DataError: the lengths differ.
@@ -212,10 +212,10 @@ def _losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return -np.log(np.maximum(given, np.finfo(np.float64).tiny))
 
 
-def _extremes(qualities: Sequence[MaskQuality]) -> GateLimits:
+def _extremes(qualities: Sequence[MaskQuality]) -> MaskQualityLimits:
     """The tightest limits that turn none of these away; the expected IoU is left open."""
     disagreements = [q.flip_disagreement for q in qualities if q.flip_disagreement is not None]
-    return GateLimits(
+    return MaskQualityLimits(
         smallest_area=min(q.area_fraction for q in qualities),
         largest_area=max(q.area_fraction for q in qualities),
         most_components=max(1, *(q.component_count for q in qualities)),
@@ -226,13 +226,13 @@ def _extremes(qualities: Sequence[MaskQuality]) -> GateLimits:
     )
 
 
-def _rejected(limits: GateLimits, qualities: Sequence[MaskQuality]) -> np.ndarray:
+def _rejected(limits: MaskQualityLimits, qualities: Sequence[MaskQuality]) -> np.ndarray:
     return np.array([bool(limits.reasons(quality)) for quality in qualities])
 
 
 def _with_best_expected_iou(
-    limits: GateLimits, qualities: Sequence[MaskQuality], bad: np.ndarray, budget: int
-) -> GateLimits:
+    limits: MaskQualityLimits, qualities: Sequence[MaskQuality], bad: np.ndarray, budget: int
+) -> MaskQualityLimits:
     already = _rejected(limits, qualities)
     values = np.array([quality.expected_iou for quality in qualities])
     best, chosen = _youden(already, bad), 0.0
