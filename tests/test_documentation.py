@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -23,6 +24,20 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 KEPT_ELSEWHERE = {"sources.md", "model_card.md", "notebooks.md", "contributing.md", "changelog.md"}
 """Pages of the site that stand elsewhere in the repository; docs/site_hooks.py knows where."""
+
+WRITTEN = [
+    *PAGES,
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *(ROOT / folder / "README.md" for folder in ("dataset", "notebooks")),
+]
+"""All pages that are written by hand; the model card is generated."""
+
+NOT_OUR_WORDS = re.compile(
+    r"(?<!clinical )\bphotographs?\b|\bphotos?\b|\boutline|\bunfamiliar|\bfamiliar image|\bdoubt"
+    r"|\bgates?\b|\bhuman masks?\b|\bcheckpoints of your own\b|\binvented\b",
+    re.IGNORECASE,
+)
+"""Words for which the glossary has another one."""
 
 LOADING = {"src": {"img", "script", "iframe", "source", "video"}, "href": {"link"}}
 """Attributes by which a page makes a browser fetch something at once."""
@@ -94,6 +109,63 @@ def test_the_navigation_has_each_page_once():
     listed = list(nav_pages(settings["nav"]))
     assert len(listed) == len(set(listed))
     assert set(listed) == {page.name for page in PAGES} | KEPT_ELSEWHERE
+
+
+def without_code(text):
+    """Markdown without code blocks, code spans, HTML comments and the targets of links."""
+    text = re.sub(r"^```.*?^```|^    .*?$", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"`[^`]*`|<!--.*?-->|\]\([^)]*\)", "", text)
+
+
+def prose_of(page):
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    return without_code(text)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*WRITTEN, *sorted((ROOT / "notebooks").glob("*.ipynb"))],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_each_thing_is_called_by_one_word(page):
+    found = sorted({found[0].lower() for found in NOT_OUR_WORDS.finditer(prose_of(page))})
+    assert not found, f"{page.name} says {found}; docs/glossary.md has the words to use instead"
+
+
+def test_other_words_are_found_outside_code_only():
+    text = without_code("`photo.jpg` [clinical photograph](outline.md)\n```\nphoto\n```\n")
+    assert not NOT_OUR_WORDS.search(text)
+    assert NOT_OUR_WORDS.search("a photograph")
+
+
+def headings(page):
+    """Anchors of a page's headings, as both the site and the repository's host make them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return [re.sub(r"[^\w\s-]", "", title).strip().lower().replace(" ", "-") for title in titles]
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_to_a_heading_find_it(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+    for target, anchor in re.findall(r"\]\((?!\w+:)([^)#\s]*)#([^)\s]+)\)", text):
+        place = (page.parent / target).resolve() if target else page
+        assert anchor in headings(place), f"{page.name} links to {target}#{anchor}"
+
+
+def test_the_glossary_defines_each_term_once_in_alphabetical_order():
+    terms = headings(ROOT / "docs" / "glossary.md")[1:]
+    assert len(terms) > 40
+    assert terms == sorted(set(terms))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_links_its_terms_to_the_glossary(page):
+    if len(prose_of(page).split()) > 200 and page.name != "glossary.md":
+        assert "](glossary.md#" in page.read_text(encoding="utf-8")
 
 
 class Links(HTMLParser):
