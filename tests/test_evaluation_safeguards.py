@@ -24,7 +24,11 @@ from cascade.evaluation.cases import CASE_COLUMNS, Case
 from cascade.evaluation.model_card import write_model_card
 from cascade.evaluation.report import write_evaluation
 from cascade.evaluation.safeguard_metrics import measure_operating_points
-from cascade.evaluation.safeguard_report import safeguard_lines, safeguard_tables
+from cascade.evaluation.safeguard_report import (
+    SAFEGUARD_TITLE,
+    safeguard_lines,
+    safeguard_tables,
+)
 from cascade.evaluation.stages import evaluate_cascade
 from cascade.files import write_json
 from cascade.lesion.masking import MaskPolicy
@@ -274,7 +278,7 @@ def test_a_bare_cascade_says_nothing_about_safeguards(table, model, tmp_path):
     assert set(evaluation.metrics) == {"segmentation", "classification", "stages"}
     fewer = {"segmentation": evaluation.metrics["segmentation"]}  # for the sake of fewer plots
     write_evaluation(tmp_path, replace(evaluation, metrics=fewer), title="t", about={"data": "d"})
-    assert "When not to trust it" not in (tmp_path / "report.html").read_text("utf-8")
+    assert SAFEGUARD_TITLE not in (tmp_path / "report.html").read_text("utf-8")
     with (tmp_path / "predictions.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             assert [row[name] for name in NEW[1:]] == [""] * 4
@@ -282,7 +286,7 @@ def test_a_bare_cascade_says_nothing_about_safeguards(table, model, tmp_path):
     card = tmp_path / "card.md"
     (tmp_path / "predictions.csv").unlink()  # from which operating points would be counted
     write_model_card(card, model=model, evaluations=[tmp_path])
-    assert "doubts itself" not in card.read_text("utf-8")
+    assert SAFEGUARD_TITLE not in card.read_text("utf-8")
 
 
 def test_a_gate_that_never_acts_is_not_reported(table):
@@ -336,8 +340,8 @@ def test_page_terminal_and_card_show_the_numbers(run, found, model, tmp_path):
     page = (folder / "report.html").read_text("utf-8")
     write_model_card(tmp_path / "card.md", model=model, evaluations=[folder])
     card = (tmp_path / "card.md").read_text("utf-8")
-    assert "When not to trust it" in page
-    assert "#### When it doubts itself: " in card
+    assert SAFEGUARD_TITLE in page
+    assert f"#### {SAFEGUARD_TITLE}: " in card
     assert card.count("| target on validation |") == 1
     gate, level = found["mask_quality"], found["conformal"]["levels"][1]
     cells = [
@@ -349,17 +353,14 @@ def test_page_terminal_and_card_show_the_numbers(run, found, model, tmp_path):
         f"{level['coverage']['malignant']:.4f} (",
         f"{found['operating_points']['0.95']['specificity']:.4f} (",
     ]
-    section = card[card.index("#### When it doubts") :]
+    section = card[card.index(f"#### {SAFEGUARD_TITLE}") :]
     for cell in cells:
         assert cell in page, cell
         assert cell in section, cell
     lines = safeguard_lines(found)
     assert len(lines) == 4
     assert all(line in said.splitlines() for line in lines)
-    assert (
-        f"masks of low quality: {cells[0]}, replaced by the whole image: {gate['whole_image']}"
-        in said
-    )
+    assert f"masks of low quality: {cells[0]}, whole-image fallbacks: {gate['whole_image']}" in said
 
 
 def test_evaluation_names_its_weights_and_a_card_of_others_is_refused(run, model, tmp_path):

@@ -14,6 +14,7 @@ from cascade.errors import DataError
 from cascade.evaluation.html import (
     DISCLAIMER,
     ReportFigure,
+    ReportNumber,
     ReportSection,
     ReportTable,
     write_report,
@@ -149,6 +150,33 @@ def test_contents_link_to_existing_sections(tmp_path):
     page = Page(written(tmp_path))
     targets = {link["href"] for link in page.of("a")}
     assert targets == {f"#{section['id']}" for section in page.of("section")}
+
+
+def test_numbers_come_before_the_sections_and_provenance_after_them(tmp_path):
+    digest = "0123456789abcdef" * 4
+    text = written(
+        tmp_path,
+        summary={"ROC AUC": ReportNumber(0.87219, "95 %: 0.8 – 0.9")},
+        provenance={"model_sha256": digest, "date": "2025-01-02"},
+    )
+    assert text.index("0.8722") < text.index("95 %: 0.8 – 0.9") < text.index("<h2")
+    assert text.index(">Third<") < text.index(">Provenance</h2>") < text.index("2025-01-02")
+
+
+def test_digest_is_short_on_the_screen_and_whole_on_demand_and_on_paper(tmp_path):
+    digest = "0123456789abcdef" * 4
+    text = written(tmp_path, provenance={"model_sha256": digest})
+    details = re.search('<details class="on-screen">.*?</details>', text, re.DOTALL)[0]
+    assert f"<summary><code>{digest[:12]}…</code></summary>" in details
+    assert digest in details
+    assert f'<code class="on-paper">{digest}</code>' in text
+
+
+def test_image_beside_another_is_embedded_and_named(tmp_path):
+    figure = ReportFigure(JPEG, "pair", "a lesion", PNG)
+    images = Page(written(tmp_path, sections=[ReportSection("S", figures=[figure])])).of("img")
+    assert [image["src"][:15] for image in images] == ["data:image/jpeg", "data:image/png;"]
+    assert all(image["alt"] for image in images)
 
 
 def test_row_of_another_length_is_refused(tmp_path):

@@ -124,6 +124,19 @@ def test_overlay_shows_both_outlines_even_where_they_agree():
         assert (np.abs(drawn.astype(int) - color).sum(axis=1) < 60).any()
 
 
+def test_predicted_contour_is_dashed_and_the_human_one_is_solid():
+    image = np.full((300, 300, 3), 128, np.uint8)
+    mask = np.zeros((300, 300), bool)
+    mask[100:200, 100:200] = True
+    for drawn, color, least, most in (
+        (overlay(image, truth=mask), TRUTH_COLOR, 0.95, 1.0),
+        (overlay(image, predicted=mask), PREDICTED_COLOR, 0.3, 0.7),
+    ):
+        upper_side = drawn[100, 105:195].astype(int)
+        share = (np.abs(upper_side - color).sum(axis=1) < 60).mean()
+        assert least <= share <= most
+
+
 def test_overlay_of_nothing_is_the_image():
     image = np.random.default_rng(0).integers(0, 255, (20, 30, 3)).astype(np.uint8)
     assert np.array_equal(overlay(image), image)

@@ -18,8 +18,14 @@ from sklearn.metrics import (
 from cascade.data.tables import read_table
 from cascade.errors import DataError
 from cascade.evaluation.cases import CASE_COLUMNS, Case, classification_of, segmentation_of
-from cascade.evaluation.report import metric_rows, stage_rows, write_evaluation
-from cascade.evaluation.score_table import CLASSIFICATION_ROWS, SEGMENTATION_ROWS
+from cascade.evaluation.overlays import PREDICTED_COLOR, TRUTH_COLOR
+from cascade.evaluation.report import write_evaluation
+from cascade.evaluation.score_table import (
+    CLASSIFICATION_ROWS,
+    SEGMENTATION_ROWS,
+    metric_rows,
+    stage_rows,
+)
 from cascade.evaluation.stages import evaluate_cascade, evaluate_classifier, evaluate_segmenter
 from cascade.imaging import read_image, read_mask
 from cascade.lesion.masking import MaskPolicy, apply_mask, find_lesion, lesion_from_mask
@@ -476,12 +482,48 @@ def test_the_page_shows_the_numbers_and_escapes_what_it_is_told(written):
     assert "medical device" in page
 
 
-def test_the_documented_pictures_are_written(written):
+def test_the_page_leads_with_the_numbers_and_ends_with_what_it_was_made_from(written):
+    folder, evaluation = written
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    low, high = evaluation.metrics["classification"]["intervals"]["roc_auc"]
+    titles = re.findall("<h2[^>]*>([^<]*)<", page)
+    assert page.index(f"{low:.4f} – {high:.4f}") < page.index("<h2")
+    assert titles[:5] == [
+        "Plots", "First images of the table", "Highest IoU", "Lowest IoU",
+        "Largest errors of the predicted probability",
+    ]  # fmt: skip
+    assert titles[-1] == "Provenance"
+    assert page.index("fake.safetensors") > page.index('id="provenance"')
+
+
+def test_the_legend_names_the_contours_with_the_colours_that_are_drawn(written):
+    folder, _ = written
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    for color, name in ((TRUTH_COLOR, "human"), (PREDICTED_COLOR, "predicted")):
+        assert re.search(rf'stroke="rgb{re.escape(str(color))}"[^§]{{0,200}}{name} contour', page)
+
+
+def test_examples_are_the_first_the_best_and_the_worst_images(written):
+    folder, evaluation = written
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    ious = sorted(iou(case.counts) for case in evaluation.cases)
+    shown = {}
+    for part in page.split("<h2")[1:]:
+        title = re.search(">([^<]*)<", part)[1]
+        shown[title] = [float(value) for value in re.findall(r"IoU (\d\.\d+)</figcap", part)]
+    assert shown["Highest IoU"] == [round(value, 3) for value in ious[:-5:-1]]
+    assert shown["Lowest IoU"] == [round(value, 3) for value in ious[:12]]
+    assert shown["First images of the table"] == [
+        round(iou(case.counts), 3) for case in evaluation.cases[:6]
+    ]
+
+
+def test_the_documented_plots_are_written(written):
     folder, _ = written
     names = {path.name for path in folder.iterdir()}
     assert names >= {
-        "metrics.json", "predictions.csv", "report.html", "examples.png", "iou_histogram.png",
-        "worst_segmentation.png", "worst_classification.png", "roc.png",
+        "metrics.json", "predictions.csv", "report.html", "iou_histogram.png", "roc.png",
+        "precision_recall.png", "reliability.png", "confusion_matrix.png",
     }  # fmt: skip
 
 
@@ -523,4 +565,6 @@ def test_a_classifier_alone_is_reported_without_masks(table, fake_classifier, tm
     write_evaluation(tmp_path, evaluation, title="Classifier", about={})
     stored = json.loads((tmp_path / "metrics.json").read_text())
     assert set(stored) == {"classification", "about"}
-    assert not (tmp_path / "examples.png").exists()
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "predicted contour" not in page
+    assert "First images" not in page

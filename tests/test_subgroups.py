@@ -16,9 +16,9 @@ from cascade.data.tables import Record, read_table
 from cascade.errors import DataError
 from cascade.evaluation.cases import Case
 from cascade.evaluation.report import write_evaluation
+from cascade.evaluation.score_table import markdown_table
 from cascade.evaluation.stages import Evaluation, evaluate_cascade
-from cascade.evaluation.subgroup_report import markdown_table, write_subgroups
-from cascade.evaluation.subgroups import evaluate_subgroups, with_subgroups
+from cascade.evaluation.subgroups import evaluate_subgroups, with_subgroups, write_subgroups
 from cascade.lesion.skin_tone import individual_typology_angle
 from cascade.metrics.intervals import wilson_interval
 from cascade.metrics.segmentation import PixelCounts, iou

@@ -15,7 +15,7 @@ from cascade.errors import ConfigError
 if TYPE_CHECKING:
     from cascade.data.tables import Table
     from cascade.evaluation.html import ReportSection
-    from cascade.evaluation.report import Sketch
+    from cascade.evaluation.overlays import Sketch
     from cascade.evaluation.stages import Evaluation
 
 
@@ -86,9 +86,14 @@ def report(
 
     ``about_model`` joins their ``about``, ``more`` the sections of the page.
     """
-    from cascade.evaluation.report import STAGE_HEADERS, stage_rows, write_evaluation
+    from cascade.evaluation.report import write_evaluation
     from cascade.evaluation.safeguard_report import safeguard_lines
-    from cascade.evaluation.score_table import classification_lines, segmentation_lines
+    from cascade.evaluation.score_table import (
+        STAGE_HEADERS,
+        classification_lines,
+        segmentation_lines,
+        stage_rows,
+    )
 
     metrics = evaluation.metrics
     for name, lines in (
@@ -103,9 +108,9 @@ def report(
     if "stages" in metrics:
         say_table(STAGE_HEADERS, stage_rows(metrics["stages"]))
         say()
-    for line in (doubts := safeguard_lines(metrics.get("safeguards", {}))):
+    for line in (safeguards := safeguard_lines(metrics.get("safeguards", {}))):
         say(line)
-    if doubts:
+    if safeguards:
         say()
     folder = Path(arguments.output)
     about = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,27 +12,26 @@ import numpy as np
 from cascade.config import CLASSES
 from cascade.data.spreadsheet import read_csv
 from cascade.errors import DataError
-from cascade.evaluation.report import METRIC_HEADERS, STAGE_HEADERS, metric_rows, stage_rows
+from cascade.evaluation.report import PLOT_TITLES
 from cascade.evaluation.safeguard_metrics import measure_operating_points
 from cascade.evaluation.safeguard_report import safeguard_tables
-from cascade.evaluation.score_table import CLASSIFICATION_ROWS, SEGMENTATION_ROWS
-from cascade.evaluation.subgroup_report import (
-    SUBGROUP_HEADERS,
-    by_column,
-    column_title,
+from cascade.evaluation.score_table import (
+    CLASSIFICATION_ROWS,
+    METRIC_HEADERS,
+    SEGMENTATION_ROWS,
+    STAGE_HEADERS,
+    WARNING_HEADERS,
     markdown_table,
     markdown_text,
-    subgroup_cells,
+    metric_rows,
+    stage_rows,
+    warning_rows,
 )
+from cascade.evaluation.subgroups import subgroup_tables
 from cascade.files import read_json
 
 CALIBRATION = ("brier", "ece", "log_loss")
-PLOTS = {
-    "reliability": "Predicted probability against the share that is malignant",
-    "roc": "ROC curve with its 95 % band",
-    "iou_histogram": "Histogram of the lesion's IoU over images",
-    "subgroups": "ROC AUC and interval of each subgroup",
-}
+PLOTS = ("reliability", "roc", "iou_histogram", "subgroups")
 """Figures that a card may show; none of them holds an image of a patient."""
 
 _KNOWN = {"segmentation", "classification", "stages", "safeguards", "subgroups", "about"}
@@ -90,7 +88,6 @@ def evaluation_part(
     about, classification = metrics.get("about") or {}, metrics.get("classification") or {}
     ranking = {k: v for k, v in CLASSIFICATION_ROWS.items() if k not in CALIBRATION}
     calibration = {k: v for k, v in CLASSIFICATION_ROWS.items() if k in CALIBRATION}
-    stages = stage_rows(metrics.get("stages") or {})
     return {
         "title": markdown_text(title),
         "about": fact_table({k: v for k, v in about.items() if k != "model_sha256"}),
@@ -99,11 +96,11 @@ def evaluation_part(
         "classification": classification,
         "classification_table": _scores(classification, ranking),
         "calibration_table": _scores(classification, calibration),
-        "stages_table": markdown_table(STAGE_HEADERS, stages) if stages else "",
+        "stages_table": _table(STAGE_HEADERS, stage_rows(metrics.get("stages") or {})),
         "safeguards": _safeguards(folder, points),
         "subgroups": [
-            (column_title(column), _table(SUBGROUP_HEADERS, map(subgroup_cells, rows)))
-            for column, rows in by_column(metrics.get("subgroups") or []).items()
+            (table.caption, markdown_table(table.headers, table.rows))
+            for table in subgroup_tables(metrics.get("subgroups") or [])
         ],
         "warnings_table": _warnings(folder.predictions),
         "others": [
@@ -111,7 +108,9 @@ def evaluation_part(
             for key, value in metrics.items()
             if key not in _KNOWN and (text := other_table(value))
         ],
-        "figures": {name: f"![{PLOTS[name]}]({address})" for name, address in figures.items()},
+        "figures": {
+            name: f"![{PLOT_TITLES[name]}]({address})" for name, address in figures.items()
+        },
     }
 
 
@@ -189,11 +188,8 @@ def _scores(metrics: Mapping[str, Any] | None, titles: Mapping[str, tuple[str, s
 
 
 def _warnings(predictions: Sequence[Mapping[str, str]]) -> str:
-    counts = Counter(
-        warning for row in predictions for warning in row.get("warnings", "").split("; ") if warning
-    )
-    common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MOST_WARNINGS]
-    return _table(("warning", "images"), [(text, str(count)) for text, count in common])
+    given = (text for row in predictions for text in row.get("warnings", "").split("; ") if text)
+    return _table(WARNING_HEADERS, warning_rows(given, most=_MOST_WARNINGS))
 
 
 def _table(headers: Sequence[str], rows: Any) -> str:

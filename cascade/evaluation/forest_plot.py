@@ -1,93 +1,106 @@
-"""A forest plot: differences with their intervals, one line each, around zero."""
+"""A forest plot: values with their intervals, one line each, around a reference."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cascade.errors import DataError
-from cascade.evaluation.mask_mode_comparison import ModeResult, with_interval
 from cascade.evaluation.plots import (
     BLUE,
     GREEN,
     GREY,
+    LABEL_PT,
     ORANGE,
     PURPLE,
+    SMALL_PT,
+    WIDTH,
     PathLike,
-    _figure,
-    _save,
-    _tidy,
+    label_axes,
+    new_figure,
+    save_figure,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_STYLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"))
-_STEP = 0.28
-"""Distance of the lines of one mode; modes are 1 apart."""
+_MARKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"))
 
 
-def plot_differences(results: Sequence[ModeResult], path: PathLike) -> Path:
-    """Draw each mode's difference to the whole image, one line for each kind of masks.
+@dataclass(frozen=True)
+class ForestRow:
+    """A line of a forest plot; without a value it is the heading of the lines below it.
+
+    Attributes:
+        label: at the left, above the interval.
+        value: the mark.
+        interval: its 95 % limits, if there are any.
+        note: at the right, above the interval.
+        filled: whether the mark is filled or hollow.
+        kind: which colour and mark to use, from 0.
+    """
+
+    label: str
+    value: float | None = None
+    interval: Sequence[float] | None = None
+    note: str = ""
+    filled: bool = True
+    kind: int = 0
+
+
+def plot_forest(
+    rows: Sequence[ForestRow], path: PathLike, *, title: str, across: str, reference: float
+) -> Path:
+    """Draw values with their intervals, one line each, around a reference.
 
     Args:
-        results: from :func:`cascade.evaluation.mask_mode_comparison.compare_mask_modes`; the one
-            without a difference is the reference.
+        rows: lines and headings, from top to bottom.
         path: the PNG to write.
+        title: what is shown.
+        across: label of the axis.
+        reference: drawn as a dotted line, such as chance.
 
     Raises:
-        DataError: there is no reference, or nothing to compare with it.
+        DataError: no row has a value.
     """
-    whole = [result for result in results if result.difference is None]
-    compared = [result for result in results if result.difference is not None]
-    if not whole or not compared:
-        raise DataError("a plot of differences needs the whole image and one more mode")
-    modes = list(dict.fromkeys(result.scores.mode for result in compared))
-    kinds = list(dict.fromkeys(result.scores.masks for result in compared))
-    figure = _figure(7.4, 1.7 + (0.24 + _STEP * len(kinds)) * len(modes))
+    drawn = [row for row in rows if row.value is not None]
+    if not drawn:
+        raise DataError("a forest plot needs a value")
+    figure = new_figure(WIDTH, 1.3 + 0.36 * len(rows))
     axes = figure.subplots()
-    axes.axvline(0, color="black", linewidth=1)
-    for result in compared:
-        place = kinds.index(result.scores.masks)
-        height = modes.index(result.scores.mode) + (place - (len(kinds) - 1) / 2) * _STEP
-        _draw(axes, result, height, *_STYLES[place % len(_STYLES)])
-    reference = whole[0]
-    title = (
-        f"Difference in ROC AUC to the whole image ({reference.roc_auc:.3f}), 95 % paired "
-        f"intervals\nn = {reference.n:,}, {reference.positives:,} malignant; filled marks: the "
-        "interval excludes 0"
-    )
-    _tidy(axes, title, "ROC AUC of the mode minus that of the whole image", "")
-    axes.set_yticks(range(len(modes)), [mode.replace("_", " ") for mode in modes], fontsize=9)
-    axes.set_ylim(len(modes) - 0.5, -0.5)
-    axes.grid(visible=False, axis="y")
-    for border in range(1, len(modes)):
-        axes.axhline(border - 0.5, color="#E3E3E3", linewidth=0.6)
-    for place, kind in enumerate(kinds):
-        color, marker = _STYLES[place % len(_STYLES)]
-        axes.plot([], [], marker, color=color, label=f"{kind} masks")
-    figure.legend(loc="outside lower center", fontsize=8, frameon=False, ncols=len(kinds))
-    return _save(figure, path)
+    axes.axvline(reference, color=GREY, linestyle=":", linewidth=1)
+    for place, row in enumerate(rows):
+        _draw_forest_row(axes, place, row)
+    ends = [reference, *(row.value or 0.0 for row in drawn)]
+    ends += [end for row in drawn for end in row.interval or ()]
+    margin = 0.03 * ((max(ends) - min(ends)) or 1.0)
+    label_axes(axes, title, across, "")
+    axes.set_xlim(min(ends) - margin, max(ends) + margin)
+    axes.set_ylim(len(rows) - 0.4, -0.8)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    return save_figure(figure, path)
 
 
-def _draw(axes: Axes, result: ModeResult, height: float, color: str, marker: str) -> None:
-    difference = result.difference or 0.0
-    interval = result.difference_interval
-    certain = False
-    if interval is not None:
-        low, high = interval
-        certain = not low <= 0 <= high
-        axes.plot((low, high), (height, height), color=color, linewidth=1.6, solid_capstyle="butt")
-    face = color if certain else "white"
-    axes.plot(difference, height, marker, color=color, markerfacecolor=face, markersize=6)
-    axes.annotate(
-        with_interval(difference, interval, signed=True),
-        (1.0, height),
-        xycoords=axes.get_yaxis_transform(),
-        xytext=(6, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=8,
-        color=color if certain else GREY,
-    )
+def _draw_forest_row(axes: Axes, place: int, row: ForestRow) -> None:
+    heading = row.value is None
+    for text, across, side in ((row.label, 0.0, "left"), (row.note, 1.0, "right")):
+        axes.text(
+            across,
+            place - (0.0 if heading else 0.33),
+            text.replace("$", r"\$"),  # a dollar would start a formula
+            transform=axes.get_yaxis_transform(),
+            ha=side,
+            va="center",
+            fontsize=LABEL_PT if heading else SMALL_PT,
+            fontweight="bold" if heading else "normal",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )
+    if row.value is not None:
+        color, mark = _MARKS[row.kind % len(_MARKS)]
+        low, high = row.interval or (row.value, row.value)
+        axes.plot((low, high), (place, place), color=color, linewidth=1.6)
+        face = color if row.filled else "white"
+        axes.plot(row.value, place, mark, color=color, markerfacecolor=face, markersize=6)

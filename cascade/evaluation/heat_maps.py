@@ -13,9 +13,9 @@ import numpy as np
 from cascade.config import CLASSES
 from cascade.evaluation.cases import Case
 from cascade.evaluation.html import ReportFigure, ReportSection, ReportTable
-from cascade.evaluation.overlays import contact_sheet
+from cascade.evaluation.overlays import fitted
 from cascade.files import write_csv
-from cascade.imaging import read_image, write_image
+from cascade.imaging import encode_jpeg, read_image
 from cascade.progress import progress
 
 HEAT_COLUMNS = ("name", "class", "chosen", "probability", "inside_fraction", "mean_ratio",
@@ -23,23 +23,25 @@ HEAT_COLUMNS = ("name", "class", "chosen", "probability", "inside_fraction", "me
 HEAT_HEADERS = ("image", "class", "chosen as", "p", "heat inside", "inside / outside",
                 "agreement when turned", "warnings")  # fmt: skip
 HEAT_NOTE = (
-    "Where the classifier found what speaks for malignant, within the crop that it saw: yellow is "
-    "the hottest place, clear ones are cold, cyan is the predicted outline. Each map is scaled to "
-    "its own maximum, so bright colours do not mean a high probability.\n\n"
+    "The colours show where the classifier found evidence for malignant within the crop that it "
+    "saw: yellow is the hottest place, clear places are cold. The cyan line is the predicted "
+    "contour, p the predicted probability of malignant. Each map is scaled to its own maximum, so "
+    "bright colours do not mean a high probability.\n\n"
     "Heat inside is the share of all heat that lies within the lesion; inside / outside compares "
     "the mean heat of the lesion's pixels with that of the others in the crop. Agreement when "
-    "turned is the correlation of the map with that of the crop turned by 180 degrees: near 1 the "
-    "map follows what the crop shows, near 0 or below its place says little. A heat map shows "
-    "where, not why, and is no evidence that the answer is right."
+    "turned is the correlation of the map with that of the crop turned by 180 degrees; near 0 or "
+    "below, the place of the heat says little. A heat map shows where, not why, and is no evidence "
+    "that the answer is right."
 )
+_TILE_PX = 420
 
 
 @dataclass(frozen=True)
-class HeatPicture:
+class HeatImage:
     """A heat map as the report needs it; see :class:`cascade.explain.Explanation`.
 
     Attributes:
-        pixels: ``(H, W, 3)`` uint8 RGB, the image with heat and outline.
+        pixels: ``(H, W, 3)`` uint8 RGB, the image with heat and contour.
         is_empty: there is no heat.
         inside_fraction: share of the heat within the lesion.
         mean_ratio: mean heat within the lesion by that around it.
@@ -55,20 +57,17 @@ class HeatPicture:
     warnings: tuple[str, ...]
 
 
-DrawHeat = Callable[[np.ndarray], HeatPicture]
+DrawHeat = Callable[[np.ndarray], HeatImage]
 """``(H, W, 3)`` uint8 RGB to its heat map."""
 
 
 def heat_section(
     folder: Path, cases: Sequence[Case], draw: DrawHeat, *, count: int
 ) -> list[ReportSection]:
-    """Draw heat maps of the largest errors and of typical cases.
-
-    Writes ``heat_maps.csv``, and ``heat_maps_worst.png`` and ``heat_maps_typical.png`` where there
-    are such cases.
+    """Draw heat maps of the largest errors and of typical cases, and write ``heat_maps.csv``.
 
     Args:
-        folder: where the files go.
+        folder: where the file goes.
         cases: of an evaluation.
         draw: draws the heat map of an image.
         count: number of heat maps, half of each kind.
@@ -76,32 +75,16 @@ def heat_section(
     chosen = choose_cases(cases, count)
     if not chosen:
         return []
-    pictures: dict[str, list[np.ndarray]] = {"worst": [], "typical": []}
-    captions: dict[str, list[str]] = {"worst": [], "typical": []}
-    rows = []
+    figures, rows = [], []
     for case, kind in progress(chosen, description="drawing heat maps"):
         heat = draw(read_image(case.record.image_path).pixels)
-        pictures[kind].append(heat.pixels)
-        captions[kind].append(_caption(case, heat))
+        image = encode_jpeg(fitted(heat.pixels, _TILE_PX))
+        words = f"heat map of {case.record.name}; the numbers are in the table"
+        figures.append(ReportFigure(image, _caption(case, kind, heat), words))
         rows.append(_row(case, kind, heat))
     write_csv(folder / "heat_maps.csv", HEAT_COLUMNS, rows)
-    figures = []
-    for kind, tiles in pictures.items():
-        if tiles:
-            path = folder / f"heat_maps_{kind}.png"
-            write_image(path, contact_sheet(tiles, captions[kind]))
-            title = "Largest errors" if kind == "worst" else "Typical cases of each class"
-            figures.append(
-                ReportFigure(
-                    path,
-                    f"{title}. p is the probability of malignant, inside the heat's share within "
-                    "the lesion",
-                    f"{title} with heat maps; the numbers are in the table",
-                    wide=True,
-                )
-            )
     table = ReportTable(HEAT_HEADERS, [tuple(row[name] for name in HEAT_COLUMNS) for row in rows])
-    return [ReportSection("Where the classifier looked", HEAT_NOTE, [table], figures)]
+    return [ReportSection("Heat maps of the classifier", HEAT_NOTE, [table], figures)]
 
 
 def choose_cases(cases: Sequence[Case], count: int) -> list[tuple[Case, str]]:
@@ -138,15 +121,16 @@ def _error(case: Case) -> float:
     return abs(float(case.record.label == CLASSES[1]) - float(case.probability or 0.0))
 
 
-def _caption(case: Case, heat: HeatPicture) -> str:
+def _caption(case: Case, kind: str, heat: HeatImage) -> str:
     inside = "no heat" if heat.is_empty else "no lesion"
     if heat.inside_fraction is not None:
-        inside = f"inside {heat.inside_fraction:.2f}"
-    chance = f"p {case.probability:.2f}"
-    return f"{case.record.stem}\n{case.record.label or 'class unknown'}, {chance}, {inside}"
+        inside = f"{heat.inside_fraction:.0%} of the heat inside"
+    chosen = "large error" if kind == "worst" else "typical"
+    truth = case.record.label or "class unknown"
+    return f"{case.record.stem}\n{chosen}: {truth}, p {case.probability:.2f}\n{inside}"
 
 
-def _row(case: Case, kind: str, heat: HeatPicture) -> dict[str, Any]:
+def _row(case: Case, kind: str, heat: HeatImage) -> dict[str, Any]:
     return {
         "name": case.record.name,
         "class": case.record.label,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -14,12 +15,26 @@ from pathlib import Path
 from typing import Any
 
 from cascade.errors import DataError
+from cascade.evaluation.overlays import PREDICTED_COLOR, TRUTH_COLOR
 from cascade.files import write_text
 from cascade.version import __version__
 
 DISCLAIMER = "Research software, not a medical device; not for diagnosis"
 
 _KINDS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+
+
+@dataclass(frozen=True)
+class ReportNumber:
+    """A number at the top of a report.
+
+    Attributes:
+        value: the number.
+        note: what stands below it, such as its interval.
+    """
+
+    value: Any
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,26 +60,32 @@ class ReportFigure:
         source: bytes of a PNG or JPEG, or the path of one.
         caption: shown below the figure.
         alternative_text: what the figure shows, in words, for readers who do not see it.
-        wide: takes the whole width of the page, as a sheet of many images should.
+        beside: a second image at its right, such as the crop of the first.
+        drawn: a plot on white, which a dark page shows on black; never an image of skin.
     """
 
     source: bytes | str | os.PathLike[str]
     caption: str
     alternative_text: str
-    wide: bool = False
+    beside: bytes | None = None
+    drawn: bool = False
 
     @property
-    def address(self) -> str:
-        """The image as a ``data:`` address.
+    def addresses(self) -> list[str]:
+        """The image, and that beside it, as ``data:`` addresses.
 
         Raises:
-            DataError: the file cannot be read, or is neither PNG nor JPEG.
+            DataError: a file cannot be read, or is neither PNG nor JPEG.
         """
-        content = self.source if isinstance(self.source, bytes) else _read(Path(self.source))
+        sources = [self.source] if self.beside is None else [self.source, self.beside]
+        return [self._address(source) for source in sources]
+
+    def _address(self, source: bytes | str | os.PathLike[str]) -> str:
+        content = source if isinstance(source, bytes) else _read(Path(source))
         for start, kind in _KINDS.items():
             if content.startswith(start):
                 return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
-        name = "the figure" if isinstance(self.source, bytes) else os.fspath(self.source)
+        name = "the figure" if isinstance(source, bytes) else os.fspath(source)
         raise DataError(f"{name} ({self.caption}) is neither PNG nor JPEG; convert it")
 
 
@@ -77,12 +98,14 @@ class ReportSection:
         text: paragraphs, parted by blank lines.
         tables: shown after the text.
         figures: shown after the tables, side by side where there is room.
+        contours: which contours the figures show, of ``human`` and ``predicted``, for the legend.
     """
 
     title: str
     text: str = ""
     tables: Sequence[ReportTable] = ()
     figures: Sequence[ReportFigure] = ()
+    contours: Sequence[str] = ()
 
     @property
     def paragraphs(self) -> list[str]:
@@ -96,14 +119,17 @@ def write_report(
     title: str,
     summary: Mapping[str, Any],
     sections: Sequence[ReportSection],
+    provenance: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a report as one self-contained HTML file.
 
     Args:
         path: the file to write, atomically.
         title: heading of the page.
-        summary: name to value of what a reader wants first, such as ``{"ROC AUC": 0.87}``.
+        summary: name to what a reader wants first: a value or a :class:`ReportNumber`.
         sections: the rest, in order.
+        provenance: name to value of what the report was made from, shown last. Digests are
+            shortened; a click, or paper, shows them whole.
 
     Returns:
         The file written.
@@ -120,12 +146,14 @@ def write_report(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["cell"] = _cell
-    environment.tests["numeric"] = _is_numeric
+    environment.tests |= {"numeric": _is_numeric, "digest": _is_digest}
     source = resources.files("cascade.evaluation").joinpath("report.html").read_text("utf-8")
     page = environment.from_string(source).render(
         title=title,
-        summary=summary,
+        summary={name: _number(value) for name, value in summary.items()},
         sections=sections,
+        provenance=provenance or {},
+        colors={"human": TRUTH_COLOR, "predicted": PREDICTED_COLOR},
         disclaimer=DISCLAIMER,
         version=__version__,
     )
@@ -149,6 +177,10 @@ def _read(path: Path) -> bytes:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
+def _number(value: Any) -> ReportNumber:
+    return value if isinstance(value, ReportNumber) else ReportNumber(value)
+
+
 def _cell(value: Any) -> str:
     """A value as a reader wants to see it: four decimals, commas between thousands."""
     if value is None:
@@ -162,3 +194,7 @@ def _cell(value: Any) -> str:
 
 def _is_numeric(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{32,}", value) is not None

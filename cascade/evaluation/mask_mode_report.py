@@ -6,13 +6,16 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from cascade.evaluation.forest_plot import plot_differences
+from cascade.errors import DataError
+from cascade.evaluation.forest_plot import ForestRow, plot_forest
 from cascade.evaluation.mask_mode_comparison import (
     COLUMNS,
     NO_DIFFERENCE,
     MaskModeReport,
+    ModeResult,
     with_interval,
 )
+from cascade.evaluation.score_table import markdown_table
 from cascade.files import write_csv, write_text
 from cascade.metrics.intervals import RESAMPLES
 
@@ -80,7 +83,7 @@ def markdown(report: MaskModeReport) -> str:
         f"Intervals: 95 %, {RESAMPLES:,} bootstrap resamples of groups; for a difference both "
         "classifiers see the same resamples.",
         "",
-        *_markdown_table(HEADERS, table_rows(report)),
+        markdown_table(HEADERS, table_rows(report)),
         "",
         f'"{NO_DIFFERENCE}": the interval includes 0. With {len(report.results) - 1} comparisons '
         "at 95 %, one in twenty misses 0 by chance alone.",
@@ -96,7 +99,7 @@ def markdown(report: MaskModeReport) -> str:
             ]
             for result in report.results
         ]
-        lines += ["", *_markdown_table(("scores", "lowest single AUC", "highest"), single)]
+        lines += ["", markdown_table(("scores", "lowest single AUC", "highest"), single)]
     return "\n".join(lines) + "\n"
 
 
@@ -112,5 +115,35 @@ def _about_seeds(seeds: int) -> str:
     )
 
 
-def _markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (headers, ["---"] * len(headers), *rows)]
+def plot_differences(results: Sequence[ModeResult], path: str | os.PathLike[str]) -> Path:
+    """Draw each mode's difference to the whole image, one line for each kind of masks.
+
+    Args:
+        results: from :func:`cascade.evaluation.mask_mode_comparison.compare_mask_modes`; the one
+            without a difference is the reference.
+        path: the PNG to write.
+
+    Raises:
+        DataError: there is no reference, or nothing to compare with it.
+    """
+    whole = [result for result in results if result.difference is None]
+    compared = [result for result in results if result.difference is not None]
+    if not whole or not compared:
+        raise DataError("a plot of differences needs the whole image and one more mode")
+    kinds = list(dict.fromkeys(result.scores.masks for result in compared))
+    rows = []
+    for mode in dict.fromkeys(result.scores.mode for result in compared):
+        rows.append(ForestRow(mode.replace("_", " ")))
+        for result in compared:
+            if result.scores.mode == mode:
+                limits = result.difference_interval
+                note = with_interval(result.difference or 0.0, limits, signed=True)
+                label, kind = f"{result.scores.masks} masks", kinds.index(result.scores.masks)
+                filled = limits is not None and not limits[0] <= 0 <= limits[1]
+                rows.append(ForestRow(label, result.difference, limits, note, filled, kind))
+    title = (
+        f"ROC AUC minus that of the whole image ({whole[0].roc_auc:.3f})\n"
+        f"n = {whole[0].n:,}, {whole[0].positives:,} malignant; 95 % paired intervals"
+    )
+    across = "difference in ROC AUC (filled: interval excludes 0)"
+    return plot_forest(rows, path, title=title, across=across, reference=0.0)

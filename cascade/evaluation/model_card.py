@@ -23,8 +23,9 @@ from cascade.evaluation.card_parts import (
     flat_facts,
     read_evaluation,
 )
-from cascade.evaluation.safeguard_report import SAFEGUARD_NOTE
-from cascade.evaluation.subgroup_report import SUBGROUP_NOTE, markdown_table, markdown_text
+from cascade.evaluation.safeguard_report import SAFEGUARD_NOTE, SAFEGUARD_TITLE
+from cascade.evaluation.score_table import STAGE_TITLE, headlines, markdown_table, markdown_text
+from cascade.evaluation.subgroups import SUBGROUP_NOTE
 from cascade.files import atomic_path, file_digest, write_text
 from cascade.models.artifact import read_artifact, read_document
 
@@ -32,14 +33,9 @@ DataSet = Literal["isic_task1", "ham10000", "synthetic"]
 DATA_SETS: dict[str, tuple[str, str, bool]] = {
     "isic_task1": ("ISIC 2016, 2017 and 2018, task 1 (lesion boundaries)", "CC-0", True),
     "ham10000": ("HAM10000 and ISIC 2018 task 3 (diagnoses)", "CC BY-NC 4.0", False),
-    "synthetic": ("invented lesions of `cascade prepare`", "none needed", True),
+    "synthetic": ("drawn lesions of `cascade prepare`", "none needed", True),
 }
 """Title, licence, and whether commercial use is allowed."""
-
-_HEADLINES = (
-    ("segmentation", "mean_iou", "mean IoU, mean over images"),
-    ("classification", "roc_auc", "ROC AUC, malignant against benign"),
-)
 
 
 def write_model_card(
@@ -94,6 +90,8 @@ def write_model_card(
         evaluations=parts,
         headlines=_headlines(folders, titles),
         commands=list(commands),
+        stage_title=STAGE_TITLE,
+        safeguard_title=SAFEGUARD_TITLE,
         safeguard_note=SAFEGUARD_NOTE,
         subgroup_note=SUBGROUP_NOTE,
     )
@@ -218,15 +216,11 @@ def _data(segmenter: Sequence[str], classifier: Sequence[str]) -> dict[str, Any]
 
 
 def _headlines(folders: Sequence[EvaluationFolder], titles: Sequence[str]) -> str:
-    rows = []
-    for folder, title in zip(folders, titles, strict=True):
-        for part, key, name in _HEADLINES:
-            metrics = folder.metrics.get(part) or {}
-            if (value := metrics.get(key)) is None:
-                continue
-            limits = metrics.get("intervals", {}).get(key)
-            interval = f"{limits[0]:.4f} – {limits[1]:.4f}" if limits else ""
-            rows.append((title, name, str(metrics["n"]), f"{value:.4f}", interval))
+    rows = [
+        (title, line.title, str(line.n), f"{line.value:.4f}", line.interval)
+        for folder, title in zip(folders, titles, strict=True)
+        for line in headlines(folder.metrics)
+    ]
     headers = ("test images", "metric", "n", "value", "95 % interval")
     return markdown_table(headers, rows) if rows else ""
 

@@ -1,18 +1,29 @@
-"""Outlines on images, and sheets of them, as arrays."""
+"""Contours of masks on images: as arrays, as sheets, and as files of a whole table."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from cascade.errors import DataError, ShapeError
+from cascade.imaging import read_image, read_mask, write_image, write_mask
+from cascade.progress import progress
+
+if TYPE_CHECKING:
+    from cascade.data.tables import Record, Table
 
 TRUTH_COLOR = (240, 228, 66)
-"""Yellow: the human outline."""
+"""Yellow and solid: the contour that a person drew."""
 PREDICTED_COLOR = (0, 190, 255)
-"""Cyan: the network's outline; apart from yellow for colour-blind readers too."""
+"""Cyan and, beside a human contour, dashed: apart from yellow for colour-blind readers, too."""
+
+Sketch = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
+"""``(H, W, 3)`` uint8 RGB to the predicted mask ``(H, W)`` bool and, from a cascade, the crop that
+the classifier saw."""
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _INK, _PAPER, _GAP = (30, 30, 30), (255, 255, 255), 8
@@ -23,6 +34,8 @@ def draw_outline(
     mask: np.ndarray,
     color: tuple[int, int, int] = PREDICTED_COLOR,
     width: int | None = None,
+    *,
+    dashed: bool = False,
 ) -> np.ndarray:
     """Draw the outline of a mask on a copy of an image, with a dark rim so it shows on any skin.
 
@@ -31,6 +44,7 @@ def draw_outline(
         mask: ``(H, W)`` bool; empty draws nothing.
         color: RGB.
         width: thickness in pixels; by default one 150th of the shorter side.
+        dashed: draw dashes instead of a solid line.
 
     Returns:
         ``(H, W, 3)`` uint8 RGB.
@@ -42,9 +56,18 @@ def draw_outline(
     thickness = width or _line_px(image)
     drawn = np.ascontiguousarray(image).copy()
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(drawn, contours, -1, _INK, thickness + 2, cv2.LINE_AA)
-    cv2.drawContours(drawn, contours, -1, color, thickness, cv2.LINE_AA)
+    lines = [dash for contour in contours for dash in _dashes(contour, 6 * thickness)]
+    for line_color, line_px in ((_INK, thickness + 2), (color, thickness)):
+        if dashed:
+            cv2.polylines(drawn, lines, False, line_color, line_px, cv2.LINE_AA)
+        else:
+            cv2.drawContours(drawn, contours, -1, line_color, line_px, cv2.LINE_AA)
     return drawn
+
+
+def _dashes(contour: np.ndarray, length_px: int) -> list[np.ndarray]:
+    """Pieces of a contour of one point a pixel, with gaps of the same length."""
+    return [contour[start : start + length_px] for start in range(0, len(contour), 2 * length_px)]
 
 
 def _line_px(image: np.ndarray) -> int:
@@ -69,7 +92,7 @@ def _check(image: np.ndarray, mask: np.ndarray) -> None:
 def overlay(
     image: np.ndarray, truth: np.ndarray | None = None, predicted: np.ndarray | None = None
 ) -> np.ndarray:
-    """Draw the human outline in yellow and the predicted one in cyan on a copy of an image.
+    """Draw the human contour in solid yellow and the predicted one in dashed cyan on a copy.
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB.
@@ -78,12 +101,39 @@ def overlay(
     """
     drawn = image.copy()
     if truth is not None:
-        # wider, so that it still shows where both outlines run together
-        width = _line_px(image) + (4 if predicted is not None else 0)
-        drawn = draw_outline(drawn, truth, TRUTH_COLOR, width)
+        drawn = draw_outline(drawn, truth, TRUTH_COLOR)
     if predicted is not None:
-        drawn = draw_outline(drawn, predicted, PREDICTED_COLOR)
+        drawn = draw_outline(drawn, predicted, PREDICTED_COLOR, dashed=True)
     return drawn
+
+
+def true_mask(record: Record, shape: tuple[int, int]) -> np.ndarray | None:
+    """The human mask of a record, ``(H, W)`` bool of this shape, or ``None`` without one."""
+    return None if record.mask_path is None else read_mask(record.mask_path, shape=shape)
+
+
+def write_masks_and_overlays(
+    folder: Path, table: Table, sketch: Sketch, *, masks: bool, overlays: bool
+) -> None:
+    """Write ``masks/STEM.png`` (0 and 255, original size) and ``overlays/STEM.jpg``.
+
+    Args:
+        folder: where the two folders go.
+        table: the images.
+        sketch: predicts the mask of an image.
+        masks: write masks.
+        overlays: write overlays, with the human contour where there is one.
+    """
+    if not (masks or overlays):
+        return
+    for record in progress(table, description="drawing"):
+        image = read_image(record.image_path).pixels
+        mask, _ = sketch(image)
+        if masks:
+            write_mask(folder / "masks" / f"{record.stem}.png", mask)
+        if overlays:
+            drawn = overlay(image, true_mask(record, image.shape[:2]), mask)
+            write_image(folder / "overlays" / f"{record.stem}.jpg", drawn)
 
 
 def contact_sheet(
@@ -116,42 +166,33 @@ def contact_sheet(
         _cell(tile, caption, tile_px=tile_px, text_px=text_px, line_px=line_px)
         for tile, caption in zip(tiles, captions, strict=True)
     ]
-    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
-    width = columns * (tile_px + _GAP) + _GAP
-    return np.concatenate([_row(row, width=width, text_px=text_px) for row in rows])
-
-
-def _row(cells: Sequence[np.ndarray], *, width: int, text_px: int) -> np.ndarray:
-    """Cells side by side; as high as the highest image and the captions need."""
-    height = max(cell.shape[0] for cell in cells)
-    row = np.full((height + 2 * _GAP, width, 3), _PAPER, np.uint8)
-    left = _GAP
-    for cell in cells:
-        picture_px = cell.shape[0] - text_px
-        down = _GAP + (height - cell.shape[0]) // 2
-        row[down : down + picture_px, left : left + cell.shape[1]] = cell[:picture_px]
-        captions = slice(_GAP + height - text_px, _GAP + height)
-        row[captions, left : left + cell.shape[1]] = cell[picture_px:]
-        left += cell.shape[1] + _GAP
-    return row
+    cells += [np.full_like(cells[0], _PAPER[0])] * (-len(cells) % columns)
+    rows = [np.hstack(cells[start : start + columns]) for start in range(0, len(cells), columns)]
+    return np.pad(np.vstack(rows), ((_GAP, 0), (_GAP, 0), (0, 0)), constant_values=_PAPER[0])
 
 
 def _cell(
     tile: np.ndarray, caption: str, *, tile_px: int, text_px: int, line_px: int
 ) -> np.ndarray:
-    """An image, centred across, with its caption below."""
-    fitted = _fitted(tile, tile_px)
-    height, width = fitted.shape[:2]
-    cell = np.full((height + text_px, tile_px, 3), _PAPER, np.uint8)
-    left = (tile_px - width) // 2
-    cell[:height, left : left + width] = fitted
+    """An image in the middle of a square, with its caption below."""
+    small = fitted(tile, tile_px)
+    height, width = small.shape[:2]
+    cell = np.full((tile_px + text_px, tile_px, 3), _PAPER, np.uint8)
+    top, left = (tile_px - height) // 2, (tile_px - width) // 2
+    cell[top : top + height, left : left + width] = small
     for number, line in enumerate(caption.split("\n"), start=1):
-        baseline = height + number * line_px - line_px // 5
+        baseline = tile_px + number * line_px - line_px // 5
         _write(cell, line, (0, baseline), width_px=tile_px, line_px=line_px)
-    return cell
+    return np.pad(cell, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=_PAPER[0])
 
 
-def _fitted(tile: np.ndarray, side: int) -> np.ndarray:
+def fitted(tile: np.ndarray, side: int) -> np.ndarray:
+    """Scale an image so that its longer side has ``side`` pixels.
+
+    Args:
+        tile: ``(H, W, 3)`` uint8 RGB.
+        side: in pixels.
+    """
     _check(tile, np.zeros(tile.shape[:2], bool))
     scale = side / max(tile.shape[:2])
     size = (max(1, round(tile.shape[1] * scale)), max(1, round(tile.shape[0] * scale)))

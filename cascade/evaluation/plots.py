@@ -1,7 +1,8 @@
 """Figures from numbers: each function takes finished numbers and writes one PNG.
 
 Colours are those of Okabe and Ito, which stay apart for colour-blind readers; lines also differ in
-style. Nothing here touches matplotlib's global state, so it is safe in threads and notebooks.
+style. A figure is so narrow that its text stays readable on a telephone. Nothing here touches
+matplotlib's global state, so it is safe in threads and notebooks.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from cascade.config import CLASSES
 from cascade.errors import DataError
+from cascade.evaluation.score_table import score_text
 from cascade.files import atomic_path
 from cascade.metrics.curves import (
     PrecisionRecallCurve,
@@ -35,12 +37,14 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#6B6B6B"
 _LINES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"), ("#000000", "-"))
-_DPI = 160
+WIDTH, _DPI = 4.0, 200
+LABEL_PT, SMALL_PT = 10, 9
 
 PathLike = str | os.PathLike[str]
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of so many inches, apart from matplotlib's global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -49,41 +53,50 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: PathLike) -> Path:
+def save_figure(figure: Figure, path: PathLike) -> Path:
+    """Write a figure as PNG; the same figure gives the same bytes."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
     return Path(path)
 
 
-def _tidy(axes: Axes, title: str, across: str, up: str) -> None:
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.set_xlabel(across, fontsize=9)
-    axes.set_ylabel(up, fontsize=9)
-    axes.tick_params(labelsize=8)
+def label_axes(axes: Axes, title: str, across: str, up: str) -> None:
+    """Give axes their texts, and the look that all figures share."""
+    axes.set_title(title, fontsize=LABEL_PT, loc="left")
+    axes.set_xlabel(across, fontsize=LABEL_PT)
+    axes.set_ylabel(up, fontsize=LABEL_PT)
+    axes.tick_params(labelsize=SMALL_PT)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#E3E3E3", linewidth=0.6)
     axes.set_axisbelow(True)
 
 
 def _legend(axes: Axes, **options: Any) -> None:
-    axes.legend(fontsize=8, frameon=False, handlelength=2.6, **options)
+    axes.legend(fontsize=SMALL_PT, frameon=False, handlelength=2.2, **options)
 
 
-def _score_text(metrics: Mapping[str, Any], name: str) -> str:
-    """A score with its interval, such as ``0.872 (0.836–0.906)``."""
-    if metrics.get(name) is None:
-        return "undefined"
-    interval = metrics.get("intervals", {}).get(name)
-    return f"{metrics[name]:.3f}" + (f" ({interval[0]:.3f}–{interval[1]:.3f})" if interval else "")
+def _unit_square(axes: Axes) -> None:
+    axes.set_aspect("equal")
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_ylim(-0.01, 1.01)
 
 
-def _counts_text(metrics: Mapping[str, Any]) -> str:
+def _mark_cutoff(axes: Axes, point: tuple[float, float], cutoff: float) -> None:
+    label = f"cutoff {cutoff:.3g}"
+    axes.plot(*point, "o", color=ORANGE, markeredgecolor="white", markersize=8, label=label)
+
+
+def _score(metrics: Mapping[str, Any], name: str) -> str:
+    return score_text(metrics.get(name), metrics.get("intervals", {}).get(name))
+
+
+def _counts(metrics: Mapping[str, Any]) -> str:
     text = f"n = {metrics['n']:,}"
     return f"{text}, {metrics['positives']:,} malignant" if "positives" in metrics else text
 
 
 def plot_confusion_matrix(metrics: Mapping[str, Any], path: PathLike) -> Path:
-    """Draw counts and, beside them, shares of each true class.
+    """Draw counts, and below each its share of the true class.
 
     Args:
         metrics: from :func:`cascade.metrics.classification.classification_metrics`.
@@ -92,36 +105,23 @@ def plot_confusion_matrix(metrics: Mapping[str, Any], path: PathLike) -> Path:
     counts = np.array(metrics["confusion_matrix"])
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
-    figure = _figure(6.6, 3.5)
-    figure.suptitle(
-        f"Confusion matrix at cutoff {metrics['cutoff']:.3g}: {_counts_text(metrics)}\n"
-        f"accuracy {_score_text(metrics, 'accuracy')}",
-        fontsize=10,
-    )
-    left, right = figure.subplots(1, 2)
-    _draw_matrix(left, shares, [[f"{cell:,}" for cell in row] for row in counts], "images")
-    known = [bool(total) for total in totals]
-    texts = [
-        [f"{cell:.1%}" if known[row] else "no image" for cell in shares[row]] for row in (0, 1)
-    ]
-    _draw_matrix(right, shares, texts, "share of the true class")
-    return _save(figure, path)
-
-
-def _draw_matrix(axes: Axes, shares: np.ndarray, texts: list[list[str]], title: str) -> None:
+    figure = new_figure(WIDTH, 4.0)
+    axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
-    axes.set_title(title, fontsize=9)
-    axes.set_xticks((0, 1), CLASSES, fontsize=9)
-    axes.set_yticks((0, 1), CLASSES, fontsize=9, rotation=90, va="center")
-    axes.set_xlabel("called", fontsize=9)
-    axes.set_ylabel("truth", fontsize=9)
+    title = f"Confusion matrix at cutoff {metrics['cutoff']:.3g}\n{_counts(metrics)}"
+    label_axes(axes, title, "predicted class", "true class")
+    axes.set_xticks((0, 1), CLASSES)
+    axes.set_yticks((0, 1), CLASSES, rotation=90, va="center")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    for row in (0, 1):
-        for column in (0, 1):
-            color = "white" if shares[row, column] > 0.5 else "black"
-            text = texts[row][column]
-            axes.text(column, row, text, ha="center", va="center", color=color, fontsize=13)
+    axes.grid(visible=False)
+    for row, column in np.ndindex(counts.shape):
+        share = f"{shares[row, column]:.1%} of {CLASSES[row]}" if totals[row] else "no image"
+        color = "white" if shares[row, column] > 0.5 else "black"
+        for text, down, size in ((f"{counts[row, column]:,}", -0.08, 15), (share, 0.18, SMALL_PT)):
+            place = (column, row + down)
+            axes.text(*place, text, ha="center", va="center", color=color, fontsize=size)
+    return save_figure(figure, path)
 
 
 def plot_roc(
@@ -135,35 +135,23 @@ def plot_roc(
         path: the PNG to write.
         band: from :func:`cascade.metrics.curves.roc_band`.
     """
-    figure = _figure(4.6, 4.6)
+    figure = new_figure(WIDTH, 4.4)
     axes = figure.subplots()
     axes.plot((0, 1), (0, 1), color=GREY, linestyle=":", linewidth=1, label="chance")
     if band is not None:
-        axes.fill_between(
-            band.false_positive_rate,
-            band.low,
-            band.high,
-            color=BLUE,
-            alpha=0.18,
-            linewidth=0,
-            label="95 % band",
-        )
+        rates = band.false_positive_rate
+        style: dict[str, Any] = {"color": BLUE, "alpha": 0.18, "linewidth": 0}
+        axes.fill_between(rates, band.low, band.high, label="95 % band", **style)
     axes.plot(curve.false_positive_rate, curve.true_positive_rate, color=BLUE, label="classifier")
     if metrics["recall"] is not None and metrics["specificity"] is not None:
-        point = (1 - metrics["specificity"], metrics["recall"])
-        label = f"cutoff {metrics['cutoff']:.3g}"
-        axes.plot(*point, "o", color=ORANGE, markeredgecolor="white", markersize=8, label=label)
+        _mark_cutoff(axes, (1 - metrics["specificity"], metrics["recall"]), metrics["cutoff"])
     _unit_square(axes)
-    title = f"ROC: AUC {_score_text(metrics, 'roc_auc')}\n{_counts_text(metrics)}"
-    _tidy(axes, title, "false positive rate (1 − specificity)", "true positive rate (sensitivity)")
+    title = f"ROC curve: AUC {_score(metrics, 'roc_auc')}\n{_counts(metrics)}"
+    label_axes(
+        axes, title, "false positive rate (1 − specificity)", "true positive rate (sensitivity)"
+    )
     _legend(axes, loc="lower right")
-    return _save(figure, path)
-
-
-def _unit_square(axes: Axes) -> None:
-    axes.set_aspect("equal")
-    axes.set_xlim(-0.01, 1.01)
-    axes.set_ylim(-0.01, 1.01)
+    return save_figure(figure, path)
 
 
 def plot_precision_recall(
@@ -176,7 +164,7 @@ def plot_precision_recall(
         metrics: the same images' metrics, for the title and the point.
         path: the PNG to write.
     """
-    figure = _figure(4.6, 4.6)
+    figure = new_figure(WIDTH, 4.6)
     axes = figure.subplots()
     chance = f"chance ({curve.prevalence:.3f})"
     axes.axhline(curve.prevalence, color=GREY, linestyle=":", linewidth=1, label=chance)
@@ -184,15 +172,13 @@ def plot_precision_recall(
     precision = np.r_[curve.precision[:1], curve.precision]
     axes.step(recall, precision, where="pre", color=BLUE, label="classifier")
     if metrics["precision"] is not None:
-        point = (metrics["recall"], metrics["precision"])
-        label = f"cutoff {metrics['cutoff']:.3g}"
-        axes.plot(*point, "o", color=ORANGE, markeredgecolor="white", markersize=8, label=label)
+        _mark_cutoff(axes, (metrics["recall"], metrics["precision"]), metrics["cutoff"])
     _unit_square(axes)
-    score = _score_text(metrics, "average_precision")
-    title = f"Precision-recall: average precision {score}\n{_counts_text(metrics)}"
-    _tidy(axes, title, "recall (sensitivity)", "precision")
+    score = _score(metrics, "average_precision")
+    title = f"Precision-recall curve\naverage precision {score}\n{_counts(metrics)}"
+    label_axes(axes, title, "recall (sensitivity)", "precision")
     _legend(axes, loc="best")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_reliability(bins: ReliabilityBins, metrics: Mapping[str, Any], path: PathLike) -> Path:
@@ -203,32 +189,28 @@ def plot_reliability(bins: ReliabilityBins, metrics: Mapping[str, Any], path: Pa
         metrics: the same images' metrics, for the title.
         path: the PNG to write.
     """
-    figure = _figure(4.6, 5.4)
+    figure = new_figure(WIDTH, 5.2)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    upper.plot((0, 1), (0, 1), color=GREY, linestyle=":", linewidth=1, label="perfect")
+    upper.plot((0, 1), (0, 1), color=GREY, linestyle=":", linewidth=1, label="perfect calibration")
     filled = bins.counts > 0
-    upper.plot(
-        bins.mean_probability[filled],
-        bins.frequency[filled],
-        "o-",
-        color=BLUE,
-        markersize=5,
-        label="classifier, one point a bin",
-    )
-    upper.set_ylim(-0.02, 1.02)
+    points = (bins.mean_probability[filled], bins.frequency[filled])
+    upper.plot(*points, "o-", color=BLUE, markersize=5, label="classifier, one point a bin")
+    upper.set_ylim(-0.02, 1.32)  # room for the legend above the points
+    upper.set_yticks(np.linspace(0.0, 1.0, 6))
     upper.set_xlim(-0.01, 1.01)
+    error = _score(metrics, "ece")
     title = (
-        f"Reliability: ECE {_score_text(metrics, 'ece')}\n"
-        f"Brier {_score_text(metrics, 'brier')}, {_counts_text(metrics)}"
+        f"Calibration: error {error}\nBrier score {_score(metrics, 'brier')}\n{_counts(metrics)}"
     )
-    _tidy(upper, title, "", "share that is malignant")
+    label_axes(upper, title, "", "share that is malignant")
     _legend(upper, loc="upper left")
     middles, width = (bins.edges[:-1] + bins.edges[1:]) / 2, bins.edges[1] * 0.9
     lower.bar(middles, bins.counts, width=width, color=BLUE)
     lower.set_yscale("symlog", linthresh=10)
+    lower.yaxis.set_major_formatter("{x:.0f}")
     lower.set_ylim(0, max(10, bins.counts.max() * 2))
-    _tidy(lower, "", "probability of malignant", "images (log)")
-    return _save(figure, path)
+    label_axes(lower, "", "predicted probability of malignant", "images (log)")
+    return save_figure(figure, path)
 
 
 def plot_iou_histogram(values: Sequence[float], metrics: Mapping[str, Any], path: PathLike) -> Path:
@@ -239,30 +221,27 @@ def plot_iou_histogram(values: Sequence[float], metrics: Mapping[str, Any], path
         metrics: from :func:`cascade.metrics.segmentation.segmentation_metrics`.
         path: the PNG to write.
     """
-    figure = _figure(6.0, 3.8)
+    figure = new_figure(WIDTH, 3.9)
     axes = figure.subplots()
     edges = np.linspace(0.0, 1.0, 41)
     heights, _ = np.histogram(values, edges)
-    below = edges[:-1] < IOU_LIMIT - 1e-9
-    colors = np.where(below, ORANGE, BLUE)
-    axes.bar(
-        edges[:-1], heights, width=0.025, align="edge", color=colors, edgecolor="white", lw=0.4
-    )
+    colors = np.where(edges[:-1] < IOU_LIMIT - 1e-9, ORANGE, BLUE)
+    style: dict[str, Any] = {"width": 0.025, "align": "edge", "edgecolor": "white", "lw": 0.4}
+    axes.bar(edges[:-1], heights, color=colors, **style)
     failed = int(np.sum(np.asarray(values) < IOU_LIMIT))
-    label = f"{IOU_LIMIT}: {failed:,} of {len(values):,} below count as 0"
+    label = f"{IOU_LIMIT}: {failed:,} of {len(values):,} are below"
     axes.axvline(IOU_LIMIT, color="black", linestyle="--", linewidth=1, label=label)
     mean = f"mean {metrics['mean_iou']:.3f}"
     axes.axvline(metrics["mean_iou"], color=GREEN, linestyle="-", linewidth=1.4, label=mean)
     axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1.28 * heights.max())  # room for the legend above a bar of misses
+    axes.set_ylim(0, 1.35 * heights.max())  # room for the legend above a bar of misses
     title = (
-        f"IoU of each image: mean {_score_text(metrics, 'mean_iou')},\n"
-        f"thresholded {_score_text(metrics, 'mean_thresholded_iou')}\n"
-        f"{_counts_text(metrics)}, {metrics['missed']:,} missed (IoU 0)"
+        f"IoU of each image: mean {_score(metrics, 'mean_iou')}\n"
+        f"{_counts(metrics)}, {metrics['missed']:,} missed (IoU 0)"
     )
-    _tidy(axes, title, "IoU with the truth", "images")
+    label_axes(axes, title, "IoU of the predicted with the human mask", "images")
     _legend(axes, loc="upper left")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_history(history: Mapping[str, Sequence[float | None]], path: PathLike) -> Path:
@@ -279,54 +258,38 @@ def plot_history(history: Mapping[str, Sequence[float | None]], path: PathLike) 
     """
     if "epoch" not in history or len(history) < 2 or not history["epoch"]:
         raise DataError("a history needs the column epoch, another one and at least one row")
-    columns = {
-        name: np.array([math.nan if value is None else value for value in values], np.float64)
-        for name, values in history.items()
-    }
-    panels = _panels({name: values for name, values in columns.items() if name != "epoch"})
-    wide = min(3, len(panels))
-    figure = _figure(3.6 * wide, 3.0 * math.ceil(len(panels) / wide))
-    grid = figure.subplots(math.ceil(len(panels) / wide), wide, squeeze=False).ravel()
+    columns = {name: np.array(values, np.float64) for name, values in history.items()}
+    epochs = columns.pop("epoch")
+    panels = _panels(columns)
+    across = min(2, len(panels))
+    down = math.ceil(len(panels) / across)
+    figure = new_figure(WIDTH * across, 3.2 * down)
+    grid = figure.subplots(down, across, squeeze=False).ravel()
     for axes, (title, names) in zip(grid, panels.items(), strict=False):
         for (color, line), name in zip(_LINES * len(names), names, strict=False):
-            label = name.replace("_", " ")
-            marker = "o" if len(columns["epoch"]) < 2 else None
-            axes.plot(
-                columns["epoch"],
-                columns[name],
-                line,
-                color=color,
-                label=label,
-                marker=marker,
-                lw=1.5,
-            )
-        _tidy(axes, title if len(names) > 1 else names[0].replace("_", " "), "epoch", "")
+            marker, label = "o" if len(epochs) < 2 else None, name.replace("_", " ")
+            axes.plot(epochs, columns[name], line, color=color, label=label, marker=marker, lw=1.5)
+        label_axes(axes, title, "epoch", "")
         axes.xaxis.get_major_locator().set_params(integer=True)
         if len(names) > 1:
             _legend(axes, loc="best")
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _panels(columns: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
     """Which columns share a panel, by the panel's title."""
-    losses = [name for name in columns if name.endswith("loss")]
-    scores = [
-        name
-        for name, values in columns.items()
-        if name not in losses and name != "learning_rate" and _within_unit(values)
-    ]
-    panels = {"loss": losses, "scores": scores}
-    for name in columns:
-        if name not in losses and name not in scores:
-            panels[name.replace("_", " ")] = [name]
-    return {title: names for title, names in panels.items() if names}
-
-
-def _within_unit(values: np.ndarray) -> bool:
-    known = values[np.isfinite(values)]
-    return bool(known.size) and bool(((known >= 0) & (known <= 1)).all())
+    panels: dict[str, list[str]] = {}
+    for name, values in columns.items():
+        known = values[np.isfinite(values)]
+        title = name.replace("_", " ")
+        if name.endswith("loss"):
+            title = "loss"
+        elif name != "learning_rate" and known.size and known.min() >= 0 and known.max() <= 1:
+            title = "scores"
+        panels.setdefault(title, []).append(name)
+    return panels
 
 
 def read_history(path: PathLike) -> dict[str, list[float | None]]:

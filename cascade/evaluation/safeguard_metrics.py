@@ -135,17 +135,17 @@ def _counted(flags: Sequence[bool], cases: Sequence[Case], name: str) -> dict[st
 
 
 def _mask_quality(cases: Sequence[Case], seed: int) -> dict[str, Any]:
-    """Doubted masks; an image without any lesion has no mask to doubt."""
+    """Masks of low quality; an image without any lesion has no mask that could be."""
     found = [case for case in cases if case.area_fraction]
-    doubted = [case for case in found if case.mask_issues]
+    low_quality = [case for case in found if case.mask_issues]
     trusted = [case for case in found if not case.mask_issues]
     return {
         **_counted([bool(case.mask_issues) for case in cases], cases, "low_quality"),
         "whole_image": sum(case.masked_crop_probability is not None for case in cases),
         "no_lesion": len(cases) - len(found),
-        "reasons": dict(Counter(_kind(text) for case in doubted for text in case.mask_issues)),
+        "reasons": dict(Counter(_kind(text) for case in low_quality for text in case.mask_issues)),
         "classification": _with_and_without(_answered(cases), seed),
-        "mean_iou": {"low_quality": _mean_iou(doubted), "trusted": _mean_iou(trusted)},
+        "mean_iou": {"low_quality": _mean_iou(low_quality), "trusted": _mean_iou(trusted)},
     }
 
 

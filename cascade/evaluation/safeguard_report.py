@@ -8,14 +8,15 @@ from typing import Any
 from cascade.config import CLASSES
 from cascade.evaluation.html import ReportTable
 
+SAFEGUARD_TITLE = "Mask quality, prediction sets and out-of-distribution images"
 SAFEGUARD_NOTE = (
-    "Limits, cutoffs and sets were fitted on validation images and applied unchanged. Where mask "
-    "quality fell below a second limit, the whole image was classified instead of the masked crop. "
-    "Intervals of shares are Wilson's with patients or lesions as count, those of differences are "
-    "paired bootstraps."
+    "Limits, cutoffs and prediction sets were fitted on validation images and applied unchanged. "
+    "Where mask quality fell below a second limit, the cascade classified the whole image instead "
+    "of the masked crop (whole-image fallback). Shares have Wilson intervals that count patients "
+    "or lesions; differences have paired bootstrap intervals."
 )
 NUMBER_HEADERS = ("what", "value", "95 % interval")
-REASON_HEADERS = ("why mask quality was low", "images")
+REASON_HEADERS = ("mask issue", "images")
 SET_HEADERS = (
     "coverage asked for", "n", *(f"{name} within its set" for name in CLASSES), "abstained",
     "right where one class is left",
@@ -43,10 +44,14 @@ def safeguard_tables(safeguards: Mapping[str, Any]) -> list[ReportTable]:
         (
             NUMBER_HEADERS,
             _number_rows(quality, safeguards.get("out_of_distribution")),
-            "Masks and images",
+            "Mask quality and out-of-distribution images",
         ),
-        (REASON_HEADERS, _reason_rows(quality), "Reasons; one mask may have several"),
-        (SET_HEADERS, _set_rows(sets), "Sets of classes; a set of both abstains"),
+        (REASON_HEADERS, _reason_rows(quality), "Mask issues; one mask may have several"),
+        (
+            SET_HEADERS,
+            _set_rows(sets),
+            "Prediction sets; a set of both classes is an abstention",
+        ),
         (
             POINT_HEADERS,
             _point_rows(safeguards.get("operating_points")),
@@ -61,12 +66,12 @@ def safeguard_lines(safeguards: Mapping[str, Any]) -> list[str]:
     lines = []
     if quality := safeguards.get("mask_quality"):
         line = f"masks of low quality: {_count(quality, 'low_quality')}"
-        line += f", replaced by the whole image: {quality['whole_image']}"
+        line += f", whole-image fallbacks: {quality['whole_image']}"
         if change := quality["classification"]["with_minus_without"]["roc_auc"]:
             line += f"; ROC AUC with minus without the fallback {_signed(change)}"
         lines.append(line)
     lines += [
-        f"sets at coverage {level['asked']:g} hold "
+        f"prediction sets at coverage {level['asked']:g} hold "
         + " and ".join(f"{name} {_shown(level['coverage'][name])}" for name in CLASSES)
         + f"; abstained {level['abstained']:.3f}"
         for level in (safeguards.get("conformal") or {}).get("levels", [])
@@ -91,7 +96,7 @@ def _number_rows(
         rows.append(
             ("masks of low quality", _count(quality, "low_quality"), _interval(quality, "share"))
         )
-        rows.append(("of these replaced by the whole image", str(quality["whole_image"]), ""))
+        rows.append(("whole-image fallbacks among them", str(quality["whole_image"]), ""))
         rows.append(("images without any lesion", f"{quality['no_lesion']} of {quality['n']}", ""))
         rows += [
             (f"mean IoU of {kind} masks", f"{part['mean_iou']:.4f} (n = {part['n']})", "")

@@ -1,8 +1,13 @@
-"""Scores as lines of text, with what was averaged named beside each number."""
+"""Scores as rows of tables for page and card and as lines for the terminal.
+
+What was averaged is named beside each number.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from cascade.metrics.intervals import RESAMPLES
@@ -46,6 +51,104 @@ CLASSIFICATION_ROWS = {
 """Title and averaging of each classification score, in the order to show them."""
 
 
+METRIC_HEADERS = ("metric", "averaging", "value", "95 % interval")
+STAGES = {"truth_mask": "truth mask", "whole_image": "whole image, no mask"}
+STAGE_HEADERS = ("classifier's input", "n", "ROC AUC", "balanced accuracy", "F1",
+                 "ROC AUC difference (paired 95 %)")  # fmt: skip
+STAGE_TITLE = "What the predicted mask changes for the classifier"
+WARNING_HEADERS = ("warning", "images")
+
+_HEADLINES = {
+    "segmentation": {"mean_iou": "mean IoU", "dice": "Dice"},
+    "classification": {
+        "roc_auc": "ROC AUC",
+        "recall": "sensitivity at the cutoff",
+        "specificity": "specificity at the cutoff",
+        "ece": "calibration error",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A number that a reader wants first.
+
+    Attributes:
+        part: ``segmentation`` or ``classification``.
+        title: what it is.
+        n: number of images.
+        value: the number.
+        interval: its 95 % limits as text, empty without any.
+    """
+
+    part: str
+    title: str
+    n: int
+    value: float
+    interval: str
+
+
+def headlines(metrics: Mapping[str, Any]) -> list[Headline]:
+    """The numbers to show first, of what was measured and is defined."""
+    found = []
+    for part, titles in _HEADLINES.items():
+        scores = metrics.get(part) or {}
+        for key, title in titles.items():
+            if (value := scores.get(key)) is not None:
+                limits = _limits(scores.get("intervals", {}).get(key))
+                found.append(Headline(part, title, scores["n"], value, limits))
+    return found
+
+
+def score_text(value: float | None, interval: Sequence[float] | None = None) -> str:
+    """A score with its interval, such as ``0.872 (0.836–0.906)``."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" + (f" ({interval[0]:.3f}–{interval[1]:.3f})" if interval else "")
+
+
+def _limits(interval: Sequence[float] | None) -> str:
+    return f"{interval[0]:.4f} – {interval[1]:.4f}" if interval else ""
+
+
+def metric_rows(
+    metrics: Mapping[str, Any], titles: Mapping[str, tuple[str, str]]
+) -> list[tuple[str, str, str, str]]:
+    """Rows of name, averaging, value and 95 % interval for a person to read."""
+    rows = []
+    for key, (title, averaging) in titles.items():
+        value, interval = metrics[key], metrics["intervals"].get(key)
+        reason = metrics.get("undefined", {}).get(key, "undefined")
+        shown = f"{value:.4f}" if value is not None else f"– ({reason})"
+        rows.append((title, averaging, shown, _limits(interval)))
+    return rows
+
+
+def stage_rows(stages: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """What each choice of mask gives on the images that allow it."""
+    rows = []
+    for key, title in STAGES.items():
+        if key not in stages:
+            continue
+        other = stages[key]
+        for name, metrics in (("predicted mask", other["predicted_mask"]), (title, other)):
+            values = [metrics[metric] for metric in ("roc_auc", "balanced_accuracy", "f1")]
+            shown = ["–" if value is None else f"{value:.4f}" for value in values]
+            row = (name, str(metrics["n"]), *shown, "")
+            rows += [] if row in rows else [row]  # the same images were compared before
+        if (change := other.get("predicted_minus_this_roc_auc")) is not None:
+            low, high = change["interval"]
+            text = f"{change['difference']:+.4f} ({low:+.4f} – {high:+.4f})"
+            rows.append((f"predicted mask minus {title}", "", "", "", "", text))
+    return rows
+
+
+def warning_rows(warnings: Iterable[str], *, most: int | None = None) -> list[tuple[str, str]]:
+    """How many images have each warning, the most frequent first."""
+    counts = sorted(Counter(warnings).items(), key=lambda item: (-item[1], item[0]))
+    return [(text, str(count)) for text, count in counts[:most]]
+
+
 def segmentation_lines(metrics: Mapping[str, Any], *, resamples: int = RESAMPLES) -> list[str]:
     """Lay out what :func:`cascade.metrics.segmentation.segmentation_metrics` returns."""
     lines = _head(f"{metrics['n']} images", metrics, resamples)
@@ -79,3 +182,24 @@ def _rows(metrics: Mapping[str, Any], rows: Mapping[str, tuple[str, str]]) -> li
         limits = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
         lines.append(f"{title:<24}{number:>8}  {limits:<18}{averaging}")
     return lines
+
+
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; bars, line ends and angle brackets in cells cannot break it."""
+    lines = [
+        list(headers),
+        ["---"] * len(headers),
+        *([markdown_text(c) for c in row] for row in rows),
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def markdown_text(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    flat = " ".join(text.split())
+    for character, replacement in (
+        ("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\\", "\\\\"), ("|", "\\|"), ("[", "\\["),
+        ("`", "\\`"),
+    ):  # fmt: skip
+        flat = flat.replace(character, replacement)
+    return flat

@@ -7,15 +7,20 @@ puts a case into the group "not given". Small groups are marked, never dropped.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cascade.errors import DataError
 from cascade.evaluation.cases import Case, probabilities, true_labels
+from cascade.evaluation.forest_plot import ForestRow, plot_forest
+from cascade.evaluation.html import ReportTable
+from cascade.evaluation.score_table import markdown_table, score_text
 from cascade.evaluation.stages import Evaluation
+from cascade.files import write_csv, write_text
 from cascade.lesion.skin_tone import SKIN_TONES, skin_tone
 from cascade.metrics.classification import roc_auc
 from cascade.metrics.intervals import (
@@ -38,6 +43,34 @@ AGES = {"under 30": 30.0, "30 to 49": 50.0, "50 to 69": 70.0, "70 and over": mat
 
 FEWEST_CASES, FEWEST_OF_A_CLASS = 20, 5
 """A group below these is marked: its numbers say little."""
+
+FEW = "few cases"
+TITLES = {
+    "image_kind": "image kind",
+    SKIN_TONE: "apparent skin tone (estimated from the image)",
+}
+SUBGROUP_HEADERS = (
+    "group", "n", "malignant", "ROC AUC", "sensitivity", "specificity", "mean probability",
+    "prevalence", "mean IoU", "",
+)  # fmt: skip
+SUBGROUP_NOTE = (
+    f'"{FEW}" marks groups of fewer than {FEWEST_CASES} images or with fewer than '
+    f"{FEWEST_OF_A_CLASS} of a class. Sensitivity and specificity are those at the cutoff, with "
+    "Wilson intervals; the other intervals are bootstraps over patients or lesions. Where the mean "
+    "probability is above the prevalence, the group's risk is overstated. Groups differ in more "
+    "than their name, for instance in diagnoses: a difference is no cause. The tone of skin is not "
+    "measurable where little of it is seen or the image is bluish."
+)
+
+_COUNTS = ("n", "n_groups", "labelled", "positives", "abstained", "n_masks")
+_VALUES = ("roc_auc", "recall", "specificity", "mean_probability", "prevalence", "mean_iou")
+_WITH_INTERVAL = ("roc_auc", "recall", "specificity", "mean_iou")
+_COLUMNS = (
+    "column", "group", *_COUNTS, *_VALUES,
+    *(f"{name}_{end}" for name in _WITH_INTERVAL for end in ("low", "high")),
+    "few_cases", "undefined",
+)  # fmt: skip
+_TALLEST = 60
 
 _BLANK = {"", "nan", "na", "n/a", "none", "null", "unknown"}
 _LAST = (NOT_MEASURABLE, NOT_READABLE, NOT_GIVEN)
@@ -214,3 +247,77 @@ def _resampled(
         return whole, None
     samples = [metric(labels, values, block) for block in plan.weights()]
     return whole, percentile_interval(np.concatenate(samples))
+
+
+def by_column(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The rows of :func:`evaluate_subgroups` by their column's title."""
+    parts: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        parts.setdefault(TITLES.get(row["column"], row["column"]), []).append(row)
+    return parts
+
+
+def subgroup_tables(rows: Sequence[Mapping[str, Any]]) -> list[ReportTable]:
+    """A table for each column; a dash where a number is undefined."""
+    return [
+        ReportTable(SUBGROUP_HEADERS, [_cells(row) for row in part], title)
+        for title, part in by_column(rows).items()
+    ]
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        row["group"],
+        str(row["n"]),
+        str(row["positives"]) if row["labelled"] else "–",
+        *(score_text(row[name], row["intervals"].get(name)) for name in _VALUES),
+        FEW if row["few_cases"] else "",
+    )
+
+
+def write_subgroups(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """Write ``subgroups.csv``, ``subgroups.md`` and, where any ROC AUC exists, ``subgroups.png``.
+
+    Args:
+        folder: where the files go.
+        rows: from :func:`evaluate_subgroups`.
+
+    Returns:
+        The plot, if there is one.
+    """
+    write_csv(folder / "subgroups.csv", _COLUMNS, (_flat(row) for row in rows))
+    parts = ["# Results by subgroup", "", SUBGROUP_NOTE, ""]
+    for table in subgroup_tables(rows):
+        parts += [f"## {table.caption}", "", markdown_table(table.headers, table.rows), ""]
+    write_text(folder / "subgroups.md", "\n".join(parts))
+    drawn = [row for row in rows if row["roc_auc"] is not None][:_TALLEST]
+    return [_plot(drawn, folder / "subgroups.png")] if drawn else []
+
+
+def _plot(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """The ROC AUC of each group that has both classes, with its interval and number of images."""
+    lines = []
+    for title, part in by_column(rows).items():
+        lines.append(ForestRow(title.partition(" (")[0]))
+        for row in part:
+            name = row["group"] if len(row["group"]) <= 30 else row["group"][:29] + "…"
+            note = f"n {row['n']:,}, {row['positives']:,} malignant"
+            limits, filled = row["intervals"]["roc_auc"], not row["few_cases"]
+            lines.append(ForestRow(name, row["roc_auc"], limits, note, filled))
+    return plot_forest(
+        lines,
+        path,
+        title="ROC AUC by subgroup, 95 % intervals",
+        across=f"ROC AUC (hollow: {FEW}; dotted: chance)",
+        reference=0.5,
+    )
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    flat = {key: value for key, value in row.items() if key not in ("intervals", "undefined")}
+    for name in _WITH_INTERVAL:
+        low, high = row["intervals"].get(name) or (None, None)
+        flat |= {f"{name}_low": low, f"{name}_high": high}
+    flat["few_cases"] = "yes" if row["few_cases"] else "no"
+    flat["undefined"] = "; ".join(f"{name}: {why}" for name, why in row["undefined"].items())
+    return flat

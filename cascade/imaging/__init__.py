@@ -22,7 +22,7 @@ from cascade.imaging.paths import (
 from cascade.imaging.plausibility import plausibility_warnings
 from cascade.imaging.read import ImageSource, read_image, read_shape
 from cascade.imaging.resize import resize_pixels, resize_probability
-from cascade.imaging.write import encode_image, encode_mask, write_image, write_mask
+from cascade.imaging.write import encode_image, encode_jpeg, encode_mask, write_image, write_mask
 
 __all__ = [
     "FoundFile",
@@ -34,6 +34,7 @@ __all__ = [
     "check_mask",
     "displayed_shape",
     "encode_image",
+    "encode_jpeg",
     "encode_mask",
     "expand_sources",
     "iter_image_paths",

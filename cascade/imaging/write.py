@@ -41,9 +41,7 @@ def write_image(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
     if suffix == ".png":
         _write(path, encode_image(pixels))
     elif suffix in (".jpg", ".jpeg"):
-        check_image(pixels)
-        contiguous = np.ascontiguousarray(pixels)
-        _write(path, simplejpeg.encode_jpeg(contiguous, JPEG_QUALITY, "RGB", "444"))
+        _write(path, encode_jpeg(pixels))
     else:
         raise ImageError(f"{path}: images are written as PNG or JPEG; end the name in .png or .jpg")
 
@@ -66,6 +64,17 @@ def encode_image(pixels: np.ndarray) -> bytes:
     """
     check_image(pixels)
     return _png(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+
+
+def encode_jpeg(pixels: np.ndarray) -> bytes:
+    """A ``(H, W, 3)`` uint8 RGB image as the bytes of a JPEG without colour subsampling.
+
+    Raises:
+        ShapeError: the pixels are not uint8 RGB.
+    """
+    check_image(pixels)
+    contiguous = np.ascontiguousarray(pixels)
+    return bytes(simplejpeg.encode_jpeg(contiguous, JPEG_QUALITY, "RGB", "444"))
 
 
 def _png(values: np.ndarray) -> bytes:

@@ -170,7 +170,7 @@ def write_check(report: CheckReport, folder: str) -> None:
                 "ROC AUC of one property of the file alone; 0.5 is chance.",
                 tables=[shortcuts],
             ),
-            ReportSection("Copies of one picture", tables=[pairs]),
+            ReportSection("Copies of one image", tables=[pairs]),
         ],
     )
 

@@ -108,15 +108,15 @@ def _heat_maps(arguments: Any, cascade: Cascade, evaluation: Evaluation) -> list
     """The page's section with heat maps, if any were asked for."""
     if not arguments.explain:
         return []
-    from cascade.evaluation.heat_maps import HeatPicture, heat_section
+    from cascade.evaluation.heat_maps import HeatImage, heat_section
     from cascade.explain import activation_maps, explain, overlay_heat
 
     with activation_maps(cascade.classifier) as maps:
 
-        def draw(image: np.ndarray) -> HeatPicture:
+        def draw(image: np.ndarray) -> HeatImage:
             prediction = cascade([image], tta=arguments.tta)[0]
             found = explain(cascade, image, prediction, tta=arguments.tta, maps=maps)
-            return HeatPicture(
+            return HeatImage(
                 overlay_heat(image, found, prediction.mask),
                 is_empty=found.is_empty,
                 inside_fraction=found.inside_fraction,
@@ -149,7 +149,7 @@ def _main(argv: Sequence[str] | None) -> int:
         with activation_maps(cascade.classifier):
             pass
 
-    from cascade.evaluation.pictures import write_pictures
+    from cascade.evaluation.overlays import write_masks_and_overlays
     from cascade.evaluation.stages import evaluate_cascade
 
     evaluation = evaluate_cascade(
@@ -179,7 +179,7 @@ def _main(argv: Sequence[str] | None) -> int:
         about_model=_identity(arguments.path),
         more=_heat_maps(arguments, cascade, evaluation),
     )
-    write_pictures(
+    write_masks_and_overlays(
         Path(arguments.output),
         table,
         sketch,

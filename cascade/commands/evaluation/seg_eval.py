@@ -38,7 +38,7 @@ def _main(argv: Sequence[str] | None) -> int:
     arguments = build_parser().parse_args(argv)
     table = with_masks(arguments, load_table(arguments, labels=False))
 
-    from cascade.evaluation.pictures import write_pictures
+    from cascade.evaluation.overlays import write_masks_and_overlays
     from cascade.evaluation.stages import evaluate_segmenter
     from cascade.lesion.masking import MaskPolicy, find_lesion
     from cascade.models.segmenter import Segmenter
@@ -74,7 +74,7 @@ def _main(argv: Sequence[str] | None) -> int:
         models=[arguments.path],
         sketch=sketch,
     )
-    write_pictures(
+    write_masks_and_overlays(
         Path(arguments.output),
         table,
         sketch,
