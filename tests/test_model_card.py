@@ -131,7 +131,8 @@ def test_every_number_and_interval_of_an_evaluation_is_in_the_card(tmp_path, mod
     ):
         text = card[card.index(start) : card.index(end)]
         for key, (title, averaging) in rows.items():
-            _, _, value, interval = row_of(text, title, averaging.replace("|", "\\|"))
+            _, value, interval, averaged = row_of(text, title)
+            assert averaged == averaging
             assert value == f"{metrics[part][key]:.4f}", key
             assert interval == "{:.4f} – {:.4f}".format(*metrics[part]["intervals"][key]), key
     assert f"{metrics['classification']['positives']} of them malignant" in card

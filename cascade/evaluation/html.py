@@ -146,7 +146,7 @@ def write_report(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["cell"] = _cell
-    environment.tests |= {"numeric": _is_numeric, "digest": _is_digest}
+    environment.tests |= {"numeric": _is_numeric, "digest": _is_digest, "interval": _has_interval}
     source = resources.files("cascade.evaluation").joinpath("report.html").read_text("utf-8")
     page = environment.from_string(source).render(
         title=title,
@@ -194,6 +194,11 @@ def _cell(value: Any) -> str:
 
 def _is_numeric(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _has_interval(value: Any) -> bool:
+    """Whether a cell holds a number with its interval, which needs some width."""
+    return isinstance(value, str) and re.match(r"[+-]?\d\.\d+ \([+-]?\d", value) is not None
 
 
 def _is_digest(value: Any) -> bool:

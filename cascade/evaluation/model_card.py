@@ -24,7 +24,13 @@ from cascade.evaluation.card_parts import (
     read_evaluation,
 )
 from cascade.evaluation.safeguard_report import SAFEGUARD_NOTE, SAFEGUARD_TITLE
-from cascade.evaluation.score_table import STAGE_TITLE, headlines, markdown_table, markdown_text
+from cascade.evaluation.score_table import (
+    STAGE_TITLE,
+    headlines,
+    limits_text,
+    markdown_table,
+    markdown_text,
+)
 from cascade.evaluation.subgroups import SUBGROUP_NOTE
 from cascade.files import atomic_path, file_digest, write_text
 from cascade.models.artifact import read_artifact, read_document
@@ -217,7 +223,7 @@ def _data(segmenter: Sequence[str], classifier: Sequence[str]) -> dict[str, Any]
 
 def _headlines(folders: Sequence[EvaluationFolder], titles: Sequence[str]) -> str:
     rows = [
-        (title, line.title, str(line.n), f"{line.value:.4f}", line.interval)
+        (title, line.title, str(line.n), f"{line.value:.4f}", limits_text(line.interval))
         for folder, title in zip(folders, titles, strict=True)
         for line in headlines(folder.metrics)
     ]

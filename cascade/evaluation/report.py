@@ -89,10 +89,10 @@ def write_evaluation(
 
 
 def _summary(evaluation: Evaluation) -> dict[str, ReportNumber]:
-    numbers = {
-        line.title: ReportNumber(line.value, f"95 %: {line.interval}" if line.interval else "")
-        for line in headlines(evaluation.metrics)
-    }
+    numbers = {}
+    for line in headlines(evaluation.metrics):
+        limits = line.interval and "95 %: {:.3f}–{:.3f}".format(*line.interval)
+        numbers[line.title] = ReportNumber(f"{line.value:.3f}", limits or "")
     labels = [case.record.label for case in evaluation.cases]
     classes = [f"{labels.count(name)} {name}" for name in reversed(CLASSES) if name in labels]
     return {**numbers, "images": ReportNumber(len(labels), ", ".join(classes))}
@@ -160,12 +160,13 @@ def _examples(cases: Sequence[Case], sketch: Sketch | None) -> list[ReportSectio
 
 
 def _caption(case: Case) -> str:
-    parts = [case.record.label or "class unknown"]
+    parts = []
     if case.probability is not None:
         parts.append(f"p {case.probability:.3f}")
     if case.counts is not None:
         parts.append(f"IoU {iou(case.counts):.3f}")
-    return f"{case.record.stem}\n{', '.join(parts)}"
+    truth = case.record.label or "class unknown"
+    return f"{case.record.stem}\n{truth}\n{', '.join(parts)}"
 
 
 def _draw(case: Case, sketch: Sketch | None) -> tuple[bytes, bytes | None]:

@@ -99,7 +99,11 @@ def _number_rows(
         rows.append(("whole-image fallbacks among them", str(quality["whole_image"]), ""))
         rows.append(("images without any lesion", f"{quality['no_lesion']} of {quality['n']}", ""))
         rows += [
-            (f"mean IoU of {kind} masks", f"{part['mean_iou']:.4f} (n = {part['n']})", "")
+            (
+                f"mean IoU of {kind.replace('_', '-')} masks",
+                f"{part['mean_iou']:.4f} (n = {part['n']})",
+                "",
+            )
             for kind, part in quality["mean_iou"].items()
             if part["n"]
         ]

@@ -51,7 +51,7 @@ CLASSIFICATION_ROWS = {
 """Title and averaging of each classification score, in the order to show them."""
 
 
-METRIC_HEADERS = ("metric", "averaging", "value", "95 % interval")
+METRIC_HEADERS = ("metric", "value", "95 % interval", "averaging")
 STAGES = {"truth_mask": "truth mask", "whole_image": "whole image, no mask"}
 STAGE_HEADERS = ("classifier's input", "n", "ROC AUC", "balanced accuracy", "F1",
                  "ROC AUC difference (paired 95 %)")  # fmt: skip
@@ -78,14 +78,14 @@ class Headline:
         title: what it is.
         n: number of images.
         value: the number.
-        interval: its 95 % limits as text, empty without any.
+        interval: its 95 % limits, if there are any.
     """
 
     part: str
     title: str
     n: int
     value: float
-    interval: str
+    interval: Sequence[float] | None
 
 
 def headlines(metrics: Mapping[str, Any]) -> list[Headline]:
@@ -95,7 +95,7 @@ def headlines(metrics: Mapping[str, Any]) -> list[Headline]:
         scores = metrics.get(part) or {}
         for key, title in titles.items():
             if (value := scores.get(key)) is not None:
-                limits = _limits(scores.get("intervals", {}).get(key))
+                limits = scores.get("intervals", {}).get(key)
                 found.append(Headline(part, title, scores["n"], value, limits))
     return found
 
@@ -107,20 +107,21 @@ def score_text(value: float | None, interval: Sequence[float] | None = None) -> 
     return f"{value:.3f}" + (f" ({interval[0]:.3f}–{interval[1]:.3f})" if interval else "")
 
 
-def _limits(interval: Sequence[float] | None) -> str:
+def limits_text(interval: Sequence[float] | None) -> str:
+    """Limits with four digits, such as ``0.8360 – 0.9060``; empty without any."""
     return f"{interval[0]:.4f} – {interval[1]:.4f}" if interval else ""
 
 
 def metric_rows(
     metrics: Mapping[str, Any], titles: Mapping[str, tuple[str, str]]
 ) -> list[tuple[str, str, str, str]]:
-    """Rows of name, averaging, value and 95 % interval for a person to read."""
+    """Rows of name, value, 95 % interval and averaging for a person to read."""
     rows = []
     for key, (title, averaging) in titles.items():
         value, interval = metrics[key], metrics["intervals"].get(key)
         reason = metrics.get("undefined", {}).get(key, "undefined")
         shown = f"{value:.4f}" if value is not None else f"– ({reason})"
-        rows.append((title, averaging, shown, _limits(interval)))
+        rows.append((title, shown, limits_text(interval), averaging))
     return rows
 
 
