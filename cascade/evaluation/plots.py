@@ -280,7 +280,7 @@ def plot_history(history: Mapping[str, Sequence[float | None]], path: PathLike) 
 
 def _panels(columns: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
     """Which columns share a panel, by the panel's title."""
-    panels: dict[str, list[str]] = {}
+    panels: dict[str, list[str]] = {"loss": [], "scores": []}
     for name, values in columns.items():
         known = values[np.isfinite(values)]
         title = name.replace("_", " ")
@@ -289,7 +289,7 @@ def _panels(columns: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
         elif name != "learning_rate" and known.size and known.min() >= 0 and known.max() <= 1:
             title = "scores"
         panels.setdefault(title, []).append(name)
-    return panels
+    return {title: names for title, names in panels.items() if names}
 
 
 def read_history(path: PathLike) -> dict[str, list[float | None]]:
