@@ -116,6 +116,8 @@ def test_a_training_image_becomes_a_gradient_in_the_order_of_the_walk(dataset_fo
         "--output", tmp_path / "run", "--architecture", "timm/test_resnet", "--image_size", 64,
         "--epochs", 1, "--batch_size", 4, "--validation_fraction", 0.4, "--device", "cpu",
     ]  # fmt: skip
+    for library in ("sklearn.model_selection", "matplotlib.pyplot"):
+        importlib.import_module(library)  # now, because an import is slow while calls are watched
     with Recorder(walk(GRADIENT)).watching() as recorder:
         code = console.main([str(word) for word in words])
     assert code == 0
