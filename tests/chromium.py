@@ -75,15 +75,8 @@ class Page:
             self.messages.append(details["exceptionDetails"]["text"])
         elif method == "Page.javascriptDialogOpening":
             self.dialogs.append(details["message"])
-            self._socket.send(
-                json.dumps(
-                    {
-                        "id": next(self._numbers),
-                        "method": "Page.handleJavaScriptDialog",
-                        "params": {"accept": True},
-                    }
-                )
-            )
+            accept = {"method": "Page.handleJavaScriptDialog", "params": {"accept": True}}
+            self._socket.send(json.dumps({"id": next(self._numbers), **accept}))
 
     def open(self, address: str) -> None:
         """Go to an address."""
@@ -118,29 +111,18 @@ class Page:
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])
 
-    def press(self, key: str, *, shift: bool = False) -> None:
-        """Press and release a key, such as ``Tab``, ``Enter`` or ``Space``."""
-        codes = {"Tab": 9, "Enter": 13, "Space": 32, "Escape": 27}
-        details = {
-            "key": " " if key == "Space" else key,
-            "code": key,
-            "windowsVirtualKeyCode": codes[key],
-            "modifiers": 8 if shift else 0,
-        }
-        if key in ("Enter", "Space"):
-            details["text"] = "\r" if key == "Enter" else " "
+    def press(self, key: str) -> None:
+        """Press and release ``Tab`` or ``Enter``."""
+        details = {"key": key, "code": key, "windowsVirtualKeyCode": {"Tab": 9, "Enter": 13}[key]}
+        if key == "Enter":
+            details["text"] = "\r"
         self.call("Input.dispatchKeyEvent", type="keyDown", **details)
         self.call("Input.dispatchKeyEvent", type="keyUp", **details)
 
     def resize(self, width: int, height: int, *, mobile: bool = False) -> None:
         """Set the size of the window in CSS pixels."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=mobile,
-        )
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
+        self.call("Emulation.setDeviceMetricsOverride", **screen)
 
     def prefer(self, scheme: str) -> None:
         """Prefer ``light`` or ``dark`` pages."""

@@ -1,15 +1,13 @@
 """Cascades of the page: read once, named by what is in them, run by one user at a time."""
 
-from __future__ import annotations
-
 import threading
 import time
 from dataclasses import replace
 
 import pytest
 import torch
+from page_fakes import encoded, page_model
 from tiny_training import SEGMENTER
-from web_fakes import encoded, page_model
 
 from cascade.config import ClassifierConfig
 from cascade.errors import ModelFileError
@@ -40,32 +38,19 @@ def settings(model_file):
     return PageSettings(model=model_file, device="cpu", max_megapixels=1.0)
 
 
-def test_a_saved_cascade_is_read_once(settings):
-    assert load_model(settings, "tiny.safetensors") is load_model(settings, "tiny.safetensors")
-
-
-def test_it_is_named_by_the_digest_of_its_tensors(settings, model_file):
+def test_a_saved_cascade_is_read_once_and_named_by_its_digest(settings, model_file, lesion):
     model = load_model(settings, "tiny.safetensors")
-    digest = read_document(model_file)["tensors_sha256"]
-    assert len(model.identity) == 12
-    assert digest.startswith(model.identity)
-    assert model.title == f"tiny.safetensors ({model.identity})"
-
-
-def test_its_operating_points_and_limits_are_known(settings):
-    model = load_model(settings, "tiny.safetensors")
+    assert load_model(settings, "tiny.safetensors") is model
     assert [(point.cutoff, point.sensitivity) for point in model.points] == [
         (0.3, 0.9),
         (0.2, 0.95),
     ]
     assert model.cascade.limits.max_pixels == 1_000_000
-
-
-def test_it_examines_pictures(settings, lesion):
-    finding = load_model(settings, "tiny.safetensors").examine(
-        "mole.png", encoded(lesion.image), Settings("flips")
-    )
-    assert isinstance(finding, Finding)
+    assert isinstance(model.examine("mole.png", encoded(lesion.image), Settings("flips")), Finding)
+    digest = read_document(model_file)["tensors_sha256"]
+    assert len(model.identity) == 12
+    assert digest.startswith(model.identity)
+    assert model.title == f"tiny.safetensors ({model.identity})"
 
 
 def test_a_model_that_is_gone_is_an_error_each_time(settings, tmp_path):

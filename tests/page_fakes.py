@@ -1,7 +1,5 @@
 """Cascades for the tests of the page: quick, without torch, with all that the page can show."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from conftest import FakeClassifier, FakeSegmenter
@@ -42,7 +40,7 @@ class FeelingSegmenter(FakeSegmenter):
 
 
 def only_reddish() -> OutOfDistributionDetector:
-    """Finds images strange that :class:`FeelingSegmenter` calls bluish."""
+    """Finds images out of distribution that :class:`FeelingSegmenter` calls bluish."""
     one = np.ones(1, np.float32)
     return OutOfDistributionDetector(
         mean=np.zeros(1, np.float32), scale=one, components=np.ones((1, 1), np.float16),
@@ -52,7 +50,7 @@ def only_reddish() -> OutOfDistributionDetector:
 
 
 def page_cascade(**changes) -> Cascade:
-    """Fakes that can be explained, doubt what is not reddish, and answer with sets of classes."""
+    """Fakes that can be explained, judge reddish images only, and answer with prediction sets."""
     options = {
         "safeguards": Safeguards(out_of_distribution=only_reddish()),
         "limits": ImageLimits(max_pixels=1_000_000, max_bytes=1_000_000),
@@ -68,7 +66,7 @@ def page_model(name: str = "Tiny", **changes) -> LoadedModel:
 
 
 def blue_picture() -> np.ndarray:
-    """``(96, 128, 3)`` uint8: a dark disc on blue, which the cascade finds strange."""
+    """``(96, 128, 3)`` uint8: a dark disc on blue, out of distribution."""
     picture = np.full((96, 128, 3), (60, 120, 230), np.uint8)
     return cv2.circle(picture, (64, 48), 20, (20, 30, 80), -1)
 

@@ -1,10 +1,7 @@
 """The REST service's answers: what goes in and what comes out."""
 
-from __future__ import annotations
-
 import base64
 import io
-import json
 import logging
 import threading
 import time
@@ -17,7 +14,7 @@ import pytest
 pytest.importorskip("fastapi")
 
 from PIL import Image
-from serving_fakes import (
+from rest_fakes import (
     DIGEST,
     bomb_png,
     fake_model,
@@ -33,7 +30,7 @@ from starlette.testclient import TestClient
 
 from cascade.errors import ConfigError, ImageError, MissingExtraError, ModelFileError
 from cascade.explain import explain, overlay_heat
-from cascade.imaging import ImageLimits, apply_orientation
+from cascade.imaging import ImageLimits, apply_orientation, encode_image
 from cascade.lesion.masking import MaskPolicy
 from cascade.reliability import ConformalScores, Safeguards
 from cascade.serving.rest.api import create_app
@@ -55,7 +52,10 @@ def decoded(text):
 
 
 def test_an_image_gets_the_prediction_that_the_library_gives(client):
-    result = only(predict(client, lesion_png()))
+    document = predict(client, lesion_png()).json()
+    assert (document["model"]["digest"], document["model"]["runtime"]) == (DIGEST, "torch")
+    assert "Not a medical device" in document["disclaimer"]
+    (result,) = document["results"]
     (expected,) = fake_model().cascade([lesion_png()])
     assert result["label"] == expected.label == result["answer"] == "malignant"
     assert result["probabilities"] == pytest.approx(dict(expected.probabilities))
@@ -65,13 +65,6 @@ def test_an_image_gets_the_prediction_that_the_library_gives(client):
     assert result["mask_quality"]["score"] == expected.mask_quality.score
     assert (result["height"], result["width"], result["orientation"]) == (96, 128, 1)
     assert result["warnings"] == list(expected.warnings)
-
-
-def test_an_answer_names_the_model_and_says_what_it_is_not_for(client):
-    document = predict(client, lesion_png()).json()
-    assert document["model"]["digest"] == DIGEST
-    assert document["model"]["runtime"] == "torch"
-    assert "Not a medical device" in document["disclaimer"]
 
 
 @pytest.mark.parametrize("kind", ["image/png", "application/octet-stream", "IMAGE/PNG; x=y"])
@@ -87,28 +80,20 @@ def test_options_may_stand_in_the_query_or_in_the_form(client):
     query = only(predict(client, lesion_png(), params=asked))
     form = only(predict(client, lesion_png(), data=asked))
     assert query == form
+    assert only(predict(client, lesion_png(), data={**asked, "include": ""})) == query
     assert query["mask_quality"]["flip_disagreement"] is not None, "several views were seen"
     assert query["operating_point"] == {"cutoff": 0.1, "sensitivity": 0.95}
     measured = query["measurements"]
     assert measured["diameter_millimetres"] == pytest.approx(measured["diameter_pixels"] / 10)
 
 
-def test_the_services_own_augmentation_counts_unless_a_request_says_otherwise():
-    def disagreement(client, **asked):
-        quality = only(predict(client, lesion_png(), params=asked))["mask_quality"]
-        return quality["flip_disagreement"]
-
-    with service(ServiceSettings(tta="flips")) as client:
-        assert disagreement(client) is not None
-        assert disagreement(client, tta="none") is None
-    with service() as client:
-        assert disagreement(client) is None
-
-
-def test_the_cutoff_decides_the_label_and_is_named():
+def test_the_settings_of_the_service_count_unless_a_request_says_otherwise():
     model = fake_model(cutoff=0.99)
-    with service(model=model) as client:
+    with service(ServiceSettings(tta="flips"), model=model) as client:
         strict = only(predict(client, lesion_png()))
+        assert strict["mask_quality"]["flip_disagreement"] is not None
+        plain = only(predict(client, lesion_png(), params={"tta": "none"}))
+        assert plain["mask_quality"]["flip_disagreement"] is None
         assert strict["label"] == strict["answer"] == "benign"
         assert strict["operating_point"] == {"cutoff": 0.99, "sensitivity": None}
         assert "below the cutoff 0.990" in strict["message"]
@@ -126,21 +111,6 @@ def test_boxes_are_given_in_displayed_and_in_stored_pixels(client):
     for side, corner in upright["box"].items():
         assert turned["stored_box"][side] == pytest.approx(corner, abs=3), "as the file holds it"
     assert turned["stored_crop_box"] != turned["crop_box"]
-
-
-def test_pictures_come_as_png_where_they_are_asked_for(client):
-    asked = {"include": "mask,overlay"}
-    pictures = only(predict(client, lesion_png(), params=asked))["pictures"]
-    (expected,) = fake_model().cascade([lesion_png()])
-    assert (decoded(pictures["mask"]) == expected.mask * 255).all()
-    overlay = decoded(pictures["overlay"])
-    assert overlay.shape == (96, 128, 3)
-    assert (overlay != lesion_pixels()).any(), "with the outline"
-    assert pictures["heat_map"] is None
-    assert only(predict(client, lesion_png()))["pictures"]["mask"] is None, "not unasked"
-
-
-def test_pictures_are_in_displayed_orientation(client):
     pictures = only(predict(client, turned_jpeg(6), params={"include": "overlay"}))["pictures"]
     shown = apply_orientation(lesion_pixels(), 6)
     overlay = decoded(pictures["overlay"])
@@ -148,11 +118,14 @@ def test_pictures_are_in_displayed_orientation(client):
     assert np.abs(overlay.astype(int) - shown).mean() < 20
 
 
-def test_overlays_of_large_photographs_are_reduced(client):
+def test_pictures_come_as_png_where_they_are_asked_for_and_overlays_are_reduced(client):
     large = lesion_png(shape=(1200, 1500))
-    pictures = only(predict(client, large, params={"include": ["mask", "overlay"]}))["pictures"]
-    assert decoded(pictures["mask"]).shape == (1200, 1500)
+    pictures = only(predict(client, large, params={"include": "mask,overlay"}))["pictures"]
+    (expected,) = fake_model().cascade([large])
+    assert (decoded(pictures["mask"]) == expected.mask * 255).all()
     assert decoded(pictures["overlay"]).shape == (819, 1024, 3)
+    assert pictures["heat_map"] is None
+    assert only(predict(client, lesion_png()))["pictures"]["mask"] is None, "not unasked"
 
 
 def test_a_picture_alone_is_a_png(client):
@@ -170,76 +143,66 @@ def test_a_picture_alone_is_a_png(client):
 
 
 def test_several_images_get_an_entry_each_and_one_bad_image_does_not_fail_the_others(client):
-    files = [
-        ("a.png", lesion_png(1)),
-        ("b.png", b"GIF89a"),
-        ("c.png", b""),
-        ("d.png", lesion_png(2)),
-    ]
-    response = predict(client, *files)
+    response = predict(client, ("a.png", lesion_png(1)), ("c.png", b""), ("d.png", lesion_png(2)))
     assert response.status_code == 200
     results = response.json()["results"]
-    assert [item["index"] for item in results] == [0, 1, 2, 3]
-    assert [item["name"] for item in results] == ["a.png", "b.png", "c.png", "d.png"]
-    assert [item["status"] for item in results] == ["ok", "error", "error", "ok"]
-    assert "empty" in results[2]["message"]
+    assert [item["index"] for item in results] == [0, 1, 2]
+    assert [item["name"] for item in results] == ["a.png", "c.png", "d.png"]
+    assert [item["status"] for item in results] == ["ok", "error", "ok"]
+    assert "empty" in results[1]["message"]
     assert results[0]["probabilities"] == only(predict(client, lesion_png(1)))["probabilities"]
-
-
-def test_a_single_bad_image_is_422(client):
-    response = predict(client, ("a.jpg", lesion_png()[:300]))
-    assert response.status_code == 422
-    assert response.headers["content-type"] == "application/problem+json"
-    problem = response.json()
+    alone = predict(client, ("a.jpg", lesion_png()[:300]))
+    assert alone.status_code == 422
+    assert alone.headers["content-type"] == "application/problem+json"
+    problem = alone.json()
     assert "cut off" in problem["detail"]
     assert problem["errors"][0]["field"] == "images"
-    assert problem["request_id"] == response.headers["x-request-id"]
+    assert problem["request_id"] == alone.headers["x-request-id"]
 
 
 # --- what cannot be judged (row 111) --------------------------------------------------------------
 
 
-def test_an_image_without_a_lesion_is_not_judged(client):
-    slope = np.linspace(185, 245, 128)[None, :, None] + np.array([5, -5, -15])
-    skin = np.repeat(slope, 96, axis=0).astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(skin).save(file, "PNG")
-    result = only(predict(client, file.getvalue()))
-    assert result["answer"] == "cannot_judge"
-    assert result["message"] == "Cannot judge this image: no lesion was found in it."
-    assert result["box"] is None
-    assert result["measurements"] is None
-
-
 @pytest.mark.parametrize("kind", ["uniform", "noise"])
 def test_uniform_pictures_and_noise_are_not_judged(client, kind):
     noise = np.random.default_rng(0).integers(0, 255, (96, 96, 3)).astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(noise if kind == "noise" else np.full_like(noise, 120)).save(file, "PNG")
-    result = only(predict(client, file.getvalue()))
+    image = encode_image(noise if kind == "noise" else np.full_like(noise, 120))
+    result = only(predict(client, image))
     assert result["answer"] == "cannot_judge"
     assert kind in result["message"]
     assert "not a dermoscopic lesion" in result["message"]
 
 
-def test_an_unfamiliar_image_is_not_judged(monkeypatch):
+def test_an_out_of_distribution_image_is_not_judged(monkeypatch):
     from cascade.pipeline import Cascade
 
     model = fake_model()
     plain = Cascade.predict_iter
 
-    def unfamiliar(self, sources, **options):
+    def out_of_distribution(self, sources, **options):
         for prediction in plain(self, sources, **options):
             object.__setattr__(prediction, "out_of_distribution_score", float("inf"))
             yield prediction
 
-    monkeypatch.setattr(Cascade, "predict_iter", unfamiliar)
+    monkeypatch.setattr(Cascade, "predict_iter", out_of_distribution)
     with service(model=model) as client:
         result = only(predict(client, lesion_png()))
     assert result["answer"] == "cannot_judge"
     assert "does not look like a dermoscopic photograph" in result["message"]
     assert result["out_of_distribution_score"] == 1e6, "JSON has no infinity"
     assert result["label"] == "malignant", "what the cutoff says stays visible"
+
+
+@pytest.mark.parametrize("on_empty", ["whole", "abstain"])
+def test_an_image_without_a_lesion_is_not_judged(on_empty):
+    slope = np.linspace(185, 245, 128)[None, :, None] + np.array([5, -5, -15])
+    skin = encode_image(np.repeat(slope, 96, axis=0).astype(np.uint8))
+    with service(model=fake_model(policy=MaskPolicy(on_empty=on_empty))) as client:
+        result = only(predict(client, skin))
+    assert result["answer"] == "cannot_judge"
+    assert "no lesion was found" in result["message"]
+    assert (result["box"], result["measurements"]) == (None, None)
+    assert (result["label"] is None) == (result["probabilities"] == {}) == (on_empty == "abstain")
 
 
 def test_an_image_that_fits_both_classes_is_undecided():
@@ -252,25 +215,15 @@ def test_an_image_that_fits_both_classes_is_undecided():
     assert "both classes stay possible at coverage 0.99" in result["message"]
 
 
-def test_a_model_that_abstains_gives_no_label():
-    model = fake_model(policy=MaskPolicy(on_empty="abstain"))
-    with service(model=model) as client:
-        white = io.BytesIO()
-        Image.fromarray(np.full((96, 96, 3), 250, np.uint8)).save(white, "PNG")
-        result = only(predict(client, white.getvalue()))
-    assert result["label"] is None
-    assert result["probabilities"] == {}
-    assert result["answer"] == "cannot_judge"
-
-
 # --- heat maps ------------------------------------------------------------------------------------
 
 
 def test_a_heat_map_comes_with_its_share_inside_the_lesion(client):
-    result = only(predict(client, lesion_png(), params={"include": "heat_map"}))
+    asked = {"include": "heat_map", "tta": "flips"}
+    result = only(predict(client, lesion_png(), params=asked))
     cascade = fake_model().cascade
-    (prediction,) = cascade([lesion_png()])
-    expected = explain(cascade, lesion_pixels(), prediction)
+    (prediction,) = cascade([lesion_png()], tta="flips")
+    expected = explain(cascade, lesion_pixels(), prediction, tta="flips")
     shown = overlay_heat(lesion_pixels(), expected, prediction.mask)
     assert np.abs(decoded(result["pictures"]["heat_map"]).astype(int) - shown).max() <= 1
     assert result["heat"] == {
@@ -281,15 +234,6 @@ def test_a_heat_map_comes_with_its_share_inside_the_lesion(client):
         "is_empty": False,
         "warnings": list(expected.warnings),
     }
-
-
-def test_the_heat_map_is_that_of_the_views_that_were_averaged(client):
-    asked = {"include": "heat_map", "tta": "flips"}
-    result = only(predict(client, lesion_png(), params=asked))
-    cascade = fake_model().cascade
-    (prediction,) = cascade([lesion_png()], tta="flips")
-    expected = explain(cascade, lesion_pixels(), prediction, tta="flips")
-    assert result["heat"]["inside_fraction"] == pytest.approx(expected.inside_fraction)
 
 
 @pytest.mark.parametrize("error", [MissingExtraError, ConfigError])
@@ -343,15 +287,12 @@ def test_heat_maps_from_several_threads_are_the_same():
         ({"files": upload(b"x", field="file")}, "images", "the field images is missing"),
         ({"files": upload(lesion_png()) + upload(b"x", field="mask")}, "mask", "field images"),
         ({"json": {"images": "http://169.254.169.254/"}}, "Content-Type", "application/json"),
-        ({"data": {"images": "x"}}, "Content-Type", "x-www-form-urlencoded"),
         ({"content": lesion_png()}, "Content-Type", "is missing"),
         ({"content": b"", "headers": {"Content-Type": "image/png"}}, "body", "is empty"),
         ({"files": [("images", (None, "text"))]}, "images", "is text, no file"),
         ({"files": upload(lesion_png()), "params": {"tta": "flip"}}, "tta", "'flips'"),
         ({"files": upload(lesion_png()), "params": {"ttta": "none"}}, "ttta", "did you mean tta?"),
-        ({"files": upload(lesion_png()), "data": {"image": "x"}}, "image", "did you mean images?"),
         ({"files": upload(lesion_png()), "params": {"include": "masks"}}, "include", "'mask'"),
-        ({"files": upload(lesion_png()), "data": {"operating_point": "2"}}, "operating_point", "1"),
         ({"files": upload(lesion_png()), "data": {"operating_point": "0.91"}}, "operating_point",
          "stored: 0.90, 0.95"),
         ({"files": upload(lesion_png()), "data": {"pixels_per_millimetre": "0"}},
@@ -369,11 +310,6 @@ def test_wrong_requests_are_422_and_name_the_field(client, options, field, words
     problem = response.json()
     assert problem["errors"][0]["field"] == field
     assert words in problem["detail"]
-
-
-def test_an_option_left_empty_is_one_not_given(client):
-    empty = {"operating_point": "", "tta": "", "include": ""}
-    assert only(predict(client, lesion_png(), data=empty)) == only(predict(client, lesion_png()))
 
 
 def test_unknown_addresses_and_methods_are_problems_too(client):
@@ -421,24 +357,16 @@ def test_a_hostile_file_name_is_no_path_and_is_escaped_everywhere(
     assert "\u2028" not in name, "line ends of any script are escaped"
     assert not list(tmp_path.iterdir())
     assert "img" not in caplog.text
-    assert "forged" not in caplog.text
-
-
-def test_a_line_end_in_a_file_name_forges_no_log_line(client, caplog):
     with caplog.at_level(logging.DEBUG):
-        files = [("images", ("a%0Ab\nrequest=forged status=200", lesion_png()))]
+        files = [("images", ("Jane%0Ab\nrequest=forged status=200", lesion_png()))]
+        result = only(client.post("/v1/predict", files=files))
         client.post("/v1/predict?tta=a%0Arequest=forged", files=files)
         client.get("/x%0Arequest=forged")
+    assert "Jane" not in caplog.text
+    assert result["sha256"][:16] in caplog.text, "a hash names the image"
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("cascade")]
     assert lines
-    assert not [line for line in lines if "\n" in line or "request=forged" in line]
-
-
-def test_only_a_hash_of_an_image_is_logged(client, caplog):
-    with caplog.at_level(logging.DEBUG, logger="cascade"):
-        result = only(predict(client, ("Jane Doe 1970.png", lesion_png())))
-    assert result["sha256"][:16] in caplog.text
-    assert "Jane" not in caplog.text
+    assert not [line for line in lines if "\n" in line or "forged" in line]
 
 
 @pytest.mark.parametrize(
@@ -447,12 +375,11 @@ def test_only_a_hash_of_an_image_is_logged(client, caplog):
         (b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"/>', "SVG"),
         (b"<!doctype html><script>alert(1)</script>", "web page"),
         (b"%PDF-1.7", "PDF"),
-        (b"%!PS", "PostScript"),
     ],
 )
-@pytest.mark.parametrize("kind", ["image/png", "image/svg+xml"])
-def test_what_is_no_picture_is_refused_by_its_first_bytes(client, data, words, kind):
+def test_what_is_no_picture_is_refused_by_its_first_bytes(client, data, words):
     """Row 97: whatever it says that it is."""
+    kind = "image/png"
     response = client.post("/v1/predict", content=data, headers={"Content-Type": kind})
     assert response.status_code == 422
     assert words in response.json()["detail"]
@@ -460,7 +387,7 @@ def test_what_is_no_picture_is_refused_by_its_first_bytes(client, data, words, k
     assert words in form.json()["detail"]
 
 
-@pytest.mark.parametrize("path", ["/v1/model", "/healthz", "/docs", "/nope", "/metrics"])
+@pytest.mark.parametrize("path", ["/v1/model", "/docs", "/nope"])
 def test_every_answer_forbids_sniffing_framing_and_foreign_content(client, path):
     headers = client.get(path).headers
     assert headers["x-content-type-options"] == "nosniff"
@@ -470,10 +397,9 @@ def test_every_answer_forbids_sniffing_framing_and_foreign_content(client, path)
     assert "server" not in headers
 
 
-@pytest.mark.parametrize("size", [(30_000, 30_000), (12_000, 12_000)])
-def test_a_bomb_is_refused_from_its_header(size):
+def test_a_bomb_is_refused_from_its_header():
     """Row 95."""
-    bomb = bomb_png(*size)
+    bomb = bomb_png(12_000, 12_000)
     model = fake_model(limits=ImageLimits(max_pixels=25_000_000))
     with service(model=model) as client:
         start = time.perf_counter()
@@ -505,6 +431,8 @@ def failing(error):
 def test_an_exception_within_is_a_500_with_an_id_and_nothing_else(caplog):
     """Row 102."""
     error = RuntimeError("/srv/inside/secret.py shm_7f3a", "patient Jane")
+    with service(model=failing(ModelFileError("nan"))) as client:
+        assert predict(client, lesion_png()).status_code == 500, "not the image's fault"
     with service(model=failing(error)) as client:
         response = predict(client, lesion_png())
         assert response.status_code == 500
@@ -518,11 +446,6 @@ def test_an_exception_within_is_a_500_with_an_id_and_nothing_else(caplog):
         assert f"request={response.json()['request_id']} failed" in caplog.text
         assert "RuntimeError" in caplog.text, "the log has the rest"
         assert only(predict(client, lesion_png()))["status"] == "ok", "the worker lives on"
-
-
-def test_a_model_that_gives_no_probabilities_is_not_the_images_fault():
-    with service(model=failing(ModelFileError("nan"))) as client:
-        assert predict(client, lesion_png()).status_code == 500
 
 
 def out_of_memory_errors():
@@ -588,12 +511,6 @@ def test_health_is_there_while_the_model_loads_and_readiness_is_not():
         assert only(predict(client, lesion_png()))["status"] == "ok"
 
 
-def test_readiness_comes_after_a_first_prediction():
-    model = fake_model()
-    with service(model=model):
-        assert len(model.cascade.segmenter.batches) == 1
-
-
 def test_a_model_that_cannot_be_loaded_is_never_ready_and_is_reported():
     failures = []
 
@@ -637,21 +554,6 @@ def test_numbers_for_prometheus_count_requests_and_answers():
     assert any(line.startswith("process_resident_memory_bytes ") for line in lines)
 
 
-def test_two_services_in_one_process_count_apart():
-    with service() as first, service() as second:
-        predict(first, lesion_png())
-        assert "cascade_predictions_total{" not in second.get("/metrics").text
-
-
-def test_the_answer_is_valid_json_without_infinities(client):
-    text = predict(client, lesion_png(), params={"include": "mask"}).text
-
-    def refuse(word):
-        raise AssertionError(word)
-
-    json.loads(text, parse_constant=refuse)
-
-
 # --- loading --------------------------------------------------------------------------------------
 
 
@@ -663,9 +565,8 @@ def test_both_runtimes_are_served_and_named(tmp_path, runtime):
 
     from cascade.models.runtimes import model_identity
 
-    path = tiny_export()
+    path = tiny_export() if runtime == "onnx" else tmp_path / "tiny.safetensors"
     if runtime == "torch":
-        path = tmp_path / "tiny.safetensors"
         tiny_cascade().save(path)
     (tmp_path / "README.md").write_text(f"# Card\n{model_identity(path)}\n", encoding="utf-8")
     settings = ServiceSettings(model=str(path), operating_point=0.9, threads=1)

@@ -1,7 +1,5 @@
 """The service on a machine with 1 GB: without torch, under a hard limit of its memory."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import resource
@@ -16,7 +14,7 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("onnxruntime")
 
-from serving_fakes import lesion_pixels, lesion_png
+from rest_fakes import lesion_pixels, lesion_png
 
 from cascade.imaging import encode_image
 from cascade.models.exported import default_export, is_exported

@@ -1,7 +1,5 @@
 """What the REST service refuses before it costs anything: bodies, parts, origins, tokens, rates."""
 
-from __future__ import annotations
-
 import asyncio
 import tempfile
 import time
@@ -10,12 +8,11 @@ import pytest
 
 pytest.importorskip("fastapi")
 
-from serving_fakes import lesion_png, only, predict, service, upload
+from rest_fakes import lesion_png, only, predict, service, upload
 
 from cascade.errors import ConfigError
 from cascade.serving.rest.body_limit import BodyLimit
 from cascade.serving.rest.guard import TOKEN_VARIABLE, read_token
-from cascade.serving.rest.problems import HttpProblem
 from cascade.serving.rest.rate_limit import RateLimit
 from cascade.serving.rest.settings import ServiceSettings
 
@@ -74,29 +71,19 @@ def ask(middleware, sender):
     return sender
 
 
-def test_a_body_within_the_limit_passes():
-    assert ask(limited(), Sender([b"x" * 500, b"x" * 500], length=1000)).status == 200
-
-
-def test_a_body_that_says_it_is_too_large_is_refused_unread():
-    sender = ask(limited(), Sender([b"x" * 100] * 600, length=60_000))
-    assert sender.status == 413
-    assert sender.read == 0
-
-
-def test_a_body_of_unknown_length_is_stopped_at_the_limit():
-    sender = ask(limited(), Sender([b"x" * 100] * 600))
-    assert sender.status == 413
-    assert sender.read == 1100, "one chunk over the limit, and no more"
-
-
-def test_a_body_that_lies_about_its_length_is_stopped_too():
-    assert ask(limited(), Sender([b"x" * 100] * 600, length=10)).status == 413
-
-
-@pytest.mark.parametrize("length", ["-1", "1e9", "x", "9" * 40])
-def test_a_length_that_is_no_number_harms_nobody(length):
-    assert ask(limited(), Sender([b"x"], length=length)).status in (200, 413)
+@pytest.mark.parametrize(
+    ("chunks", "length", "status", "read"),
+    [
+        (10, 1000, 200, 1000),
+        (600, 60_000, 413, 0),  # unread
+        (600, None, 413, 1100),  # one chunk over the limit, and no more
+        (600, 10, 413, 1100),  # a lie
+        (1, "x", 200, 100),
+    ],
+)
+def test_a_body_is_read_up_to_the_limit(chunks, length, status, read):
+    sender = ask(limited(), Sender([b"x" * 100] * chunks, length=length))
+    assert (sender.status, sender.read) == (status, read)
 
 
 def test_a_slow_body_is_dropped_and_its_connection_closed():
@@ -164,22 +151,6 @@ def test_bytes_are_forgotten_when_the_application_fails():
     asyncio.run(scenario())
 
 
-def test_an_answer_that_has_begun_is_not_followed_by_another():
-    async def hasty(scope, receive, send):
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await receive()
-
-    with pytest.raises(HttpProblem):
-        ask(limited(hasty), Sender([b"x" * 5000]))
-
-
-def test_the_service_refuses_a_body_over_its_limit(client):
-    for options in ({"content": b"x" * 1_100_000}, {"content": iter([b"x" * 100_000] * 12)}):
-        response = client.post("/v1/predict", headers={"Content-Type": "image/png"}, **options)
-        assert response.status_code == 413
-        assert "limit of 1 MB" in response.json()["detail"]
-
-
 def test_nothing_of_a_request_is_written_to_the_disk(monkeypatch):
     """Uploads above 1 MB too, which the form parser would spool to a file."""
 
@@ -209,25 +180,18 @@ HEAD = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n'
     "body",
     [
         PART % (b"images", b'; filename="a"') * 10_000 + b"--b--\r\n",
-        PART % (b"tta", b"") * 10_000 + b"--b--\r\n",
         b'--b\r\nContent-Disposition: form-data; name="' + b"x" * 900_000 + b'"\r\n\r\nx\r\n',
         b"--b\r\n" + b"X-Header: y\r\n" * 70_000 + b"\r\nx\r\n--b--\r\n",
-        b"--b\r\n" + b"X" * 900_000 + b": y\r\n\r\nx\r\n--b--\r\n",
         b"\r\n" * 450_000,
-        b"-" * 900_000,
         b"x" * 900_000 + b"\r\n--b--\r\n",
         HEAD + b"\r\n" + lesion_png() + b"\r\n--b",
-        HEAD + b"\r\n" + b"\r\n--" * 200_000,
         HEAD + b"\r\n" + b"\r\n--b" * 150_000,
         (PART % (b"tta", b""))[:-3] + b"x" * 900_000 + b"\r\n--b--\r\n",
-        b"--b\r\n\r\nx\r\n--b--\r\n",
         b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n",
-        HEAD,
         b"",
     ],
-    ids=["10,000 files", "10,000 fields", "huge name", "70,000 headers", "huge header",
-         "empty lines", "dashes", "preamble", "no end", "half boundaries", "broken boundaries",
-         "long value", "no disposition", "no name", "cut off", "empty"],
+    ids=["10,000 files", "huge name", "70,000 headers", "empty lines", "preamble", "no end",
+         "broken boundaries", "long value", "no name", "empty"],
 )  # fmt: skip
 def test_hostile_forms_are_refused_within_a_second(client, body):
     start = time.perf_counter()
@@ -237,23 +201,13 @@ def test_hostile_forms_are_refused_within_a_second(client, body):
     assert seconds < 1
 
 
-@pytest.mark.parametrize(
-    "kind", ["multipart/form-data", "multipart/form-data; boundary=" + "b" * 999]
-)
-def test_forms_without_a_usable_boundary_are_refused(client, kind):
-    response = client.post("/v1/predict", content=b"x", headers={"Content-Type": kind})
-    assert response.status_code == 422
-    assert "multipart" in response.json()["detail"]
-
-
-def test_a_long_epilogue_is_ignored(client):
-    body = HEAD + b"\r\n" + lesion_png() + b"\r\n--b--\r\n" + b"\r\nx" * 200_000
-    start = time.perf_counter()
-    assert client.post("/v1/predict", **multipart(body)).status_code in (200, 422)
-    assert time.perf_counter() - start < 1
-
-
-def test_more_images_than_allowed_are_refused(client):
+def test_forms_without_a_usable_boundary_and_with_too_many_parts_are_refused(client):
+    for kind in ("multipart/form-data", "multipart/form-data; boundary=" + "b" * 999):
+        response = client.post("/v1/predict", content=b"x", headers={"Content-Type": kind})
+        assert response.status_code == 422
+        assert "multipart" in response.json()["detail"]
+    fields = multipart(PART % (b"tta", b"") * 100 + b"--b--\r\n")
+    assert "fields" in client.post("/v1/predict", **fields).json()["detail"]
     response = client.post("/v1/predict", files=upload(*[lesion_png()] * 9))
     assert response.status_code == 422
     assert "more than 8 files" in response.json()["detail"]
@@ -273,16 +227,9 @@ def test_web_pages_of_other_origins_are_refused_by_default(client):
     answer = client.options("/v1/predict", headers=preflight)
     assert answer.status_code == 405
     assert "access-control-allow-origin" not in answer.headers
-
-
-@pytest.mark.parametrize("origin", ["null", "http://[", "https://testserver.evil.example"])
-def test_odd_origins_are_refused_too(client, origin):
-    assert predict(client, lesion_png(), headers={"Origin": origin}).status_code == 403
-
-
-def test_the_services_own_page_may_ask(client):
-    for origin in ("http://testserver", "https://testserver"):  # a proxy may have ended the TLS
-        assert predict(client, lesion_png(), headers={"Origin": origin}).status_code == 200
+    for origin, status in (("null", 403), ("http://[", 403), ("https://testserver", 200)):
+        response = predict(client, lesion_png(), headers={"Origin": origin})
+        assert response.status_code == status, origin
 
 
 def test_an_origin_that_is_listed_may_ask_and_read():
@@ -322,7 +269,7 @@ def guarded():
 
 @pytest.mark.parametrize(
     "given",
-    [None, "", TOKEN, f"Basic {TOKEN}", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer é"],
+    [None, TOKEN, f"Basic {TOKEN}", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer é"],
 )
 def test_without_the_token_nothing_is_answered_or_read(guarded, given):
     headers = {} if given is None else {"Authorization": given.encode()}
@@ -363,9 +310,6 @@ def test_an_unusable_token_stops_the_service_and_is_not_shown(tmp_path, text):
     with pytest.raises(ConfigError, match="openssl rand") as refused:
         read_token(str(file))
     assert not text or text not in str(refused.value)
-
-
-def test_a_token_file_that_is_missing_stops_the_service(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read"):
         read_token(str(tmp_path / "none"))
 
@@ -418,13 +362,10 @@ def test_a_number_of_clients_that_grows_takes_no_more_memory():
     ("values", "words"),
     [
         ({"concurrency": 0}, "concurrency is 0"),
-        ({"queue": -1}, "queue is -1"),
         ({"port": 70_000}, "port is 70000"),
         ({"coverage": 0.0}, "coverage is 0.0"),
         ({"max_held_mb": 5.0}, "max_held_mb is 5"),
         ({"tta": "many"}, "choose from none, flips, dihedral"),
-        ({"timeout_s": 0.0}, "timeout_s is 0.0"),
-        ({"runtime": "tf"}, "choose from"),
     ],
 )
 def test_settings_outside_their_limits_are_refused(values, words):

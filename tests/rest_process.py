@@ -1,9 +1,7 @@
 """A service in a process of its own, on the fake cascade, with a delay in each prediction.
 
-``python tests/serving_process.py '{"delay_s": 1, "settings": {...}}'`` prints its port and serves.
+``python tests/rest_process.py '{"delay_file": "f", ...}'`` prints its port and serves.
 """
-
-from __future__ import annotations
 
 import contextlib
 import json
@@ -16,12 +14,22 @@ import time
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
+LOCK = threading.Lock()
+
+
+def next_delay(file):
+    """Seconds of the first number in the file, which is taken away if others follow."""
+    with LOCK:
+        first, *others = file.read_text(encoding="utf-8").split()
+        if others:
+            file.write_text(" ".join(others), encoding="utf-8")
+    return float(first)
 
 
 def main():
     """Serve what the first argument says."""
     wanted = json.loads(sys.argv[1])
-    from serving_fakes import fake_model
+    from rest_fakes import fake_model
 
     from cascade.progress import setup_logging
     from cascade.serving.rest import api, connections, server
@@ -35,7 +43,7 @@ def main():
 
     def predict(images):
         if len(model.cascade.segmenter.batches):  # the first is the warm-up
-            time.sleep(wanted.get("delay_s", 0))
+            time.sleep(next_delay(Path(wanted["delay_file"])))
         return plain(images)
 
     model.cascade.segmenter.predict = predict
@@ -51,13 +59,17 @@ def main():
 class Process:
     """The service, from outside."""
 
-    def __init__(self, **wanted):
+    def __init__(self, folder, **wanted):
+        self.delay_file = folder / "delay_s"
+        self.delay(0)
+        wanted["delay_file"] = str(self.delay_file)
+        (folder / "work").mkdir(exist_ok=True)
         self.child = subprocess.Popen(
             [sys.executable, str(Path(__file__)), json.dumps(wanted)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=wanted.pop("folder", TESTS.parent),
+            cwd=folder / "work",
             env={**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}", "OMP_NUM_THREADS": "1"},
         )
         self.lines = []
@@ -77,9 +89,9 @@ class Process:
             if line.startswith("ready: "):
                 self.ready.set()
 
-    @property
-    def address(self):
-        return f"http://127.0.0.1:{self.port}"
+    def delay(self, *seconds):
+        """How long the next predictions take; the last number is for all that follow."""
+        self.delay_file.write_text(" ".join(map(str, seconds)), encoding="utf-8")
 
     def memory_mb(self):
         """Resident memory of the process now."""

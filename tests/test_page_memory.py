@@ -1,7 +1,5 @@
 """The page on a small machine: the default cascade's exported form, a gigabyte, one thread."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,11 +1,9 @@
 """The page's logic, run by Streamlit's own test frame without a server or a browser."""
 
-from __future__ import annotations
-
 import re
 
 import pytest
-from web_fakes import EVERYTHING_POSSIBLE, blue_picture, encoded, page_model
+from page_fakes import EVERYTHING_POSSIBLE, blue_picture, encoded, page_model
 
 from cascade.errors import ModelFileError
 from cascade.reliability import Safeguards
@@ -71,14 +69,6 @@ def test_the_start_page_has_a_disclaimer_an_upload_and_examples(page):
     assert [header.value for header in page.header] == ["Pictures"]
 
 
-def test_the_disclaimer_comes_before_everything_else(page, lesion):
-    upload(page, ("a.png", encoded(lesion.image)))
-    shown = [element.proto.body for element in page.main.html]
-    shown = [body for body in shown if not body.startswith("<style>")]
-    first = next(place for place, body in enumerate(shown) if "cs-disclaimer" in body)
-    assert first < next(place for place, body in enumerate(shown) if "cs-verdict" in body)
-
-
 def test_a_picture_is_examined_and_shown(page, lesion):
     upload(page, ("mole.png", encoded(lesion.image)))
     text = words(page)
@@ -86,58 +76,45 @@ def test_a_picture_is_examined_and_shown(page, lesion):
     assert "Probability of malignant" in text
     assert "Diameter" in text
     assert len(alternative_texts(page)) == 4
+    assert all(len(text) > 20 for text in alternative_texts(page))
+    bodies = html(page)
+    assert bodies.index("cs-disclaimer") < bodies.index("cs-verdict")
     assert [item.label for item in page.get("download_button")] == ["Download a report"]
 
 
-def test_every_picture_has_an_alternative_text(page, lesion):
-    assert all(len(text) > 10 for text in alternative_texts(page))
-    upload(page, ("mole.png", encoded(lesion.image)))
-    assert all(len(text) > 20 for text in alternative_texts(page))
-
-
 def test_a_broken_file_among_several_has_its_own_box(page, lesion):
-    data = encoded(lesion.image)
-    upload(page, ("first.png", data), ("broken.png", data[:100]), ("last.png", data))
+    data, other = encoded(lesion.image), encoded(blue_picture())
+    upload(page, ("first.png", data), ("broken.png", data[:100]), ("last.png", other), (EVIL, b""))
     shown = html(page)
-    assert shown.count("cs-problem") == 1
+    assert shown.count("cs-problem") == 2
+    assert "<img" not in shown
+    assert "&lt;img src=x onerror=alert(1)&gt;.jpg" in shown
+    assert not [item for item in page.markdown if "onerror" in item.value]
     assert shown.count('class="cs-verdict') == 2
     text = words(page)
     assert text.index("first.png") < text.index("broken.png") < text.index("last.png")
     assert "This picture could not be used" in text
+    assert "Cannot judge this picture" in text
+    assert text.count("Probability of malignant") == 1
     labels = [item.label for item in page.get("download_button")]
     assert labels == ["Download one report on all pictures", *["Download a report"] * 2]
 
 
-def test_a_strange_picture_shows_no_probability(page):
-    upload(page, ("sky.png", encoded(blue_picture())))
-    text = words(page)
-    assert "Cannot judge this picture" in text
-    assert "Probability of malignant" not in text
-
-
-def test_a_hostile_name_is_shown_as_text(page, lesion):
-    upload(page, (EVIL, encoded(lesion.image)), ("![a](http://x.y/z.png)", b""))
-    shown = html(page)
-    assert "<img" not in shown
-    assert "&lt;img src=x onerror=alert(1)&gt;.jpg" in shown
-    assert not [item for item in page.markdown if "x.y" in item.value or "onerror" in item.value]
-
-
-def test_an_example_is_examined_like_an_upload(page):
+def test_uploads_win_over_an_example(page, lesion):
     button(page, EXAMPLES[0].title).click().run()
     assert EXAMPLES[0].name in words(page)
     assert [header.value for header in page.header] == ["Pictures", "Results"]
-
-
-def test_uploads_win_over_an_example(page, lesion):
-    button(page, EXAMPLES[0].title).click().run()
     upload(page, ("mole.png", encoded(lesion.image)))
     assert "mole.png" in words(page)
     assert EXAMPLES[0].name not in words(page)
 
 
 def test_all_pictures_can_be_removed(page, lesion):
-    upload(page, ("mole.png", encoded(lesion.image)))
+    data = encoded(lesion.image)
+    upload(page, ("mole.png", data), ("b.png", data))
+    assert len(page.session_state["results"]) == 2
+    upload(page, ("mole.png", data))
+    assert [key[0] for key in page.session_state["results"]] == ["mole.png"], "b is forgotten"
     button(page, "Remove all pictures").click().run()
     assert "mole.png" not in words(page)
     assert page.session_state["results"] == {}
@@ -161,25 +138,13 @@ def test_another_operating_point_moves_the_cutoff_without_another_look(page, mod
 
 def test_views_and_scale_look_again(page, model, lesion):
     upload(page, ("mole.png", encoded(lesion.image)))
+    page.run()
+    assert model.cascade.segmenter.batches == [1], "known already"
     page.radio[0].set_value("8 views").run()
     assert len(model.cascade.segmenter.batches) == 1 + 8
     assert " mm " not in words(page)
     page.number_input[0].set_value(10.0).run()
     assert " mm " in words(page)
-
-
-def test_what_is_known_is_not_looked_at_again(page, model, lesion):
-    upload(page, ("mole.png", encoded(lesion.image)))
-    page.run()
-    assert model.cascade.segmenter.batches == [1]
-
-
-def test_results_of_removed_pictures_are_forgotten(page, lesion):
-    data = encoded(lesion.image)
-    upload(page, ("a.png", data), ("b.png", data))
-    assert len(page.session_state["results"]) == 2
-    upload(page, ("b.png", data))
-    assert [key[0] for key in page.session_state["results"]] == ["b.png"]
 
 
 @pytest.mark.parametrize(

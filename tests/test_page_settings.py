@@ -1,13 +1,11 @@
 """What whoever starts the page decides, and how it is started."""
 
-from __future__ import annotations
-
 import socket
 import sys
 from dataclasses import replace
 
 import pytest
-from web_fakes import page_model
+from page_fakes import page_model
 
 from cascade.commands.prediction.app import build_parser, main
 from cascade.errors import ConfigError, MissingExtraError
@@ -27,12 +25,6 @@ def model_file(path, *stages):
     return path
 
 
-def exported_folder(path):
-    path.mkdir()
-    (path / "cascade.json").write_text("{}")
-    return path
-
-
 def test_the_defaults_are_those_of_the_command():
     arguments = build_parser().parse_args([])
     default = PageSettings()
@@ -40,30 +32,21 @@ def test_the_defaults_are_those_of_the_command():
     assert (arguments.host, arguments.port) == ("127.0.0.1", 8501)
     for name in ("runtime", "device", "max_upload_mb", "max_megapixels"):
         assert arguments[name] == getattr(default, name), name
-
-
-def test_without_a_model_there_is_the_one_of_the_library():
-    assert PageSettings().choices == {LIBRARY_MODEL: None}
+    assert default.choices == {LIBRARY_MODEL: None}
+    limits = PageSettings(max_upload_mb=3, max_megapixels=1.5).limits
+    assert (limits.max_bytes, limits.max_pixels) == (3_000_000, 1_500_000)
 
 
 def test_models_are_cascades_in_a_folder_by_name(tmp_path):
     whole = model_file(tmp_path / "b.safetensors", "segmenter", "classifier")
-    exported = exported_folder(tmp_path / "a")
+    exported = tmp_path / "a"
+    exported.mkdir()
+    (exported / "cascade.json").write_text("{}")
     model_file(tmp_path / "half.safetensors", "segmenter")
     (tmp_path / "broken.safetensors").write_bytes(b"hello")
     (tmp_path / "notes.txt").write_text("no model")
-    assert PageSettings(models=tmp_path).choices == {
-        LIBRARY_MODEL: None,
-        "a": exported,
-        "b.safetensors": whole,
-    }
-
-
-def test_a_model_is_offered_once_even_if_it_lies_in_the_folder(tmp_path):
-    first = model_file(tmp_path / "first.safetensors", "segmenter", "classifier")
-    other = model_file(tmp_path / "other.safetensors", "segmenter", "classifier")
-    choices = PageSettings(model=first, models=tmp_path).choices
-    assert choices == {"first.safetensors": first, "other.safetensors": other}
+    expected = {LIBRARY_MODEL: None, "a": exported, "b.safetensors": whole}
+    assert PageSettings(models=tmp_path).choices == expected
 
 
 def test_two_models_of_one_name_are_told_apart(tmp_path):
@@ -72,6 +55,7 @@ def test_two_models_of_one_name_are_told_apart(tmp_path):
     second = model_file(tmp_path / "more" / "m.safetensors", "segmenter", "classifier")
     choices = PageSettings(model=first, models=tmp_path / "more").choices
     assert choices == {"m.safetensors": first, "more/m.safetensors": second}
+    assert PageSettings(model=first, models=tmp_path).choices == {"m.safetensors": first}
 
 
 def test_the_librarys_own_model_is_not_offered_twice():
@@ -89,29 +73,11 @@ def test_a_folder_without_models_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"max_upload_mb": 0}, {"max_upload_mb": 5000}, {"max_megapixels": 0.0},
-     {"max_megapixels": float("nan")}, {"max_pictures": 0}],
-)  # fmt: skip
+    [{"max_upload_mb": 5000}, {"max_megapixels": float("nan")}, {"max_pictures": 0}],
+)
 def test_limits_that_make_no_sense_are_refused(changes):
     with pytest.raises(ConfigError, match=next(iter(changes))):
         PageSettings(**changes)
-
-
-def test_limits_hold_for_files_and_pixels():
-    limits = PageSettings(max_upload_mb=3, max_megapixels=1.5).limits
-    assert (limits.max_bytes, limits.max_pixels) == (3_000_000, 1_500_000)
-
-
-def test_the_settings_of_the_process_can_be_changed():
-    before = current_settings()
-    try:
-        use_settings(replace(before, max_pictures=3))
-        assert current_settings().max_pictures == 3
-    finally:
-        use_settings(before)
-
-
-# --- starting -------------------------------------------------------------------------------------
 
 
 def test_streamlit_sends_nothing_and_watches_nothing():
@@ -125,21 +91,14 @@ def test_streamlit_sends_nothing_and_watches_nothing():
     assert options["server.fileWatcherType"] == "none"
     assert options["server.maxUploadSize"] == 7
     assert options["client.showErrorDetails"] == "none"
-
-
-def test_streamlit_knows_all_of_these_options():
     config = pytest.importorskip("streamlit.config")
-    options = streamlit_options(PageSettings(), host="127.0.0.1", port=8501)
-    assert set(options) <= set(config._config_options_template)
+    assert set(options) <= set(config._config_options_template), "it knows all of them"
 
 
-@pytest.mark.parametrize(
-    ("host", "allowed"),
-    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False)],
-)
-def test_a_page_for_this_machine_refuses_other_host_names(host, allowed):
-    hosts = streamlit_options(PageSettings(), host=host, port=1)["server.allowedHosts"]
-    assert hosts == (["localhost", "127.0.0.1", "::1"] if allowed else [])
+def test_a_page_for_this_machine_refuses_other_host_names():
+    for host, expected in (("::1", ["localhost", "127.0.0.1", "::1"]), ("0.0.0.0", [])):
+        options = streamlit_options(PageSettings(), host=host, port=1)
+        assert options["server.allowedHosts"] == expected
 
 
 def test_without_streamlit_the_extra_is_named(monkeypatch):
@@ -156,18 +115,10 @@ def test_a_port_in_use_is_named():
         port = other.getsockname()[1]
         with pytest.raises(ConfigError, match=f"port {port}: something else listens there"):
             serve_page(PageSettings(), port=port)
-
-
-@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 99999), ("no.such.host.invalid", 0)])
-def test_an_address_that_does_not_exist_is_named(host, port):
-    pytest.importorskip("streamlit")
-    with pytest.raises(ConfigError, match=f"cannot listen on {host}"):
-        serve_page(PageSettings(), host=host, port=port)
-
-
-def test_a_model_that_cannot_be_read_ends_the_command(tmp_path, caplog):
-    pytest.importorskip("streamlit")
-    assert main(["--model", str(tmp_path / "none.safetensors"), "--port", "0"]) == 2
+    for host, port in (("127.0.0.1", 99999), ("no.such.host.invalid", 0)):
+        with pytest.raises(ConfigError, match=f"cannot listen on {host}"):
+            serve_page(PageSettings(), host=host, port=port)
+    assert main(["--model", "none.safetensors", "--port", "0"]) == 2
 
 
 def test_the_model_is_read_before_the_page_is_shown(monkeypatch):

@@ -1,7 +1,5 @@
 """The OpenAPI document and the page that shows it without any network."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from pathlib import Path
@@ -10,7 +8,7 @@ import pytest
 
 pytest.importorskip("fastapi")
 
-from serving_fakes import lesion_png, predict, service
+from rest_fakes import lesion_png, predict, service
 
 import cascade
 from cascade.serving.rest.docs_page import FOLDER
@@ -55,12 +53,15 @@ def test_every_field_of_an_answer_is_in_the_document(client, document):
     assert set(result) == set(schemas["ImageResult"]["properties"])
     assert set(client.get("/v1/model").json()) == set(schemas["ModelDescription"]["properties"])
     assert set(client.get("/nope").json()) <= set(schemas["Problem"]["properties"])
-
-
-def test_answers_are_what_the_document_says(client):
     PredictionAnswer.model_validate(predict(client, lesion_png(), b"x").json())
     ModelDescription.model_validate(client.get("/v1/model").json())
     Problem.model_validate(predict(client, b"x").json())
+    answers = document["paths"]["/v1/predict"]["post"]["responses"]
+    assert answers["200"]["content"]["application/json"]["example"] == EXAMPLE
+    assert (
+        PredictionAnswer.model_validate(EXAMPLE).model_dump(mode="json", by_alias=True) == EXAMPLE
+    )
+    Problem.model_validate(PROBLEM_EXAMPLE)
 
 
 def test_options_are_documented_once_and_files_in_the_form(document):
@@ -82,18 +83,6 @@ def test_refusals_are_problems_in_the_document(document):
         assert answers[status]["description"]
 
 
-def test_the_examples_of_the_document_are_true_to_it(document):
-    answers = document["paths"]["/v1/predict"]["post"]["responses"]
-    assert answers["200"]["content"]["application/json"]["example"] == EXAMPLE
-    parsed = PredictionAnswer.model_validate(EXAMPLE)
-    dumped = parsed.model_dump(mode="json", by_alias=True)
-    assert dumped == EXAMPLE, "no field is missing and none is too many"
-    Problem.model_validate(PROBLEM_EXAMPLE)
-
-
-# --- the page (row 108) ---------------------------------------------------------------------------
-
-
 def test_the_page_loads_nothing_from_elsewhere(client):
     page = client.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
@@ -108,20 +97,12 @@ def test_the_page_loads_nothing_from_elsewhere(client):
     assert "'unsafe-eval'" not in policy
 
 
-@pytest.mark.parametrize(
-    ("path", "kind"),
-    [
-        ("docs/swagger-ui-bundle.js", "text/javascript"),
-        ("docs/swagger-ui.css", "text/css"),
-        ("docs/start.js", "text/javascript"),
-        ("openapi.json", "application/json"),
-    ],
-)
-def test_what_the_page_loads_is_there(client, path, kind):
-    response = client.get(f"/{path}")
-    assert response.status_code == 200
-    assert response.headers["content-type"].startswith(kind), "or nosniff would keep it from use"
-    assert len(response.content) > 100
+def test_what_the_page_loads_is_there(client):
+    for path, kind in (("swagger-ui-bundle.js", "text/javascript"), ("swagger-ui.css", "text/css"),
+                       ("start.js", "text/javascript")):  # fmt: skip
+        response = client.get(f"/docs/{path}")
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith(kind), "or nosniff would keep it out"
 
 
 def test_the_root_leads_to_the_page(client):
@@ -136,19 +117,11 @@ def test_no_other_file_is_served(client, path):
     assert client.get(f"/docs/{path}").status_code == 404
 
 
-@pytest.mark.parametrize("name", SWAGGER)
-def test_swagger_ui_is_shipped_unchanged(name):
-    assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == SWAGGER[name]
-
-
-def test_swagger_ui_is_shipped_with_its_licences():
+def test_swagger_ui_is_shipped_unchanged_and_with_its_licences():
+    for name, digest in SWAGGER.items():
+        assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == digest
     assert "Apache License" in (FOLDER / "LICENSE").read_text(encoding="utf-8")
-    assert "SmartBear" in (FOLDER / "NOTICE").read_text(encoding="utf-8")
     assert "MIT" in (FOLDER / "swagger-ui-bundle.js.LICENSE.txt").read_text(encoding="utf-8")
-    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 2_000_000
-
-
-# --- the text -------------------------------------------------------------------------------------
 
 
 def test_the_limits_in_the_text_are_the_defaults():
