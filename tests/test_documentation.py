@@ -1,7 +1,5 @@
 """The documentation: its commands are commands, its pages are found, its site builds by itself."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import json
