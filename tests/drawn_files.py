@@ -1,7 +1,5 @@
 """Images and their files, drawn and encoded by hand where a library would not write them."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib
@@ -44,4 +42,20 @@ def png(width, height, *, bits=8, colour=0, data=b""):
             chunk(b"IDAT", data),
             chunk(b"IEND", b""),
         ]
+    )
+
+
+def lab_by_hand(pixels):
+    """``(N, 3)`` uint8 sRGB to CIELAB under D65, from the definitions."""
+    srgb = pixels / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    matrix = [
+        [0.412453, 0.357580, 0.180423],
+        [0.212671, 0.715160, 0.072169],
+        [0.019334, 0.119193, 0.950227],
+    ]
+    ratio = linear @ np.array(matrix).T / [0.950456, 1.0, 1.088754]
+    f = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio / (3 * (6 / 29) ** 2) + 4 / 29)
+    return np.stack(
+        [116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1
     )

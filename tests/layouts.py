@@ -27,10 +27,10 @@ def text(path, *lines):
     path.write_text("\n".join(lines) + "\n")
 
 
-def table(path, rows, delimiter=","):
+def table(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+        writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
 
@@ -71,48 +71,34 @@ def isic2018_task1(root):
 
 
 def archive_metadata(path, stems, diagnoses):
-    table(
-        path,
-        [
-            {
-                "isic_id": stem,
-                "attribution": "Somebody's Clinic",
-                "copyright_license": "CC-BY" if number % 2 else "CC-0",
-                "age_approx": "40",
-                "anatom_site_general": "lower extremity",
-                "diagnosis_1": diagnosis,
-                "diagnosis_2": f"{diagnosis} proliferations" if diagnosis else "",
-                "diagnosis_3": "Nevus" if diagnosis == "Benign" else "",
-                "lesion_id": f"IL_{number}",
-                "patient_id": f"IP_{number // 2}",
-                "sex": "male",
-            }
-            for number, (stem, diagnosis) in enumerate(zip(stems, diagnoses, strict=True))
-        ],
-    )
+    lines = [
+        "isic_id,attribution,copyright_license,age_approx,anatom_site_general,diagnosis_1,"
+        "diagnosis_2,diagnosis_3,lesion_id,patient_id,sex"
+    ]
+    for number, (stem, first) in enumerate(zip(stems, diagnoses, strict=True)):
+        licence = "CC-BY" if number % 2 else "CC-0"
+        second = f"{first} proliferations" if first else ""
+        third = "Nevus" if first == "Benign" else ""
+        lines.append(
+            f"{stem},Somebody's Clinic,{licence},40,lower extremity,{first},{second},{third},"
+            f"IL_{number},IP_{number // 2},male"
+        )
+    text(path, *lines)
 
 
 HAM_CODES = ["mel", "bcc", "akiec", "nv", "bkl", "df", "vasc", "nv", "mel", "nv"]
 
 
 def ham10000(root, *, suffix=".csv"):
-    rows = []
+    lines = ["lesion_id,image_id,dx,dx_type,age,sex,localization"]
     for number, code in enumerate(HAM_CODES):
         stem = f"ISIC_00243{number:02d}"
-        rows.append(
-            {
-                "lesion_id": f"HAM_{number // 2 if code == 'nv' else number:07d}",
-                "image_id": stem,
-                "dx": code,
-                "dx_type": "histo",
-                "age": "80.0",
-                "sex": "male",
-                "localization": "scalp",
-            }
-        )
+        lesion = number // 2 if code == "nv" else number
+        lines.append(f"HAM_{lesion:07d},{stem},{code},histo,80.0,male,scalp")
         picture(root / f"HAM10000_images_part_{1 + number % 2}" / f"{stem}.jpg")
         outline(root / "HAM10000_segmentations_lesion_tschandl" / f"{stem}_segmentation.png")
-    table(root / f"HAM10000_metadata{suffix}", rows, "\t" if suffix == ".tab" else ",")
+    separator = "\t" if suffix == ".tab" else ","
+    text(root / f"HAM10000_metadata{suffix}", *(line.replace(",", separator) for line in lines))
 
 
 def one_hot(path, codes, columns):
@@ -134,17 +120,9 @@ def isic2018_task3(root, *, groupings=True):
         for stem in codes:
             picture(root / f"ISIC2018_Task3_{part}_Input" / f"{stem}.jpg")
         if part == "Training" and groupings:
-            table(
-                root / "ISIC2018_Task3_Training_LesionGroupings.csv",
-                [
-                    {
-                        "image": stem,
-                        "lesion_id": f"HAM_{number}",
-                        "diagnosis_confirm_type": "histopathology",
-                    }
-                    for number, stem in enumerate(codes)
-                ],
-            )
+            lines = [f"{stem},HAM_{number},histopathology" for number, stem in enumerate(codes)]
+            path = root / "ISIC2018_Task3_Training_LesionGroupings.csv"
+            text(path, "image,lesion_id,diagnosis_confirm_type", *lines)
 
 
 ISIC_2019 = ["MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK"]
@@ -166,23 +144,15 @@ def isic2019(root, *, test=True):
 
 def isic2020(root):
     diagnoses = ["unknown", "nevus", "melanoma", "lentigo NOS", "melanoma", "unknown"]
-    rows = []
+    lines = [
+        "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,diagnosis,"
+        "benign_malignant,target"
+    ]
     for number, diagnosis in enumerate([*diagnoses, "atypical melanocytic proliferation"]):
-        malignant = diagnosis == "melanoma"
-        rows.append(
-            {
-                "image_name": f"ISIC_000000{number}",
-                "patient_id": f"IP_{number}",
-                "sex": "female",
-                "age_approx": "50",
-                "anatom_site_general_challenge": "torso",
-                "diagnosis": diagnosis,
-                "benign_malignant": "malignant" if malignant else "benign",
-                "target": str(int(malignant)),
-            }
-        )
+        classes = "malignant,1" if diagnosis == "melanoma" else "benign,0"
+        lines.append(f"ISIC_000000{number},IP_{number},female,50,torso,{diagnosis},{classes}")
         picture(root / "jpeg" / "train" / f"ISIC_000000{number}.jpg")
-    table(root / "train.csv", rows)
+    text(root / "train.csv", *lines)
 
 
 def ph2(root):

@@ -1,7 +1,5 @@
 """Augmentation: the same for image and mask, decided by the seed alone."""
 
-from __future__ import annotations
-
 import random
 import typing
 
@@ -44,7 +42,7 @@ def test_none_gives_image_and_mask_as_they_are(augmenters, picture):
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)
-@pytest.mark.parametrize("side", [32, 64, 97])
+@pytest.mark.parametrize("side", [32, 97])
 def test_shapes_types_and_values_hold(augmenters, strength, side):
     image = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.uint8)
     mask = (image[..., 0] > 128).astype(np.uint8)
@@ -56,39 +54,21 @@ def test_shapes_types_and_values_hold(augmenters, strength, side):
 
 
 @pytest.mark.parametrize("strength", RANDOM)
-def test_neither_image_nor_mask_is_written_to(augmenters, strength, picture):
-    image, mask = picture
-    before = image.copy(), mask.copy()
-    for seed in range(10):
-        augmenters[strength](image, mask, seed=seed)
-    assert np.array_equal(image, before[0])
-    assert np.array_equal(mask, before[1])
-
-
-@pytest.mark.parametrize("strength", RANDOM)
 def test_the_seed_alone_decides(augmenters, strength, picture):
     image, mask = picture
+    before = image.copy(), mask.copy()
     first = [augmenters[strength](image, mask, seed=seed) for seed in range(6)]
     random.seed(99)
     np.random.seed(99)  # noqa: NPY002 - that the global generator plays no part is the point
+    state = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
     other = Augmenter(strength)
     again = [other(image, mask, seed=seed) for seed in reversed(range(6))][::-1]
     for (image_1, mask_1), (image_2, mask_2) in zip(first, again, strict=True):
         assert np.array_equal(image_1, image_2)
         assert np.array_equal(mask_1, mask_2)
-
-
-@pytest.mark.parametrize("strength", RANDOM)
-def test_global_generators_are_left_alone(augmenters, strength, picture):
-    before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
-    augmenters[strength](*picture, seed=5)
-    assert before == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
-
-
-@pytest.mark.parametrize("strength", RANDOM)
-def test_other_seeds_give_other_changes(augmenters, strength, picture):
-    seen = {augmenters[strength](*picture, seed=seed)[0].tobytes() for seed in range(100)}
-    assert len(seen) == 8 if strength == "light" else len(seen) >= 95
+    assert state == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+    assert np.array_equal(image, before[0])
+    assert np.array_equal(mask, before[1])
 
 
 def test_each_change_is_drawn_on_its_own(augmenters, picture):
@@ -110,11 +90,6 @@ def test_each_change_is_drawn_on_its_own(augmenters, picture):
     assert moved == pytest.approx(0.7 * trials, abs=deviation)
     assert trials - recoloured == pytest.approx(0.4 * 0.4 * trials, abs=deviation)
     assert untouched < 0.1 * trials
-
-
-@pytest.mark.parametrize("seed", [0, 2**32 - 1, 2**32, 2**40 + 7])
-def test_seeds_of_any_size_are_fine(augmenters, picture, seed):
-    augmenters["strong"](*picture, seed=seed)
 
 
 def test_light_only_turns_and_mirrors_and_reaches_all_eight_symmetries(augmenters, picture):
@@ -153,15 +128,6 @@ def test_an_image_alone_changes_as_it_does_with_a_mask_of_the_same_seed(
         assert np.array_equal(alone, augmenters[strength](image, mask, seed=seed)[0])
 
 
-def test_most_of_the_lesion_stays_in_view(augmenters, picture):
-    image, mask = picture
-    shares = [
-        augmenters["strong"](image, mask, seed=seed)[1].sum() / mask.sum() for seed in range(60)
-    ]
-    assert min(shares) > 0.4
-    assert 0.8 < np.mean(shares) < 1.2
-
-
 def test_crops_that_were_jittered_already_are_not_scaled_again(picture):
     image, mask = picture
     rotating = Augmenter("standard", geometry_only_rotates=True)
@@ -170,14 +136,3 @@ def test_crops_that_were_jittered_already_are_not_scaled_again(picture):
     free = Augmenter("standard")
     scaled = [free(image, mask, seed=seed)[1].sum() / mask.sum() for seed in range(40)]
     assert np.std(scaled) > 0.1
-
-
-def test_colours_stay_those_of_skin(augmenters):
-    """Red stays the strongest channel: no hue shift turns skin green or blue."""
-    skin = np.full((32, 32, 3), (205, 160, 140), np.uint8)
-    medians = [
-        np.median(augmenters["strong"](skin, seed=seed)[0], axis=(0, 1)) for seed in range(100)
-    ]
-    green = [median for median in medians if median[1] > median[0]]
-    assert len(green) <= 2
-    assert all(red >= blue for red, _, blue in medians)

@@ -1,7 +1,5 @@
 """Settings: strict about names, types, choices and limits; honest about weight decay."""
 
-from __future__ import annotations
-
 import json
 import math
 import typing
@@ -11,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cascade.config import (
     ClassificationTrainConfig,
@@ -49,9 +45,6 @@ def shipped(name, cls):
     return from_dict(cls, {key: value for key, value in values.items() if key in known})
 
 
-# --- strictness -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("cls", ALL)
 def test_settings_survive_the_round_trip_through_json(cls):
     config = cls()
@@ -72,14 +65,6 @@ def test_an_unknown_setting_is_refused_with_the_nearest_name():
         from_dict(TrainConfig, {"learning_rat": 0.1})
     with pytest.raises(ConfigError, match=r"unknown setting 'zzz'$"):
         from_dict(TrainConfig, {"zzz": 1})
-
-
-@given(st.text(max_size=20))
-def test_every_name_that_is_no_field_is_refused(name):
-    if name in {item.name for item in fields(TrainConfig)}:
-        return
-    with pytest.raises(ConfigError, match="unknown setting"):
-        from_dict(TrainConfig, {name: 1})
 
 
 @pytest.mark.parametrize("cls", ALL)
@@ -121,33 +106,21 @@ def test_not_a_number_is_refused_everywhere(cls):
 @pytest.mark.parametrize(
     ("cls", "name", "value"),
     [
-        (TrainConfig, "epochs", "20"),
-        (TrainConfig, "epochs", 2.5),
-        (TrainConfig, "epochs", True),
-        (TrainConfig, "epochs", None),
-        (TrainConfig, "learning_rate", "1e-3"),
-        (TrainConfig, "learning_rate", False),
-        (TrainConfig, "deterministic", "no"),
-        (TrainConfig, "deterministic", 1),
-        (TrainConfig, "optimizer", None),
-        (TrainConfig, "optimizer", ["sgd"]),
-        (SegmenterConfig, "encoder", 18),
-        (SegmenterConfig, "decoder_channels", 16),
+        (TrainConfig, "epochs", "20"), (TrainConfig, "epochs", 2.5), (TrainConfig, "epochs", True),
+        (TrainConfig, "learning_rate", "1e-3"), (TrainConfig, "learning_rate", False),
+        (TrainConfig, "deterministic", 1), (TrainConfig, "optimizer", ["sgd"]),
+        (SegmenterConfig, "encoder", 18), (SegmenterConfig, "decoder_channels", 16),
         (SegmenterConfig, "decoder_channels", (16, "8")),
-        (ClassifierConfig, "size", "224"),
-        (SyntheticConfig, "sizes", ((64,),)),
+        (ClassifierConfig, "size", "224"), (SyntheticConfig, "sizes", ((64,),)),
     ],
-)
+)  # fmt: skip
 def test_a_value_of_another_type_is_refused_by_name(cls, name, value):
     with pytest.raises(ConfigError, match=f"{name} is "):
         from_dict(cls, {name: value})
 
 
-def test_numbers_of_numpy_are_numbers():
+def test_numbers_of_any_kind_are_numbers():
     assert TrainConfig(epochs=np.int64(3), learning_rate=np.float32(0.5)).epochs == 3
-
-
-def test_whole_numbers_serve_as_fractions():
     assert TrainConfig(learning_rate=1).learning_rate == 1
 
 
@@ -155,11 +128,6 @@ def test_whole_numbers_serve_as_fractions():
 def test_a_segmenter_side_is_a_multiple_of_32_within_limits(size):
     with pytest.raises(ConfigError, match=f"size is {size}"):
         SegmenterConfig(size=size)
-
-
-def test_a_classifier_side_may_be_left_to_the_architecture():
-    assert ClassifierConfig().size is None
-    assert ClassifierConfig(size=299).size == 299
 
 
 def test_a_configuration_error_is_also_a_value_error():
@@ -171,26 +139,6 @@ def test_a_configuration_error_is_also_a_value_error():
 def test_near_words_are_suggested_and_far_ones_are_not():
     assert did_you_mean("momentun", ["momentum", "epochs"]) == "; did you mean momentum?"
     assert did_you_mean("qqq", ["momentum", "epochs"]) == ""
-
-
-def test_every_setting_has_a_help_text():
-    for cls in ALL:
-        for item in fields(cls):
-            if (cls, item.name) != (SyntheticConfig, "sizes"):
-                assert item.metadata["help"], f"{cls.__name__}.{item.name}"
-
-
-def test_short_flags_are_unique_within_a_command():
-    for pair in (
-        (SegmentationTrainConfig, SegmenterConfig),
-        (ClassificationTrainConfig, ClassifierConfig),
-    ):
-        flags = [item.metadata["flag"] for cls in pair for item in fields(cls)]
-        given_flags = [flag for flag in flags if flag]
-        assert len(given_flags) == len(set(given_flags))
-
-
-# --- weight decay ---------------------------------------------------------------------------------
 
 
 def sizes_of_a_weight(config, steps):
@@ -207,8 +155,6 @@ def sizes_of_a_weight(config, steps):
     ("learning_rate", "momentum", "weight_decay"),
     [
         (1e-4, 0.99, 0.9),  # the documented defaults: the weight swings through zero
-        (1e-3, 0.99, 1e-3),
-        (1e-2, 0.9, 1e-2),
         (1e-2, 0.9, 0.5),
         (1e-2, 0.0, 0.1),
         (0.1, 0.5, 0.1),
@@ -231,40 +177,6 @@ def test_shrinkage_is_what_sgd_does_to_a_weight_without_gradient(
     assert weight_shrinkage(config) == pytest.approx(measured, rel=0.06)
 
 
-def test_a_small_pull_shrinks_by_the_textbook_rate():
-    config = TrainConfig(optimizer="sgd", learning_rate=1e-4, momentum=0.9, weight_decay=1e-3)
-    assert weight_shrinkage(config) == pytest.approx(1e-4 * 1e-3 / (1 - 0.9), rel=1e-4)
-
-
-def test_shrinkage_of_adamw_is_one_multiplication_per_step():
-    config = TrainConfig(optimizer="adamw", learning_rate=1e-3, weight_decay=1e-2)
-    assert (1 - weight_shrinkage(config)) ** 100 == pytest.approx((1 - 1e-5) ** 100)
-
-
-@given(
-    st.floats(1e-5, 0.1), st.floats(0, 0.999), st.floats(0, 1), st.sampled_from(["sgd", "adamw"])
-)
-def test_weights_never_grow_by_decay_within_sensible_settings(
-    learning_rate, momentum, decay, optimizer
-):
-    config = TrainConfig(
-        optimizer=optimizer, learning_rate=learning_rate, momentum=momentum, weight_decay=decay
-    )
-    assert -1e-12 <= weight_shrinkage(config) <= 1
-
-
-def test_no_decay_shrinks_nothing():
-    assert weight_shrinkage(TrainConfig(optimizer="sgd", weight_decay=0.0)) == pytest.approx(0)
-    assert shrinkage_warning(TrainConfig(weight_decay=0.0), steps=10**9) is None
-
-
-def test_the_documented_defaults_are_announced_as_harmful():
-    message = shrinkage_warning(SegmentationTrainConfig(), steps=TRAINING_STEPS)
-    assert "shrink the weights harmfully" in message
-    assert "learning rate 0.0001, weight decay 0.9 and momentum 0.99 with sgd" in message
-    assert "configs/segmentation.yaml" in message
-
-
 def test_the_warning_tells_how_much_of_a_weight_would_be_left():
     message = shrinkage_warning(SegmentationTrainConfig(), steps=1000)
     stated = float(message.split("would leave ")[1].split(" ")[0])
@@ -273,13 +185,9 @@ def test_the_warning_tells_how_much_of_a_weight_would_be_left():
     assert stated < 0.01
 
 
-def test_the_documented_example_is_announced_as_harmful():
-    example = SegmentationTrainConfig(
-        optimizer="adam", learning_rate=0.001, momentum=0.9, weight_decay=0.5
-    )
-    message = shrinkage_warning(example, steps=10)
-    assert "with adam shrink the weights harmfully" in message
-    assert "competes with the gradient" in message
+def test_shrinkage_of_adamw_is_one_multiplication_per_step():
+    config = TrainConfig(optimizer="adamw", learning_rate=1e-3, weight_decay=1e-2)
+    assert weight_shrinkage(config) == pytest.approx(1e-5)
 
 
 def test_weights_that_would_explode_are_announced_too():
@@ -299,14 +207,10 @@ def test_the_recommended_recipes_shrink_nothing_harmfully(name, cls):
     assert shrinkage_warning(shipped(name, cls), steps=TRAINING_STEPS) is None
 
 
-def test_the_defaults_of_the_library_shrink_nothing_harmfully():
-    for config in (TrainConfig(), ClassificationTrainConfig()):
-        assert shrinkage_warning(config, steps=TRAINING_STEPS) is None
-
-
 def test_longer_training_can_only_add_the_warning():
     config = replace(TrainConfig(), weight_decay=0.1)
     warned = [bool(shrinkage_warning(config, steps=10**n)) for n in range(8)]
+    assert shrinkage_warning(TrainConfig(weight_decay=0.0), steps=10**9) is None
     assert warned == sorted(warned)
     assert warned[-1]
     assert not warned[0]

@@ -1,10 +1,8 @@
 """Results on disk: whole or not at all, and harmless to open."""
 
-from __future__ import annotations
-
+import contextlib
 import csv
 import errno
-import hashlib
 import json
 import math
 import os
@@ -12,7 +10,7 @@ import stat
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cascade.data.tables import read_csv
@@ -22,7 +20,6 @@ from cascade.files import (
     atomic_path,
     csv_cell,
     csv_line,
-    file_digest,
     read_json,
     write_csv,
     write_json,
@@ -36,15 +33,6 @@ def leftovers(folder):
     return sorted(item.name for item in folder.iterdir())
 
 
-# --- whole or not at all --------------------------------------------------------------------------
-
-
-def test_a_new_file_appears_with_missing_folders(tmp_path):
-    write_text(tmp_path / "a" / "b" / "c.txt", "text\n")
-    assert (tmp_path / "a" / "b" / "c.txt").read_bytes() == b"text\n"
-    assert leftovers(tmp_path / "a" / "b") == ["c.txt"]
-
-
 def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old")
@@ -56,7 +44,7 @@ def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path):
     assert leftovers(tmp_path) == ["a.txt"]
 
 
-@pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt(), DataError("row 3")])
+@pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt()])
 def test_the_old_file_survives_an_error_and_nothing_else_is_left(tmp_path, error):
     target = tmp_path / "a.txt"
     target.write_text("old")
@@ -120,23 +108,10 @@ def test_a_link_stays_a_link_and_its_target_is_replaced(tmp_path):
     assert (tmp_path / "real" / "a.txt").read_text() == "new"
 
 
-def test_a_path_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"file.*cannot write here"):
-        write_text(tmp_path / "file" / "a.txt", "text")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(CascadeError, match="folder: could not be written"):
-        write_text(tmp_path / "folder", "text")
-    assert leftovers(tmp_path) == ["file", "folder"]
-
-
 @pytest.mark.parametrize("name", ["ä" * 120 + ".txt", "皮" * 80 + ".txt", "a" * 250 + ".txt"])
 def test_long_names_leave_room_for_the_temporary_one(tmp_path, name):
     write_text(tmp_path / name, "text")
     assert leftovers(tmp_path) == [name]
-
-
-# --- JSON -----------------------------------------------------------------------------------------
 
 
 def test_what_is_no_number_becomes_null_at_any_depth(tmp_path):
@@ -162,6 +137,7 @@ def test_what_is_no_number_becomes_null_at_any_depth(tmp_path):
     }
 
 
+@settings(max_examples=40)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False),
@@ -176,14 +152,6 @@ def test_a_finite_document_comes_back_as_it_was(tmp_path_factory, document):
     assert restored == json.dumps(document).replace("-Infinity", "null").replace("Infinity", "null")
 
 
-def test_a_name_with_broken_bytes_can_be_written(tmp_path):
-    name = os.fsdecode(b"mole\xff.jpg")
-    write_json(tmp_path / "a.json", {"name": name})
-    assert read_json(tmp_path / "a.json") == {"name": name}
-    write_csv(tmp_path / "a.csv", ["name"], [{"name": name}])
-    assert read_csv(tmp_path / "a.csv")[1] == [{"name": r"mole\udcff.jpg"}]
-
-
 def test_a_missing_or_broken_document_is_named(tmp_path):
     with pytest.raises(DataError, match=r"none\.json: cannot be read"):
         read_json(tmp_path / "none.json")
@@ -195,12 +163,9 @@ def test_a_missing_or_broken_document_is_named(tmp_path):
         read_json(tmp_path / "binary.json")
 
 
-# --- CSV ------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "cell",
-    ["=cmd|'/c calc'!A1", "+1+1", "-2+3", "@SUM(A1)", "\t=1+1", "\r=1+1", '=HYPERLINK("x")'],
+    ["=cmd|'/c calc'!A1", "+1+1", "-2+3", "@SUM(A1)", "\t=1+1", "\r=1+1"],
 )
 def test_no_text_reaches_a_spreadsheet_as_a_formula(tmp_path, cell):
     assert csv_cell(cell) == "'" + cell
@@ -211,18 +176,13 @@ def test_no_text_reaches_a_spreadsheet_as_a_formula(tmp_path, cell):
     assert read_csv(tmp_path / "a.csv")[1] == [{"name": "1.jpg", "note": cell}]
 
 
-def test_negative_numbers_are_numbers_not_formulas():
+def test_cells_of_numbers_and_missing_values():
     assert csv_line([-1, -0.5, np.float64(-2.0), np.int64(-3), True]) == "-1,-0.5,-2,-3,True\n"
-
-
-def test_missing_values_are_empty_cells():
     assert csv_line([None, math.nan, math.inf, np.float32("nan"), ""]) == ",,,,\n"
-
-
-def test_fractions_keep_nine_digits():
     assert csv_line([1 / 3, np.float32(0.1), 1e-12]) == "0.333333333,0.100000001,1e-12\n"
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(cells, cells), min_size=1, max_size=4))
 def test_any_text_comes_back_as_it_was(tmp_path_factory, rows):
     rows = [(f"{number}{name}", note) for number, (name, note) in enumerate(rows)]
@@ -231,66 +191,44 @@ def test_any_text_comes_back_as_it_was(tmp_path_factory, rows):
     assert [(row["name"], row["note"]) for row in read_csv(path)[1]] == rows
 
 
-def test_a_missing_key_is_an_empty_cell_and_others_are_left_out(tmp_path):
-    write_csv(tmp_path / "a.csv", ["name", "class"], [{"name": "1.jpg", "age": 50}])
-    assert (tmp_path / "a.csv").read_bytes() == b"name,class\n1.jpg,\n"
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt(), DataError("row 3")])
+def test_a_new_folder_replaces_the_old_one_with_all_its_files_or_not_at_all(tmp_path, error):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old.txt").write_text("old")
+
+    def write():
+        with atomic_folder(tmp_path / "a") as temporary:
+            (temporary / "new.txt").write_text("new")
+            assert leftovers(tmp_path / "a") == ["old.txt"]
+            if error:
+                raise error
+
+    with pytest.raises(type(error)) if error else contextlib.nullcontext():
+        write()
+    assert leftovers(tmp_path) == ["a"]
+    assert leftovers(tmp_path / "a") == ["old.txt" if error else "new.txt"]
 
 
-def test_rows_that_fail_leave_the_old_table(tmp_path):
-    write_csv(tmp_path / "a.csv", ["name"], [{"name": "1.jpg"}])
-
-    def rows():
-        yield {"name": "2.jpg"}
-        raise DataError("the second image is broken")
-
-    with pytest.raises(DataError, match="second image"):
-        write_csv(tmp_path / "a.csv", ["name"], rows())
-    assert (tmp_path / "a.csv").read_text() == "name\n1.jpg\n"
-
-
-def test_the_digest_is_sha256_of_the_bytes(tmp_path):
-    (tmp_path / "a.bin").write_bytes(b"\x00" * 100_000)
-    assert file_digest(tmp_path / "a.bin") == hashlib.sha256(b"\x00" * 100_000).hexdigest()
-
-
-# --- whole folders --------------------------------------------------------------------------------
-
-
-def test_a_folder_appears_whole_and_readable_by_everybody(tmp_path):
+def test_a_folder_and_its_files_can_be_read_by_everybody(tmp_path):
     with atomic_folder(tmp_path / "a" / "b") as temporary:
         (temporary / "one.txt").write_text("1")
-        assert not (tmp_path / "a" / "b").exists()
-    assert leftovers(tmp_path / "a") == ["b"]
-    assert (tmp_path / "a" / "b" / "one.txt").read_text() == "1"
-    modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "a" / "b").rglob("*")]
-    assert modes == [0o644]
+    assert stat.S_IMODE((tmp_path / "a" / "b" / "one.txt").stat().st_mode) == 0o644
     assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o755
 
 
-def test_a_new_folder_replaces_the_old_one_with_all_its_files(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "old.txt").write_text("old")
-    with atomic_folder(tmp_path / "a") as temporary:
-        (temporary / "new.txt").write_text("new")
-        assert leftovers(tmp_path / "a") == ["old.txt"]
-    assert leftovers(tmp_path / "a") == ["new.txt"]
-    assert leftovers(tmp_path) == ["a"]
-
-
-@pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt(), DataError("row 3")])
-def test_the_old_folder_survives_an_error(tmp_path, error):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "old.txt").write_text("old")
-
-    def write_half():
-        with atomic_folder(tmp_path / "a") as temporary:
-            (temporary / "new.txt").write_text("new")
-            raise error
-
-    with pytest.raises(type(error)):
-        write_half()
-    assert leftovers(tmp_path) == ["a"]
-    assert leftovers(tmp_path / "a") == ["old.txt"]
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match=r"file.*cannot write here"):
+        write_text(tmp_path / "file" / "a.txt", "text")
+    with pytest.raises(CascadeError, match="folder: could not be written"):
+        write_text(tmp_path / "folder", "text")
+    with (
+        pytest.raises(DataError, match="cannot write here"),
+        atomic_folder(tmp_path / "file" / "a"),
+    ):
+        pass
+    assert leftovers(tmp_path) == ["file", "folder"]
 
 
 def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
@@ -311,12 +249,3 @@ def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(tmp_path
         (temporary / "new.txt").write_text("new")
     assert leftovers(tmp_path) == ["a"]
     assert leftovers(tmp_path / "a") == ["old.txt"]
-
-
-def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path):
-    (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(DataError, match="cannot write here"),
-        atomic_folder(tmp_path / "file" / "a"),
-    ):
-        pass

@@ -1,7 +1,5 @@
 """Formats, depths, transparency and colour profiles: which pixels come out."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib
@@ -25,13 +23,7 @@ def deep_png(values):
 
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [
-        ("PNG", {}),
-        ("BMP", {}),
-        ("TIFF", {}),
-        ("TIFF", {"compression": "tiff_lzw"}),
-        ("WEBP", {"lossless": True}),
-    ],
+    [("PNG", {}), ("BMP", {}), ("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {"lossless": True})],
 )
 def test_lossless_formats_give_their_pixels(tmp_path, kind, options):
     path = tmp_path / f"a.{kind.lower()}"
@@ -60,13 +52,6 @@ def test_gray_pictures_become_rgb(mode):
     assert np.array_equal(loaded.pixels, np.dstack([expected] * 3))
 
 
-def test_gray_jpeg_becomes_rgb():
-    loaded = read_image(encode(scene()[..., 0], "JPEG", quality=95))
-    assert loaded.pixels.shape == (96, 128, 3)
-    assert np.ptp(loaded.pixels, axis=2).max() == 0
-    assert np.abs(loaded.pixels[..., 0].astype(int) - scene()[..., 0]).max() < 8
-
-
 def test_transparent_pixels_are_blended_onto_white():
     alpha = np.zeros((96, 128), np.uint8)
     alpha[:, 40:80], alpha[:, 80:] = 128, 255
@@ -84,11 +69,6 @@ def test_transparent_palette_colour_is_blended_onto_white():
     dark = scene()[..., 0] <= 128
     assert (loaded[dark] == 255).all()
     assert (loaded[~dark] == (200, 100, 50)).all()
-
-
-def test_palette_png_gives_its_colours():
-    image = Image.fromarray(scene()).quantize(64)
-    assert np.array_equal(read_image(encode(image, "PNG")).pixels, np.asarray(image.convert("RGB")))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
@@ -117,21 +97,16 @@ def test_sixteen_bit_transparency_is_blended():
     assert (loaded[20:] == round(10_000 / 257)).all()
 
 
-def test_sixteen_bit_gray_tiff_is_scaled():
-    values = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
-    loaded = read_image(encode(Image.fromarray(values), "TIFF")).pixels
-    assert np.array_equal(loaded[..., 0], np.rint(values / 257))
-
-
-@pytest.mark.parametrize("values", [np.zeros((64, 64)), np.full((64, 64), np.nan)])
-def test_floating_point_tiff_is_refused(values):
-    with pytest.raises(ImageError, match="floating point"):
-        read_image(encode(Image.fromarray(values.astype(np.float32)), "TIFF"))
-
-
-def test_integer_tiff_is_refused():
-    with pytest.raises(ImageError, match="32-bit"):
-        read_image(encode(Image.fromarray(np.zeros((64, 64), np.int32)), "TIFF"))
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.full((64, 64), np.nan, np.float32), "floating point"),
+        (np.zeros((64, 64), np.int32), "32-bit"),
+    ],
+)
+def test_tiff_of_other_numbers_is_refused(values, words):
+    with pytest.raises(ImageError, match=words):
+        read_image(encode(Image.fromarray(values), "TIFF"))
 
 
 def test_cmyk_jpeg_has_the_right_colours():
@@ -150,12 +125,8 @@ def _s15(values):
 
 def make_profile(primaries, *, space=b"RGB "):
     """A small ICC profile: three D50 primaries (rows R, G, B) and the sRGB curve."""
-    curve = (
-        b"para"
-        + bytes(4)
-        + struct.pack(">HH", 3, 0)
-        + _s15((2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
-    )
+    numbers = _s15((2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
+    curve = b"para" + bytes(4) + struct.pack(">HH", 3, 0) + numbers
     tags = {b"wtpt": b"XYZ " + bytes(4) + _s15((0.9642, 1.0, 0.8249))}
     for letter, xyz in zip((b"r", b"g", b"b"), primaries, strict=True):
         tags[letter + b"XYZ"] = b"XYZ " + bytes(4) + _s15(xyz)
@@ -165,23 +136,8 @@ def make_profile(primaries, *, space=b"RGB "):
     for tag, value in tags.items():
         table += tag + struct.pack(">II", start + len(body), len(value))
         body += value
-    head = struct.pack(
-        ">I4sI4s4s4s12s4s4sIIIII",
-        0,
-        b"",
-        0x04000000,
-        b"mntr",
-        space,
-        b"XYZ ",
-        bytes(12),
-        b"acsp",
-        b"",
-        0,
-        0,
-        0,
-        0,
-        0,
-    )
+    kinds = (0, b"", 0x04000000, b"mntr", space, b"XYZ ", bytes(12), b"acsp", b"")
+    head = struct.pack(">I4sI4s4s4s12s4s4sIIIII", *kinds, *[0] * 5)
     head += _s15((0.9642, 1.0, 0.8249))
     profile = head.ljust(128, b"\0") + table + body
     return struct.pack(">I", len(profile)) + profile[4:]
@@ -216,11 +172,6 @@ def test_display_p3_is_converted_to_srgb(kind):
     assert loaded.warnings == ()
 
 
-def test_srgb_profile_changes_nothing():
-    data = encode(scene(), "PNG", icc_profile=make_profile(SRGB))
-    assert np.array_equal(read_image(data).pixels, scene())
-
-
 @pytest.mark.parametrize(
     "profile", [b"rubbish" * 30, make_profile(P3)[:200], make_profile(P3, space=b"CMYK")]
 )
@@ -228,6 +179,14 @@ def test_broken_profile_is_ignored_with_a_warning(profile):
     loaded = read_image(encode(scene(), "PNG", icc_profile=profile))
     assert np.array_equal(loaded.pixels, scene())
     assert loaded.warnings == (PROFILE_IGNORED,)
+
+
+def test_sixteen_bit_gray_tiff_is_scaled_and_an_srgb_profile_changes_nothing():
+    values = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    loaded = read_image(encode(Image.fromarray(values), "TIFF")).pixels
+    assert np.array_equal(loaded[..., 0], np.rint(values / 257))
+    data = encode(scene(), "PNG", icc_profile=make_profile(SRGB))
+    assert np.array_equal(read_image(data).pixels, scene())
 
 
 def test_gray_jpeg_with_an_rgb_profile_stays_gray():

@@ -1,7 +1,5 @@
 """DICOM images, built here with pydicom."""
 
-from __future__ import annotations
-
 import io
 import logging
 import sys
@@ -9,6 +7,7 @@ import traceback
 
 import numpy as np
 import pytest
+from drawn_files import scene as drawn
 
 from cascade.errors import ImageError, MissingExtraError
 from cascade.imaging import ImageLimits, read_image, read_shape
@@ -22,8 +21,7 @@ PATIENT = "Doe^Jane"
 
 
 def scene():
-    rows, columns = np.mgrid[:48, :64]
-    return np.dstack([rows * 5, columns * 3, 255 - rows * 2]).astype(np.uint8)
+    return drawn(48, 64)
 
 
 def dataset(pixels, colours, *, syntax="1.2.840.10008.1.2.1", **tags):
@@ -133,29 +131,24 @@ def test_run_lengths():
     assert np.array_equal(read_image(encode(values)).pixels, scene())
 
 
-def test_several_frames_are_refused():
+def test_frames_missing_cut_and_unknown_pixels_are_refused():
     with pytest.raises(ImageError, match="several frames"):
         read_image(encode(dataset(scene(), "RGB", NumberOfFrames=2)))
-
-
-def test_missing_pixels_are_refused():
     values = dataset(scene(), "RGB")
+    with pytest.raises(ImageError):
+        read_image(encode(values)[:-2000])
     del values.PixelData
     with pytest.raises(ImageError, match="PixelData"):
         read_image(encode(values))
     del values.Rows
-    with pytest.raises(ImageError, match="no picture"):
+    with pytest.raises(ImageError, match=r"no (picture|image)"):
         read_image(encode(values))
-
-
-def test_cut_and_unknown_pixels_are_refused():
-    data = encode(dataset(scene(), "RGB"))
-    with pytest.raises(ImageError):
-        read_image(data[:-2000])
     with pytest.raises(ImageError, match="not supported"):
         read_image(encode(dataset(scene(), "HSV")))
     with pytest.raises(ImageError, match="not supported"):
         read_image(encapsulated(b"\0" * 100, "RGB", "1.2.840.10008.1.2.4.100"))
+    with pytest.raises(ImageError, match="deflated"):
+        read_image(encode(dataset(scene(), "RGB", syntax="1.2.840.10008.1.2.1.99")))
 
 
 def test_limits_hold_before_decoding():
@@ -177,12 +170,6 @@ def test_streams_larger_than_their_header_are_refused():
         read_image(encapsulated(stream, "RGB", JPEG_2000))
     with pytest.raises(ImageError, match="do not fit"):
         read_image(encapsulated(bytes(100_000), "RGB", RLE))
-
-
-def test_deflated_files_are_refused_before_inflating():
-    data = encode(dataset(scene(), "RGB", syntax="1.2.840.10008.1.2.1.99"))
-    with pytest.raises(ImageError, match="deflated"):
-        read_image(data)
 
 
 def test_nothing_about_the_patient_is_told(caplog, recwarn):
@@ -218,7 +205,7 @@ def test_damaged_length_that_swallows_the_patient_tells_nothing(caplog, recwarn)
 def test_random_damage_never_escapes_as_another_error():
     data = encode(dataset(scene(), "RGB"))
     generator = np.random.default_rng(3)
-    for _ in range(150):
+    for _ in range(60):
         damaged = np.frombuffer(data, np.uint8).copy()
         places = generator.integers(132, 700, 5)
         damaged[places] = generator.integers(0, 256, 5)

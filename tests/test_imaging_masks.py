@@ -1,7 +1,5 @@
 """Masks in every way people save them, and those that would have to be guessed."""
 
-from __future__ import annotations
-
 import os
 
 import cv2
@@ -37,12 +35,9 @@ WRITTEN = {
     "0/255": BLACK_WHITE,
     "bool": lesion(),
     "16 bit 0/65535": ZERO_ONE.astype(np.uint16) * 65535,
-    "16 bit 0/255": BLACK_WHITE.astype(np.uint16),
     "16 bit 0/1": ZERO_ONE.astype(np.uint16),
-    "rgb": np.dstack([BLACK_WHITE] * 3),
     "rgb 0/1": np.dstack([ZERO_ONE] * 3),
     "rgba": np.dstack([BLACK_WHITE] * 3 + [np.full_like(ZERO_ONE, 255)]),
-    "palette": palette([0, 0, 0, 255, 255, 255]),
     "palette backwards": None,
     "nearly white": np.where(lesion(), 250, 3).astype(np.uint8),
 }
@@ -59,25 +54,15 @@ def test_every_plain_form_gives_the_same_mask(tmp_path, form):
     assert np.array_equal(mask, lesion())
 
 
-@pytest.mark.parametrize("kind", ["bmp", "gif", "tif"])
-def test_other_lossless_formats(tmp_path, kind):
-    assert np.array_equal(read_mask(save(tmp_path / f"m.{kind}", BLACK_WHITE)), lesion())
-
-
-@pytest.mark.parametrize("quality", [30, 75, 95])
-@pytest.mark.parametrize("colour", [False, True])
-def test_ringing_of_jpeg_is_cut_at_the_middle(tmp_path, quality, colour):
-    values = np.dstack([BLACK_WHITE] * 3) if colour else BLACK_WHITE
-    path = save(tmp_path / "mask.jpg", values, quality=quality)
+@pytest.mark.parametrize(("channels", "quality"), [(1, 95), (3, 30)])
+def test_ringing_of_jpeg_is_cut_at_the_middle(tmp_path, channels, quality):
+    path = save(
+        tmp_path / "mask.jpg", np.dstack([BLACK_WHITE] * channels).squeeze(), quality=quality
+    )
     with Image.open(path) as image:
         assert len(image.convert("L").getcolors()) > 2
     mask = read_mask(path)
     assert np.count_nonzero(mask != lesion()) < 0.01 * lesion().sum()
-
-
-def test_soft_edges_of_a_resized_mask_are_cut_at_the_middle(tmp_path):
-    soft = cv2.resize(BLACK_WHITE, (240, 180), interpolation=cv2.INTER_CUBIC)
-    assert np.array_equal(read_mask(save(tmp_path / "mask.png", soft)), soft > 128)
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0, False), (1, True), (255, True)])
@@ -113,12 +98,6 @@ def test_what_would_be_a_guess_is_refused(tmp_path, form):
     assert "mask.png" in str(caught.value)
 
 
-def test_floating_point_mask_is_refused(tmp_path):
-    path = save(tmp_path / "mask.tif", lesion().astype(np.float32))
-    with pytest.raises(ImageError, match="float32"):
-        read_mask(path)
-
-
 def test_other_size_is_refused_or_resized_on_request(tmp_path):
     path = save(tmp_path / "mask.png", BLACK_WHITE)
     with pytest.raises(ImageError, match="120 x 90 pixels but its image 240 x 180"):
@@ -134,6 +113,8 @@ def test_broken_masks_are_refused(tmp_path):
         read_mask(path)
     with pytest.raises(ImageError):
         read_mask(tmp_path / "missing.png")
+    with pytest.raises(ImageError, match="float32"):
+        read_mask(save(tmp_path / "mask.tif", lesion().astype(np.float32)))
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(ImageError, match="pipe"):
         read_mask(tmp_path / "pipe.png")
@@ -151,17 +132,7 @@ def test_written_mask_and_image_read_back(tmp_path):
     write_image(tmp_path / "image.jpg", smooth[:, ::-1])
     read = read_image(tmp_path / "image.jpg").pixels
     assert np.abs(read.astype(int) - smooth[:, ::-1]).max() < 8
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "image.jpg",
-        "image.png",
-        "mask.png",
-    ]
-
-
-@pytest.mark.parametrize("name", ["🙂" * 60 + ".png", "a" * 251 + ".png", "-f\n.png"])
-def test_odd_names_can_be_written(tmp_path, name):
-    write_mask(tmp_path / name, lesion())
-    assert np.array_equal(read_mask(tmp_path / name), lesion())
+    assert {path.name for path in tmp_path.iterdir()} == {"image.jpg", "image.png", "mask.png"}
 
 
 def test_writing_refuses_wrong_names_and_values(tmp_path):

@@ -1,7 +1,5 @@
 """Finding inputs among whatever lies in a folder, and naming results after them."""
 
-from __future__ import annotations
-
 import os
 import time
 
@@ -104,38 +102,14 @@ def test_search_is_lazy(tmp_path):
     assert next(stream).problem == "does not exist"
 
 
-@pytest.mark.parametrize("name", ["a b.jpg", "皮膚.png", "-dash.jpg", "two\nlines.jpg", "🙂.png"])
-def test_odd_names_are_found(tmp_path, name):
-    touch(tmp_path / name)
-    assert names(expand_sources([tmp_path]), tmp_path) == [(name, False)]
-
-
 @pytest.mark.parametrize(
-    ("name", "stem"),
-    [
-        ("mole 1.jpg", "mole 1"),
-        ("folder/皮膚.png", "皮膚"),
-        ("a.b.jpg", "a.b"),
-        ("C:\\x\\y.png", "y"),
-    ],
+    ("name", "stem"), [("folder/皮膚 1.png", "皮膚 1"), ("a.b.jpg", "a.b"), ("C:\\x\\y.png", "y")]
 )
 def test_plain_names_stay(name, stem):
     assert safe_stem(name) == stem
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "-rf.jpg",
-        "..",
-        "../../etc/passwd\0",
-        "two\nlines.jpg",
-        "🙂.png",
-        "con.jpg",
-        "<img src=x>.jpg",
-        "",
-    ],
-)
+@pytest.mark.parametrize("name", ["-rf.jpg", "../etc/passwd\0", "🙂.png", "con.jpg", ""])
 def test_dangerous_names_are_changed_and_kept_apart(name):
     stem = safe_stem(name)
     assert stem != safe_stem(name + "x.jpg")
@@ -153,9 +127,3 @@ def test_safe_stem_is_always_a_harmless_file_name(name):
     assert not set(stem) & set('/\\:*?"<>|%\0\n')
     assert stem[0] not in "-."
     assert safe_stem(stem + ".png") == stem
-
-
-def test_results_named_after_odd_files_can_be_written(tmp_path):
-    for name in ("a" * 255, "🙂" * 60, "\udcff.png", "x\n/y.png"):
-        touch(tmp_path / f"{safe_stem(name)}_mask.png")
-    assert len(list(tmp_path.iterdir())) == 4

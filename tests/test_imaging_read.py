@@ -1,7 +1,5 @@
 """Bad, odd and hostile images: what is refused, what is read and with which pixels."""
 
-from __future__ import annotations
-
 import io
 import os
 import struct
@@ -10,7 +8,6 @@ import sys
 import textwrap
 import time
 import zlib
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,8 +15,8 @@ import pytest
 from drawn_files import encode, png, scene
 from PIL import Image
 
-from cascade.errors import CascadeError, ConfigError, ImageError, ShapeError
-from cascade.imaging import ImageLimits, read_image, read_mask, read_shape
+from cascade.errors import ConfigError, ImageError, ShapeError
+from cascade.imaging import ImageLimits, read_image, read_shape
 from cascade.imaging.jpeg import NO_END
 
 
@@ -35,7 +32,6 @@ def jpeg(**options):
     [
         (b"", "empty"),
         (b"<!DOCTYPE html><html>no such picture</html>", "web page"),
-        (b"\n <HTML><body>moved</body></HTML>", "web page"),
         (bytes(5000), "not an image"),
         (b"%PDF-1.7\n%...", "PDF"),
         (b"8BPS\x00\x01" + bytes(200), "Photoshop"),
@@ -116,7 +112,7 @@ def test_cut_jpeg_that_is_allowed_carries_a_warning():
 
 def test_corrupted_bytes_in_a_jpeg_are_noticed():
     data = jpeg()
-    for seed in range(30):
+    for seed in range(10):
         generator = np.random.default_rng(seed)
         damaged = np.frombuffer(data, np.uint8).copy()
         places = generator.choice(np.arange(len(data) // 3, len(data) - 2), 200, replace=False)
@@ -151,11 +147,11 @@ def test_jpeg_with_thousands_of_scans_is_refused_quickly():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "TIFF", "WEBP"])
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
-def test_cut_file_of_another_format_is_refused(kind, share):
+def test_cut_file_of_another_format_is_refused(kind):
     data = encode(scene(), kind)
-    with pytest.raises(ImageError):
-        read_image(data[: int(len(data) * share)])
+    for share in (0.1, 0.95):
+        with pytest.raises(ImageError):
+            read_image(data[: int(len(data) * share)])
 
 
 def test_corrupted_png_pixels_are_noticed_by_their_checksum():
@@ -221,30 +217,15 @@ def test_bomb_is_refused_from_its_header(tmp_path, side):
 def huge_headers():
     side = 2**31 - 1
     yield "png", png(side, side)
-    yield (
-        "gif",
-        b"GIF89a"
-        + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0)
-        + b","
-        + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0)
-        + bytes(20),
-    )
-    yield (
-        "bmp",
-        b"BM"
-        + struct.pack("<IHHIIiiHHIIiiII", 999, 0, 0, 54, 40, side, side, 1, 24, 0, 0, 0, 0, 0, 0),
-    )
+    screen = struct.pack("<HHBBB", 65535, 65535, 0, 0, 0)
+    frame = struct.pack("<HHHHB", 0, 0, 65535, 65535, 0)
+    yield "gif", b"GIF89a" + screen + b"," + frame + bytes(20)
+    sides = struct.pack("<IHHIIiiHH", 999, 0, 0, 54, 40, side, side, 1, 24)
+    yield "bmp", b"BM" + sides + bytes(24)
     body = b"VP8X" + struct.pack("<I", 10) + bytes(4) + b"\xff\xff\xff" * 2
     yield "webp", b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
-    tags = [
-        (256, 4, 60000),
-        (257, 4, 60000),
-        (258, 3, 8),
-        (259, 3, 1),
-        (262, 3, 1),
-        (273, 4, 8),
-        (279, 4, 9),
-    ]
+    tags = [(256, 4, 60000), (257, 4, 60000), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8),
+            (279, 4, 9)]  # fmt: skip
     entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
     yield "tiff", b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
     head = jpeg()
@@ -291,13 +272,6 @@ def test_large_jpeg_is_decoded_at_a_fraction_on_request():
     assert read_image(data, short_side=3000).shape == (1800, 2400)
 
 
-def test_plain_pictures_need_no_warning():
-    for pixels in (np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 255, np.uint8)):
-        loaded = read_image(encode(pixels, "JPEG"))
-        assert np.array_equal(loaded.pixels, pixels)
-        assert loaded.warnings == ()
-
-
 # --- the same image in every form ----------------------------------------------------------
 
 
@@ -324,11 +298,9 @@ def exif(orientation):
 
 FORMS = {
     "jpeg": ("JPEG", {"quality": 85, "subsampling": 2}),
-    "jpeg422": ("JPEG", {"quality": 40, "subsampling": 1}),
     "progressive": ("JPEG", {"progressive": True}),
     "rotated": ("JPEG", {"exif": exif(6)}),
     "png": ("PNG", {}),
-    "png_rotated": ("PNG", {"exif": exif(5)}),
     "tiff": ("TIFF", {"tiffinfo": {274: 8}}),
     "webp": ("WEBP", {"quality": 70}),
     "gif": ("GIF", {}),
@@ -344,21 +316,11 @@ def test_path_bytes_pillow_array_and_tensor_give_the_same_pixels(tmp_path, form)
     expected = read_image(path).pixels
     loaded = Image.open(path)
     loaded.load()
-    sources = [
-        str(path),
-        data,
-        bytearray(data),
-        Image.open(path),
-        Image.open(io.BytesIO(data)),
-        loaded,
-    ]
-    sources += [
-        expected,
-        np.asfortranarray(expected),
-        Tensor(expected),
+    for source in (
+        str(path), data, bytearray(data), Image.open(path), Image.open(io.BytesIO(data)), loaded,
+        expected, np.asfortranarray(expected), Tensor(expected),
         Tensor(expected.transpose(2, 0, 1)),
-    ]
-    for source in sources:
+    ):  # fmt: skip
         assert np.array_equal(read_image(source).pixels, expected), type(source)
     assert np.array_equal(read_image(expected[..., ::-1], bgr=True).pixels, expected)
     assert np.array_equal(read_image(path, bgr=True).pixels, expected)
@@ -377,15 +339,6 @@ def test_pillow_images_in_memory_match_their_files(mode):
     assert np.array_equal(read_image(image).pixels, read_image(encode(image, kind)).pixels)
 
 
-def test_real_tensor_is_accepted():
-    torch = pytest.importorskip("torch")
-    tensor = torch.from_numpy(scene())
-    assert np.array_equal(read_image(tensor).pixels, scene())
-    assert np.array_equal(read_image(tensor.permute(2, 0, 1)).pixels, scene())
-    with pytest.raises(ShapeError, match=r"\[0, 1\]"):
-        read_image(tensor.float() / 255)
-
-
 def test_opened_pillow_image_is_read_strictly_and_left_as_it_was():
     data = jpeg()
     with pytest.raises(ImageError, match="damaged"):
@@ -394,12 +347,6 @@ def test_opened_pillow_image_is_read_strictly_and_left_as_it_was():
     read_image(image)
     image.load()
     assert image.size == (128, 96)
-
-
-def test_drafted_pillow_image_keeps_its_draft():
-    image = Image.open(io.BytesIO(encode(scene(384, 512), "JPEG")))
-    image.draft("RGB", (128, 96))
-    assert read_image(image).shape == (96, 128)
 
 
 def test_second_frame_of_a_pillow_image_stays_the_second():
@@ -430,68 +377,12 @@ def test_arrays_that_are_not_uint8_rgb_are_refused(pixels):
 # --- names and state -------------------------------------------------------------------------
 
 
-NAMES = [
-    "ümläut 皮膚.png",
-    "two\nlines.png",
-    "🙂.png",
-    "-rf.png",
-    "a" * 251 + ".png",
-    " .png",
-    "b.PNG",
-]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_odd_names_work(tmp_path, name):
+@pytest.mark.parametrize("name", ["皮膚🙂.png", "two\nlines.png", "-rf.png", "a" * 251 + ".PNG"])
+def test_odd_names_work_and_messages_about_them_stay_on_one_line(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(encode(scene(), "PNG"))
-    loaded = read_image(path)
-    assert loaded.name == name
-    assert read_shape(path) == (96, 128)
-
-
-def test_message_about_an_odd_name_stays_on_one_line(tmp_path):
-    path = tmp_path / "two\nlines\x1b[31m.png"
+    assert read_image(path).name == name
     path.write_bytes(b"nothing")
     with pytest.raises(ImageError) as caught:
         read_image(path)
     assert str(caught.value).isprintable()
-
-
-def test_undecodable_name_works(tmp_path):
-    path = os.fsencode(tmp_path) + b"/\xff\xfe.png"
-    try:
-        with open(path, "wb") as file:  # noqa: PTH123 - pathlib takes no bytes
-            file.write(encode(scene(), "PNG"))
-    except OSError:
-        pytest.skip("this file system wants UTF-8 names")
-    assert read_image(os.fsdecode(path)).shape == (96, 128)
-
-
-def test_global_limits_of_pillow_are_left_alone(recwarn):
-    before = Image.MAX_IMAGE_PIXELS
-    with pytest.raises(CascadeError):
-        read_image(empty_png(12_000))
-    assert before == Image.MAX_IMAGE_PIXELS
-    assert not [warning for warning in recwarn if "Decompression" in str(warning.category)]
-
-
-def test_import_needs_neither_torch_nor_pydicom():
-    heavy = "('torch', 'pydicom', 'scipy')"
-    code = f"import sys, cascade.imaging; sys.exit(any(m in sys.modules for m in {heavy}))"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@pytest.mark.data
-@pytest.mark.skipif("CASCADE_DATA" not in os.environ, reason="CASCADE_DATA is not set")
-def test_real_pictures_read_alike_in_every_form_and_fit_their_masks():
-    folder = Path(os.environ["CASCADE_DATA"]) / "isic"
-    masks = sorted((folder / "masks_all").iterdir())[::60]
-    for mask in masks:
-        path = folder / "images_all" / f"{mask.stem}.jpg"
-        loaded = read_image(path)
-        with Image.open(path) as image:
-            assert np.array_equal(np.asarray(image.convert("RGB")), loaded.pixels)
-        assert loaded.warnings == ()
-        assert read_shape(path) == loaded.shape
-        assert read_mask(mask, shape=loaded.shape).any()

@@ -1,7 +1,5 @@
 """The joint between the stages: from probabilities to the one crop that the classifier sees."""
 
-from __future__ import annotations
-
 import math
 import tracemalloc
 from dataclasses import replace
@@ -117,30 +115,18 @@ def test_the_map_is_scaled_up_to_the_original_frame():
 @pytest.mark.parametrize(
     "probability",
     [
-        np.full((4, 4), np.nan, np.float32),
-        np.full((4, 4), 1.5, np.float32),
-        np.full((4, 4), -0.1, np.float32),
-        np.full((4, 4), np.inf, np.float32),
-        np.zeros((4, 4, 1), np.float32),
-        np.zeros((4, 4), np.uint8),
-        np.zeros((4, 4), bool),
-        np.zeros((0, 4), np.float32),
+        np.full((4, 4), np.nan, np.float32), np.full((4, 4), 1.5, np.float32),
+        np.full((4, 4), -0.1, np.float32), np.zeros((4, 4, 1), np.float32),
+        np.zeros((4, 4), np.uint8), np.zeros((0, 4), np.float32),
     ],
-    ids=["nan", "logits", "negative", "infinite", "three axes", "uint8", "bool", "no pixels"],
-)
+    ids=["nan", "logits", "negative", "three axes", "uint8", "no pixels"],
+)  # fmt: skip
 def test_what_is_no_probability_map_is_refused(probability):
     with pytest.raises(ShapeError, match="probability map"):
         find_lesion(probability, MaskPolicy())
-
-
-@pytest.mark.parametrize(
-    "mask",
-    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), bool), np.zeros((0, 4), bool)],
-    ids=["uint8", "three axes", "no pixels"],
-)
-def test_what_is_no_mask_is_refused(mask):
-    with pytest.raises(ShapeError, match="mask is"):
-        lesion_from_mask(mask, MaskPolicy())
+    if probability.dtype == np.uint8:
+        with pytest.raises(ShapeError, match="mask is"):
+            lesion_from_mask(probability, MaskPolicy())
 
 
 # --- choosing the lesion --------------------------------------------------------------------------
@@ -164,7 +150,7 @@ def test_the_largest_component_is_kept_whole(mask):
     assert len(kept) == max(map(len, expected))
 
 
-def test_a_confident_region_outweighs_a_larger_doubtful_one():
+def test_a_confident_region_outweighs_a_larger_uncertain_one():
     probability = np.zeros((40, 40), np.float32)
     probability[2:12, 2:12] = 0.99  # 100 pixels
     probability[20:32, 20:32] = 0.51  # 144 pixels
@@ -188,7 +174,7 @@ def test_a_large_image_takes_little_memory():
     rng = np.random.default_rng(0)
     probability = cv2.GaussianBlur(rng.random((64, 64), np.float32), (0, 0), 3)
     probability = (probability - probability.min()) / np.ptp(probability)
-    shape = (3000, 4000)
+    shape = (1500, 2000)
     tracemalloc.start()
     try:
         found = find_lesion(probability, MaskPolicy(), shape=shape)
@@ -205,12 +191,6 @@ def test_holes_are_filled_and_nothing_else(mask):
     assert np.array_equal(lesion_from_mask(mask, policy).mask, without_holes(mask))
 
 
-def test_holes_stay_if_the_policy_says_so():
-    ring = disc(radius=14) & ~disc(radius=6)
-    assert np.array_equal(lesion_from_mask(ring, MaskPolicy(fill_holes=False)).mask, ring)
-    assert np.array_equal(lesion_from_mask(ring, MaskPolicy()).mask, disc(radius=14))
-
-
 @given(small_masks, st.floats(0.0, 0.5))
 def test_components_below_the_minimum_area_are_dropped(mask, minimum):
     policy = replace(ANY_SIZE, keep="all", minimum_area=minimum)
@@ -220,19 +200,14 @@ def test_components_below_the_minimum_area_are_dropped(mask, minimum):
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "touches"),
-    [
-        (slice(0, 5), slice(5, 9), True),
-        (slice(15, 20), slice(5, 9), True),
-        (slice(5, 9), slice(0, 5), True),
-        (slice(5, 9), slice(25, 30), True),
-        (slice(1, 19), slice(1, 29), False),
-    ],
+    ("place", "touches"),
+    [(np.s_[:5, 5:9], True), (np.s_[15:, 5:9], True), (np.s_[5:9, :5], True),
+     (np.s_[5:9, 25:], True), (np.s_[1:19, 1:29], False)],
     ids=["top", "bottom", "left", "right", "one pixel away"],
-)
-def test_a_lesion_at_the_border_is_announced(rows, columns, touches):
+)  # fmt: skip
+def test_a_lesion_at_the_border_is_announced(place, touches):
     mask = np.zeros((20, 30), bool)
-    mask[rows, columns] = True
+    mask[place] = True
     assert ("the lesion touches the image border" in lesion_from_mask(mask, ANY_SIZE).warnings) is (
         touches
     )
@@ -242,13 +217,6 @@ def test_a_dropped_component_at_the_border_is_not_announced():
     mask = disc((60, 60), (30, 30), 12)
     mask[0, 0] = True
     assert lesion_from_mask(mask, MaskPolicy()).warnings == ()
-
-
-def test_an_empty_mask_is_no_lesion():
-    found = lesion_from_mask(np.zeros((20, 30), bool), MaskPolicy())
-    assert (found.found, found.box, found.component_count) == (False, None, 0)
-    assert found.warnings == (NO_LESION,)
-    assert found.area_fraction == 0.0
 
 
 def test_one_pixel_is_a_speck_unless_the_policy_allows_it():
@@ -268,22 +236,6 @@ def test_a_full_mask_is_a_lesion_as_large_as_the_image():
     assert found.warnings == ("the lesion touches the image border",)
 
 
-def test_many_blobs_leave_one_lesion():
-    mask = np.zeros((100, 100), bool)
-    mask[5:95:10, 5:95:10] = True
-    mask[40:52, 40:52] = True
-    found = lesion_from_mask(mask, MaskPolicy())
-    assert found.box == (40, 40, 52, 52)
-    assert found.component_count > 70
-
-
-def test_the_mask_given_is_not_changed():
-    mask = disc() & ~disc(radius=3)
-    before = mask.copy()
-    lesion_from_mask(mask, MaskPolicy())
-    assert np.array_equal(mask, before)
-
-
 # --- boxes ----------------------------------------------------------------------------------------
 
 
@@ -298,35 +250,21 @@ def test_the_bounding_box_is_the_smallest_around_all_pixels(mask):
 
 
 @given(boxes_in_images(), st.floats(0.0, 2.0))
-def test_the_crop_is_square_holds_the_lesion_and_its_margin(example, margin):
+def test_the_crop_is_square_holds_the_lesion_and_stays_in_the_image_where_it_fits(example, margin):
     box, shape = example
-    top, left, bottom, right = crop_box(box, shape, margin)
+    crop = top, left, bottom, right = crop_box(box, shape, margin)
     longer = max(box[2] - box[0], box[3] - box[1])
     assert bottom - top == right - left == longer + 2 * math.ceil(longer * margin)
     assert top <= box[0] < box[2] <= bottom
     assert left <= box[1] < box[3] <= right
-
-
-@given(boxes_in_images(), st.floats(0.0, 2.0))
-def test_the_crop_stays_inside_the_image_along_each_axis_where_it_fits(example, margin):
-    box, shape = example
-    crop = crop_box(box, shape, margin)
     for low, high, length in ((crop[0], crop[2], shape[0]), (crop[1], crop[3], shape[1])):
         if high - low <= length:
             assert 0 <= low < high <= length
         else:  # centred: it reaches over both borders by the same, give or take a pixel
             assert abs((0 - low) - (high - length)) <= 1
-            assert low <= 0 < length <= high
-
-
-@given(boxes_in_images(), st.floats(0.0, 2.0))
-def test_the_crop_is_centred_on_the_lesion_where_the_border_is_far(example, margin):
-    (top, left, bottom, right), shape = example
-    far = 3000
-    moved = (top + far, left + far, bottom + far, right + far)
-    crop = crop_box(moved, (shape[0] + 2 * far, shape[1] + 2 * far), margin)
-    assert abs((moved[0] - crop[0]) - (crop[2] - moved[2])) <= 1
-    assert abs((moved[1] - crop[1]) - (crop[3] - moved[3])) <= 1
+    far = crop_box(tuple(side + 3000 for side in box), (shape[0] + 6000, shape[1] + 6000), margin)
+    for low, high in ((0, 2), (1, 3)):  # centred on the lesion where the border is far
+        assert abs((box[low] + 3000 - far[low]) - (far[high] - box[high] - 3000)) <= 1
 
 
 # --- masking an image -----------------------------------------------------------------------------
@@ -408,18 +346,6 @@ def test_hard_replaces_every_pixel_outside_the_mask_and_no_other(example, margin
             assert tuple(crop[row, column]) == (tuple(image[y, x]) if inside else policy.fill)
 
 
-def test_padding_beyond_the_image_has_the_fill_colour():
-    image = np.zeros((40, 90, 3), np.uint8)
-    mask = np.zeros((40, 90), bool)
-    mask[5:35, 30:60] = True
-    policy = MaskPolicy.from_mode("crop", margin=0.5, fill=(1, 2, 3))
-    crop = apply_mask(image, lesion_from_mask(mask, policy), policy, size=60)
-    assert crop.box == (-10, 15, 50, 75)
-    assert (crop.pixels[:10] == (1, 2, 3)).all()
-    assert (crop.pixels[-10:] == (1, 2, 3)).all()
-    assert (crop.pixels[10:-10] == 0).all()
-
-
 @pytest.mark.parametrize("frame", ["crop", "full"])
 def test_feathered_keeps_the_lesion_and_fades_with_distance(frame):
     mask = disc((120, 120), (60, 60), 20)
@@ -441,12 +367,6 @@ def test_feathered_keeps_the_lesion_and_fades_with_distance(frame):
     assert ((opacity > 0) & (opacity < 1)).any()
 
 
-def test_feathered_without_dilation_and_feather_is_hard():
-    policy = MaskPolicy(dilation=0.0, feather=0.0)
-    soft = opacity_of(disc(), policy, size=64)
-    assert np.array_equal(soft, opacity_of(disc(), replace(policy, background="hard"), size=64))
-
-
 @pytest.mark.parametrize("frame", ["crop", "full"])
 def test_background_shows_what_feathered_hides(frame):
     policy = MaskPolicy(frame=frame, margin=0.5)
@@ -456,24 +376,8 @@ def test_background_shows_what_feathered_hides(frame):
     assert hidden[32, 32] == 0 or frame == "full"
 
 
-@pytest.mark.parametrize(("background", "lesion_kept"), [("hard", True), ("only", False)])
-def test_the_full_frame_shows_the_whole_image(background, lesion_kept):
-    image, mask = noise((64, 64)), disc((64, 64), (32, 32), 10)
-    policy = MaskPolicy(frame="full", background=background)
-    crop = apply_mask(image, lesion_from_mask(mask, policy), policy, size=64)
-    assert crop.box == (0, 0, 64, 64)
-    kept = (crop.pixels == image).all(axis=2)
-    filled = (crop.pixels == policy.fill).all(axis=2)
-    if lesion_kept:
-        assert kept[mask].all()
-        assert filled[~mask].all()
-    else:
-        assert filled[mask].all()
-        assert kept[0].all()
-
-
-@pytest.mark.parametrize("mode", ["hard_full", "feathered_full", "hard_crop", "feathered_crop"])
-@pytest.mark.parametrize("place", [(0, 0), (3, 3), (500, 731), (999, 999)])
+@pytest.mark.parametrize("mode", ["hard_full", "feathered_crop"])
+@pytest.mark.parametrize("place", [(0, 0), (500, 731), (999, 999)])
 def test_a_lesion_smaller_than_a_pixel_of_the_crop_is_not_lost(mode, place):
     mask = np.zeros((1000, 1000), bool)
     mask[place] = True
@@ -502,54 +406,12 @@ def test_without_a_lesion_the_policy_raise_raises():
         apply_mask(noise((90, 120)), empty, MaskPolicy(on_empty="raise"), size=48)
 
 
-@pytest.mark.parametrize("mode", MASK_MODES)
-def test_a_full_mask_works_in_every_mode(mode):
-    image = noise((50, 80))
-    policy = MaskPolicy.from_mode(mode)
-    crop = apply_mask(image, lesion_from_mask(np.ones((50, 80), bool), policy), policy, size=40)
-    assert crop.pixels.shape == (40, 40, 3)
-
-
-@pytest.mark.parametrize(
-    "image",
-    [
-        np.zeros((90, 121, 3), np.uint8),
-        np.zeros((120, 90, 3), np.uint8),
-        np.zeros((90, 120, 3), np.float32),
-        np.zeros((90, 120), np.uint8),
-        np.zeros((90, 120, 4), np.uint8),
-        np.zeros((90, 120, 1), np.uint8),
-        np.zeros((1, 90, 120, 3), np.uint8),
-    ],
-    ids=["wider", "turned", "float", "grey", "with alpha", "one channel", "batch"],
-)
+@pytest.mark.parametrize("shape", [(90, 121, 3), (120, 90, 3), (90, 120), (90, 120, 4)])
 @pytest.mark.parametrize("mode", ["whole", "feathered_crop"])
-def test_an_image_that_does_not_fit_the_mask_is_refused(image, mode):
-    policy = MaskPolicy.from_mode(mode)
+def test_an_image_that_does_not_fit_the_mask_is_refused(shape, mode):
+    policy, image = MaskPolicy.from_mode(mode), np.zeros(shape, np.uint8)
     with pytest.raises(ShapeError, match="does not fit mask"):
         apply_mask(image, lesion_from_mask(disc(), policy), policy, size=48)
-
-
-@pytest.mark.parametrize("mode", MASK_MODES)
-def test_views_with_any_strides_give_the_same_crop(mode):
-    image, mask = noise((90, 120)), disc(radius=30)
-    policy = MaskPolicy.from_mode(mode, margin=0.9)
-    expected = apply_mask(image, lesion_from_mask(mask, policy), policy, size=48)
-    turned = np.ascontiguousarray(image[::-1, ::-1, ::-1])[::-1, ::-1, ::-1]
-    fortran = np.asfortranarray(mask)
-    got = apply_mask(turned, lesion_from_mask(fortran, policy), policy, size=48)
-    assert np.array_equal(got.pixels, expected.pixels)
-
-
-def test_a_synthetic_lesion_keeps_most_of_its_own_pixels(lesion):
-    policy = MaskPolicy.from_mode("hard_crop")
-    found = lesion_from_mask(lesion.mask, policy)
-    assert np.array_equal(found.mask, lesion.mask)
-    crop = apply_mask(lesion.image, found, policy, size=96)
-    filled = (crop.pixels == policy.fill).all(axis=2).mean()
-    box = crop.box
-    expected = 1 - lesion.mask.sum() / ((box[2] - box[0]) * (box[3] - box[1]))
-    assert filled == pytest.approx(expected, abs=0.02)
 
 
 # --- the policy -----------------------------------------------------------------------------------
@@ -595,36 +457,15 @@ def test_unknown_settings_and_modes_are_refused():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("frame", "square"),
-        ("background", "black"),
-        ("keep", "first"),
-        ("on_empty", "ignore"),
-        ("margin", -0.1),
-        ("margin", 2.1),
-        ("margin", math.nan),
-        ("margin", "0.1"),
-        ("margin", None),
-        ("dilation", 1.1),
-        ("feather", -1),
-        ("threshold", 1.01),
-        ("minimum_area", 2),
-        ("fill", (0, 0)),
-        ("fill", (0, 0, 256)),
-        ("fill", (0, 0, -1)),
-        ("fill", (0.5, 0, 0)),
-        ("fill", 7),
-        ("fill", "red"),
-        ("fill", None),
+        ("frame", "square"), ("background", "black"), ("keep", "first"), ("on_empty", "ignore"),
+        ("margin", -0.1), ("margin", 2.1), ("margin", math.nan), ("margin", "0.1"),
+        ("dilation", 1.1), ("feather", -1), ("threshold", 1.01), ("minimum_area", 2),
+        ("fill", (0, 0)), ("fill", (0, 0, 256)), ("fill", (0.5, 0, 0)), ("fill", "red"),
         ("fill_holes", "no"),
     ],
-)
+)  # fmt: skip
 def test_a_value_outside_its_limits_is_refused_by_name(name, value):
     with pytest.raises(ConfigError, match=f"mask policy: {name} is"):
         MaskPolicy(**{name: value})
     with pytest.raises(ConfigError, match=f"mask policy: {name} is"):
         MaskPolicy.from_dict({name: value})
-
-
-def test_a_policy_cannot_be_changed():
-    with pytest.raises(AttributeError):
-        MaskPolicy().margin = 0.3

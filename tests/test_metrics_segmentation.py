@@ -1,8 +1,5 @@
 """Segmentation scores against the golden vector, scikit-learn and plain loops."""
 
-from __future__ import annotations
-
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -35,24 +32,16 @@ mask_pairs = hnp.array_shapes(min_dims=2, max_dims=2, max_side=9).flatmap(
 some_counts = st.lists(st.builds(PixelCounts, *[st.integers(0, 50)] * 4), min_size=1, max_size=12)
 
 
-def test_golden_vector_per_image():
+def test_golden_vector():
     assert [iou(item) for item in GOLDEN] == [1.0, 0.1, 0.65, 1.0, 0.0]
     assert [thresholded_iou(item) for item in GOLDEN] == [1.0, 0.0, 0.65, 1.0, 0.0]
-
-
-def test_golden_vector_averages():
     metrics = segmentation_metrics(GOLDEN)
     assert metrics["n"] == 5
     assert metrics["mean_iou"] == pytest.approx(0.55)
     assert metrics["mean_thresholded_iou"] == pytest.approx(0.53)
     assert metrics["pooled_iou"] == pytest.approx(0.772093, abs=1e-6)
-    assert metrics["missed"] == 1
+    assert metrics["missed"] == 1, "and kept as zero"
     assert metrics["both_empty"] == 1
-
-
-def test_images_with_zero_iou_are_kept():
-    found, missed = PixelCounts(10, 0, 0, 10), PixelCounts(0, 0, 10, 10)
-    assert segmentation_metrics([found, missed])["mean_iou"] == pytest.approx(0.5)
 
 
 def test_conventions_for_empty_masks():
@@ -93,26 +82,6 @@ def test_scores_match_scikit_learn(pair):
     assert specificity(counts) == pytest.approx(recall_score(~truth, ~mask, zero_division=1.0))
 
 
-@given(mask_pairs)
-def test_iou_and_dice_are_symmetric_and_tied_to_each_other(pair):
-    truth, mask = pair
-    forth, back = count_pixels(truth, mask), count_pixels(mask, truth)
-    assert iou(forth) == iou(back)
-    assert dice(forth) == dice(back)
-    assert dice(forth) == pytest.approx(2 * iou(forth) / (1 + iou(forth)))
-    assert iou(forth) <= dice(forth)
-
-
-@settings(max_examples=40)
-@given(some_counts, st.randoms(use_true_random=False))
-def test_order_of_images_does_not_matter(counts, random):
-    shuffled = random.sample(counts, len(counts))
-    first = segmentation_metrics(counts, resamples=1)
-    second = segmentation_metrics(shuffled, resamples=1)
-    for name in first["intervals"]:
-        assert first[name] == pytest.approx(second[name])
-
-
 @settings(max_examples=40)
 @given(some_counts)
 def test_pooled_scores_match_one_large_image(counts):
@@ -144,27 +113,15 @@ def test_intervals_hold_the_estimate_and_repeat_with_the_seed():
         assert low < metrics[name] < high
 
 
-def test_interval_of_the_mean_matches_the_normal_approximation():
-    generator = np.random.default_rng(1)
-    counts = [PixelCounts(int(value), 50, 50, 0) for value in generator.integers(0, 300, 400)]
-    values = np.array([iou(item) for item in counts])
-    half = 1.96 * values.std(ddof=1) / math.sqrt(values.size)
-    low, high = segmentation_metrics(counts)["intervals"]["mean_iou"]
-    assert (high - low) / 2 == pytest.approx(half, rel=0.1)
-
-
 def test_one_group_has_no_interval():
     metrics = segmentation_metrics(GOLDEN, groups=["patient"] * 5)
     assert metrics["n_groups"] == 1
     assert set(metrics["intervals"].values()) == {None}
 
 
-def test_no_images_are_refused():
+def test_masks_of_another_size_or_type_and_none_are_refused():
     with pytest.raises(DataError, match="no images"):
         segmentation_metrics([])
-
-
-def test_masks_of_another_size_or_type_are_refused():
     with pytest.raises(ShapeError, match="original size"):
         count_pixels(np.zeros((4, 4), bool), np.zeros((4, 5), bool))
     with pytest.raises(ShapeError, match="uint8"):

@@ -1,7 +1,5 @@
 """Images without a lesion: every kind draws, the same seed draws the same."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -11,15 +9,10 @@ from cascade.errors import ConfigError
 
 @pytest.mark.parametrize("kind", NON_LESIONS)
 def test_each_kind_draws_an_rgb_image_that_the_seed_decides(kind):
-    first = draw_non_lesion(kind, seed=3, shape=(40, 56))
-    assert (first.shape, first.dtype) == ((40, 56, 3), np.uint8)
-    np.testing.assert_array_equal(first, draw_non_lesion(kind, seed=3, shape=(40, 56)))
-    assert (first != draw_non_lesion(kind, seed=4, shape=(40, 56))).any()
-
-
-@pytest.mark.parametrize("kind", NON_LESIONS)
-def test_smallest_picture_can_be_drawn(kind):
-    assert draw_non_lesion(kind, seed=0, shape=(16, 16)).shape == (16, 16, 3)
+    first = draw_non_lesion(kind, seed=3, shape=(16, 56))
+    assert (first.shape, first.dtype) == ((16, 56, 3), np.uint8)
+    np.testing.assert_array_equal(first, draw_non_lesion(kind, seed=3, shape=(16, 56)))
+    assert (first != draw_non_lesion(kind, seed=4, shape=(16, 56))).any()
 
 
 def test_only_the_plain_kind_is_plain():

@@ -1,5 +1,4 @@
 import csv
-import time
 
 import cv2
 import numpy as np
@@ -22,7 +21,7 @@ def auc(positive, negative):
 @pytest.fixture(scope="module")
 def lesions():
     return [
-        draw_lesion(np.random.default_rng([1, i]), malignant=i % 2 == 1, shape=(120, 160))
+        draw_lesion(np.random.default_rng([1, i]), malignant=i % 2 == 1, shape=(90, 120))
         for i in range(160)
     ]
 
@@ -56,12 +55,6 @@ def test_each_drawing_has_one_lesion_without_holes(seed, malignant, height, widt
     assert 0.005 < drawn.mask.mean() < 0.9
 
 
-def test_same_state_draws_the_same_lesion():
-    first, second = (draw_lesion(np.random.default_rng(5), malignant=True) for _ in range(2))
-    assert np.array_equal(first.image, second.image)
-    assert np.array_equal(first.mask, second.mask)
-
-
 def test_another_view_shows_the_same_lesion_up_to_a_flip():
     first, second = (
         draw_lesion(np.random.default_rng(5), malignant=True, view=np.random.default_rng(view))
@@ -71,23 +64,6 @@ def test_another_view_shows_the_same_lesion_up_to_a_flip():
     assert not np.array_equal(first.image, second.image)
     flips = [np.flip(first.mask, axes) for axes in ((), 0, 1, (0, 1))]
     assert any(np.array_equal(second.mask, flipped) for flipped in flips)
-
-
-def test_lesion_is_darker_than_the_skin_around_it(lesions):
-    darker = [
-        np.median(drawn.image[drawn.mask, 1]) < np.median(drawn.image[~drawn.mask, 1])
-        for drawn in lesions
-    ]
-    assert np.mean(darker) > 0.95
-
-
-def test_skin_tones_span_a_wide_range():
-    brightness = [
-        np.median(draw_lesion(np.random.default_rng(i), malignant=False, shape=(64, 64)).image)
-        for i in range(80)
-    ]
-    assert min(brightness) < 90
-    assert max(brightness) > 200
 
 
 @pytest.mark.parametrize("trait", ["asymmetry", "irregularity", "colours"])
@@ -113,43 +89,6 @@ def test_size_place_and_skin_do_not_tell_the_class(lesions):
     for name, measure in measures.items():
         # 80 against 80 without any difference: standard error 0.046
         assert abs(auc(values(measure, True), values(measure, False)) - 0.5) < 0.14, name
-
-
-def test_outline_and_colour_tell_the_class_well_but_not_perfectly(lesions):
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
-    features, labels = [], []
-    for drawn in lesions:
-        contours, _ = cv2.findContours(
-            drawn.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-        )
-        border = max(contours, key=cv2.contourArea)
-        area = cv2.contourArea(border) + 1
-        lab = cv2.cvtColor(drawn.image, cv2.COLOR_RGB2LAB)[drawn.mask]
-        features.append(
-            [
-                area / cv2.contourArea(cv2.convexHull(border)),
-                cv2.arcLength(border, True) ** 2 / area,
-                *lab.std(axis=0),
-            ]
-        )
-        labels.append(drawn.malignant)
-    scaled = StandardScaler().fit_transform(np.log(features))
-    half, truth = len(scaled) // 2, np.array(labels)
-    scores = LogisticRegression().fit(scaled[:half], truth[:half]).decision_function(scaled[half:])
-    value = auc(scores[truth[half:]], scores[~truth[half:]])
-    assert 0.75 < value < 0.999
-
-
-def test_drawing_is_fast():
-    generator = np.random.default_rng(0)
-    times = []
-    for _ in range(8):
-        start = time.thread_time()
-        draw_lesion(generator, malignant=True, shape=(240, 320))
-        times.append(time.thread_time() - start)
-    assert min(times) < 0.060  # 0.012 to 0.030 on an idle core; a busy machine is slower
 
 
 @pytest.mark.parametrize("bad", [{"shape": (20, 300)}, {"tone": 1.5}])
@@ -186,30 +125,22 @@ def test_patients_and_lesions_recur_within_a_table(folder):
     assert all(labels[row["lesion_id"]] == row["class"] for row in rows)
 
 
-def test_order_of_names_does_not_tell_the_class(folder):
-    labels = read_table(folder / "train_data.csv").labels()
-    assert 0 < labels[:10].sum() < 10
-
-
-def test_same_configuration_writes_the_same_files(tmp_path, folder):
-    write_synthetic_dataset(tmp_path, SyntheticConfig(count_train=30, count_test=10, seed=3))
+def test_the_configuration_decides_the_files(tmp_path, folder):
+    for name, seed in (("same", 3), ("other", 4)):
+        config = SyntheticConfig(count_train=30, count_test=10, seed=seed)
+        write_synthetic_dataset(tmp_path / name, config)
     for path in sorted(folder.rglob("*.*")):
-        assert path.read_bytes() == (tmp_path / path.relative_to(folder)).read_bytes()
+        place = path.relative_to(folder)
+        assert path.read_bytes() == (tmp_path / "same" / place).read_bytes()
+        assert path.suffix == ".csv" or (
+            path.read_bytes() != (tmp_path / "other" / place).read_bytes()
+        )
 
 
-def test_another_seed_writes_other_images(tmp_path, folder):
-    write_synthetic_dataset(tmp_path, SyntheticConfig(count_train=2, count_test=0, seed=4))
-    name = "images_all/synthetic_00000.jpg"
-    assert (tmp_path / name).read_bytes() != (folder / name).read_bytes()
-
-
-def test_no_test_images_and_no_masks_write_neither(tmp_path):
+def test_folder_in_use_is_refused(folder, tmp_path):
     config = SyntheticConfig(count_train=2, count_test=0, masks=False)
     assert write_synthetic_dataset(tmp_path, config).keys() == {"train"}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["images_all", "train_data.csv"]
-
-
-def test_folder_in_use_is_refused(folder):
+    assert {path.name for path in tmp_path.iterdir()} == {"images_all", "train_data.csv"}
     with pytest.raises(DataError, match="already holds images_all"):
         write_synthetic_dataset(folder)
 

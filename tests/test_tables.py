@@ -3,15 +3,12 @@ import logging
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cascade.data.grouping import connected
 from cascade.data.tables import match_stem, read_csv, read_table
 from cascade.errors import DataError
-from cascade.files import write_csv
-
-TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8)
 
 
 def make_table(folder, text, *, images=(), masks=(), name="train_data.csv"):
@@ -51,11 +48,6 @@ def test_reads_names_labels_masks_and_attributes(tmp_path):
     assert table.warnings == ()
 
 
-def test_names_that_look_like_numbers_or_missing_values_stay_text(tmp_path):
-    table = rows(tmp_path, "name,class\n0012,benign\nNA,benign\n1e5,malignant\n")
-    assert table.names() == ["0012", "NA", "1e5"]
-
-
 @pytest.mark.parametrize(
     "data",
     [
@@ -69,6 +61,11 @@ def test_reads_tables_as_spreadsheets_save_them(tmp_path, data):
     assert rows(tmp_path, data).names() == ["a"]
 
 
+def test_names_that_look_like_numbers_or_missing_values_stay_text(tmp_path):
+    table = rows(tmp_path, "name,class\n0012,benign\nNA,benign\n1e5,malignant\n")
+    assert table.names() == ["0012", "NA", "1e5"]
+
+
 def test_quoted_comma_and_line_break_stay_in_one_cell(tmp_path):
     columns, found = read_csv(make_table(tmp_path, 'name,note\na,"one, two\nthree"\nb,x\n'))
     assert columns == ["name", "note"]
@@ -79,12 +76,9 @@ def test_quoted_comma_and_line_break_stay_in_one_cell(tmp_path):
     ("data", "message"),
     [
         (b"", "is empty"),
-        (b"\n\n", "is empty"),
         (b"name,class\n", "no rows"),
         (b"name;class\na;benign\n", "found 1 column.*semicolons"),
-        (b"name\tclass\na\tbenign\n", "found 1 column.*tabs"),
         (b"name,class\na,benign\nb,benign,x\n", "row 3 has 3 cells"),
-        (b"name,class\na\n", "row 2 has 1 cells"),
         (b"name,class,name\na,benign,b\n", "more than one column is named name"),
         (b",name,class\n0,a,benign\n", "column 1 has no name"),
         (b'name,class\na,"benign\n', "row 2 is not valid CSV"),
@@ -108,34 +102,11 @@ def test_refuses_a_missing_file_and_a_folder(tmp_path):
         read_csv(tmp_path)
 
 
-@given(cells=st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=5))
-@settings(max_examples=50, deadline=None)
-def test_reading_undoes_writing(tmp_path_factory, cells):
-    cells = [(first.lstrip("'") or "x", second.lstrip("'")) for first, second in cells]
-    cells = [(first if first.strip() else "x", second) for first, second in cells]
-    path = tmp_path_factory.mktemp("csv") / "t.csv"
-    write_csv(path, ["a", "b"], [{"a": first, "b": second} for first, second in cells])
-    assert read_csv(path) == (["a", "b"], [{"a": one, "b": two} for one, two in cells])
-
-
-def test_formula_cells_come_back_as_they_were(tmp_path):
-    path = tmp_path / "t.csv"
-    write_csv(path, ["a"], [{"a": "=cmd|'/c calc'!A1"}, {"a": "'quoted"}])
-    assert path.read_text().splitlines()[1].startswith("'=")
-    assert [row["a"] for row in read_csv(path)[1]] == ["=cmd|'/c calc'!A1", "'quoted"]
-
-
-@pytest.mark.parametrize("word", ["yes", "1", "1.0", "indeterminate", "nan", ""])
+@pytest.mark.parametrize("word", ["yes", "1.0", "indeterminate", "nan", ""])
 def test_unknown_class_is_refused_with_its_row_and_the_way_out(tmp_path, word):
     with pytest.raises(DataError, match=rf"{word!r} \(row 3\).*label_map=") as caught:
         rows(tmp_path, f"name,class\na,benign\nb,{word}\nc,malignant\n")
     assert "benign or malignant" in str(caught.value)
-
-
-def test_many_bad_rows_are_counted(tmp_path):
-    text = "name,class\n" + "".join(f"i{number},maybe\n" for number in range(30))
-    with pytest.raises(DataError, match=r"rows 2, 3, .*, 11 and 20 more"):
-        rows(tmp_path, text)
 
 
 def test_label_map_says_what_other_words_mean(tmp_path):
@@ -157,18 +128,7 @@ def test_table_without_classes_only_when_asked(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "../../etc/passwd",
-        "/etc/passwd",
-        "C:\\x",
-        "C:/x",
-        "a\\b",
-        "%2e%2e/x",
-        "a/../../x",
-        "%2Fetc/passwd",
-        "a\x07",
-        "",
-    ],
+    ["../../etc/passwd", "/etc/passwd", "C:\\x", "%2e%2e/x", "a/../../x", "a\x07", ""],
 )
 def test_names_cannot_leave_the_image_folder(tmp_path, name):
     with pytest.raises(DataError, match="row 3: name"):
@@ -195,16 +155,6 @@ def test_image_that_its_owner_linked_into_the_folder_is_found(tmp_path):
     assert read_table(path)[0].image_path.resolve() == original
 
 
-def test_images_may_lie_in_subfolders(tmp_path):
-    path = make_table(
-        tmp_path, "name,class\nsub/a.jpg,benign\n", images=["sub/a.jpg"], masks=["a.png"]
-    )
-    record = read_table(path)[0]
-    assert record.image_path == tmp_path / "images_all" / "sub" / "a.jpg"
-    assert record.mask_path == tmp_path / "masks_all" / "a.png"
-    assert record.stem == "a"
-
-
 def test_missing_files_are_listed_together_or_skipped_and_counted(tmp_path):
     text = "name,class\nkept.jpg,benign\n" + "".join(f"i{n}.jpg,benign\n" for n in range(12))
     path = make_table(tmp_path, text, images=["kept.jpg", "i0.png"])
@@ -212,14 +162,12 @@ def test_missing_files_are_listed_together_or_skipped_and_counted(tmp_path):
         read_table(path)
     table = read_table(path, skip_missing=True)
     assert table.names() == ["kept.jpg"]
-    assert "12 image files" in table.warnings[0]
-    assert len(read_table(path, check_files=False)) == 13
-
-
-def test_skipping_everything_is_an_error(tmp_path):
-    path = make_table(tmp_path, "name,class\na.jpg,benign\n")
+    (tmp_path / "train_data.csv").write_text("name,class\nnone/a.jpg,benign\n")
     with pytest.raises(DataError, match="1 image file is missing"):
         read_table(path, skip_missing=True)
+    path = make_table(tmp_path, text)
+    assert "12 image files" in table.warnings[0]
+    assert len(read_table(path, check_files=False)) == 13
 
 
 def test_masks_are_required_only_when_asked(tmp_path):
@@ -286,11 +234,6 @@ def test_rows_without_patient_are_their_own_groups_with_a_warning(tmp_path):
     assert any("3 of 4 rows have no patient_id" in warning for warning in table.warnings)
 
 
-def test_no_warning_where_another_id_covers_every_row(tmp_path):
-    table = rows(tmp_path, "name,class,lesion_id,group_id\na,benign,,g1\nb,benign,L,g2\n")
-    assert table.warnings == ()
-
-
 @given(
     keys=st.lists(st.sets(st.integers(0, 8), max_size=3), max_size=10),
 )
@@ -346,12 +289,9 @@ def test_masks_from_another_folder(tmp_path):
 @pytest.mark.parametrize(
     ("name", "stem"),
     [
-        ("ISIC_0000000.jpg", "ISIC_0000000"),
-        ("ISIC_0000000_segmentation.png", "ISIC_0000000"),
-        ("sub/ISIC_0000000.JPEG", "ISIC_0000000"),
-        ("ISIC_0000000", "ISIC_0000000"),
+        ("sub/a_segmentation.png", "a"),
+        ("sub/a.JPEG", "a"),
         ("a.b", "a.b"),
-        ("a.b.png", "a.b"),
         (".png", ".png"),
         ("_segmentation", "_segmentation"),
     ],
