@@ -23,7 +23,7 @@ demo: $(ENVIRONMENT)/installed ## draw lesions, let the default cascade judge th
 	rm -rf demo
 	$(RUN) prepare --source synthetic --count 40 --output demo/dataset
 	$(RUN) predict demo/dataset/images_all --output demo/predictions --save_overlays
-	$(RUN) evaluate --path models/default.safetensors --data_path demo/dataset \
+	$(RUN) evaluate --model models/default.safetensors --data_path demo/dataset \
 		--output demo/results --save_overlays
 	@echo
 	@echo "Open demo/results/report.html. The lesions are invented: the numbers say nothing about patients."
@@ -38,7 +38,7 @@ demo-train: $(ENVIRONMENT)/installed ## draw lesions, train both stages on them,
 	$(RUN) calibrate --data_path demo/dataset \
 		--segmenter demo/segmenter/best.safetensors \
 		--classifier demo/classifier/best.safetensors --output demo/cascade.safetensors
-	$(RUN) evaluate --data_path demo/dataset --path demo/cascade.safetensors \
+	$(RUN) evaluate --data_path demo/dataset --model demo/cascade.safetensors \
 		--output demo/results --save_overlays
 	@echo
 	@echo "Open demo/results/report.html. The lesions are invented: the numbers say nothing about patients."
@@ -46,7 +46,7 @@ demo-train: $(ENVIRONMENT)/installed ## draw lesions, train both stages on them,
 default-model: $(ENVIRONMENT)/installed ## make models/default.safetensors again from DATA (hours on a CPU; resumes)
 	$(RUN) default-model --data "$${DATA:?give DATA=FOLDER with isic/ and ham10000/}" \
 		$${WEIGHTS:+--encoder_weights "$$WEIGHTS"} \
-		$${CLASSIFIER_WEIGHTS:+--classifier_weights "$$CLASSIFIER_WEIGHTS"} $$FLAGS
+		$${CLASSIFIER_WEIGHTS:+--classifier_weights "$$CLASSIFIER_WEIGHTS"} --overwrite $$FLAGS
 
 test: $(ENVIRONMENT)/installed-test ## check style and types, then run the tests
 	@failed=0; \
@@ -97,13 +97,13 @@ cascade: $(ENVIRONMENT)/installed ## join SEGMENTER and CLASSIFIER into models/c
 	$(BIN)/python scripts/cascade_pipeline.py \
 		--segmenter "$${SEGMENTER:-models/segmenter/best.safetensors}" \
 		--classifier "$${CLASSIFIER:-models/classifier/best.safetensors}" \
-		--save models/cascade.safetensors $${TTA:+--tta "$$TTA"} \
+		--save models/cascade.safetensors --overwrite $${TTA:+--tta "$$TTA"} \
 		$${BATCH:+--batch_size "$$BATCH"} $${SEED:+--seed "$$SEED"} \
 		$${DATA:+--data_path "$$DATA"} $$FLAGS
 
 report: $(ENVIRONMENT)/installed ## score FILE (models/cascade.safetensors) on the test table, write report.html
-	$(BIN)/python scripts/cascade_pipeline.py --path "$${FILE:-models/cascade.safetensors}" \
-		--subgroups --save_overlays $${TTA:+--tta "$$TTA"} \
+	$(BIN)/python scripts/cascade_pipeline.py --model "$${FILE:-models/cascade.safetensors}" \
+		--subgroups --save_overlays --overwrite $${TTA:+--tta "$$TTA"} \
 		$${BATCH:+--batch_size "$$BATCH"} $${SEED:+--seed "$$SEED"} \
 		$${DATA:+--data_path "$$DATA"} $$FLAGS
 

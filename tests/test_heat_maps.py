@@ -139,7 +139,7 @@ def test_views_of_the_evaluation_are_those_of_the_heat(evaluate, tmp_path):
     values = {}
     for tta in ("none", "dihedral"):
         classifier = MappedClassifier(fixed=corner)
-        assert evaluate("--explain", "1", "--tta", tta, classifier=classifier) == 0
+        assert evaluate("--explain", "1", "--tta", tta, "--overwrite", classifier=classifier) == 0
         (row,) = read_csv(tmp_path / "out" / "heat_maps.csv")[1]
         values[tta] = row["mean_ratio"]
     assert values["none"] != values["dihedral"]

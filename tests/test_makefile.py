@@ -141,7 +141,7 @@ def test_both_stages_are_joined_and_scored(make):
 def test_a_report_is_written_for_the_file(make, file):
     _, [words] = make("report", f"FILE={file}", "TTA=dihedral", "FLAGS=--output results/x")
     given = flags_of(words)
-    assert given.path == (file or "models/cascade.safetensors")
+    assert given.model == (file or "models/cascade.safetensors")
     assert (given.tta, given.output, given.subgroups) == ("dihedral", "results/x", True)
 
 

@@ -208,7 +208,7 @@ def test_a_resume_keeps_finished_runs_and_takes_more_modes(
 
 def test_other_settings_and_other_masks_are_not_resumed(data, predicted, done, tmp_path, caplog):
     assert command(data, predicted, done) == 2
-    assert "holds a run already" in caplog.text
+    assert "config.yaml: exists already" in caplog.text
     assert command(data, predicted, done, "--resume", "--margin", "0.4") == 2
     assert "mask_policy was" in caplog.text
     table = read_table(data / "train_data.csv")

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from cascade.command_line import main as console
+from cascade.command_line.evaluation_options import EVALUATION_FILES
 from cascade.data.synthetic import SyntheticConfig, write_synthetic_dataset
 from cascade.data.tables import read_csv, read_table
 from cascade.imaging import read_image, read_mask
@@ -192,7 +193,7 @@ def test_a_second_training_in_the_same_folder_is_refused_in_one_line(models, run
     lines = capsys.readouterr().err.strip().splitlines()
     assert code == 2
     assert [line for line in lines if line.startswith("error")] == [lines[-1]]
-    assert "holds a run already" in lines[-1]
+    assert "config.yaml: exists already" in lines[-1]
     assert (models / "segmenter" / "best.safetensors").read_bytes() == before
 
 
@@ -237,6 +238,27 @@ def test_the_segmenter_is_scored_on_the_test_table(models, run, data, tmp_path, 
     assert [row["name"] for row in rows] == test.names()
     assert {path.stem for path in (tmp_path / "masks").iterdir()} == {item.stem for item in test}
     assert len(list((tmp_path / "overlays").iterdir())) == 8
+
+
+def test_a_second_evaluation_replaces_the_first_only_when_asked(models, run, data, tmp_path):
+    flags = ["--model", models / "segmenter" / "best.safetensors", "--data_path", data,
+             "--output", tmp_path, "--device", "cpu"]  # fmt: skip
+    assert run("seg_inference_pipeline.py", *flags) == 0
+    (tmp_path / "roc.png").write_bytes(b"of an earlier evaluation, which had classes")
+    (tmp_path / "notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert run("seg_inference_pipeline.py", *flags, "--threshold", "0.9") == 2
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert run("seg_inference_pipeline.py", *flags, "--threshold", "0.9", "--overwrite") == 0
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert after["notes.txt"] == b"mine"
+    assert set(after) == set(before) - {"roc.png"}
+    assert after["metrics.json"] != before["metrics.json"]
+
+
+def test_every_file_of_an_evaluation_is_known_to_be_one(evaluated):
+    known = {path for name in EVALUATION_FILES for path in evaluated.glob(name)}
+    assert {path for path in evaluated.iterdir() if path.is_file()} == known
 
 
 def test_the_classifier_in_a_cascades_file_is_scored_too(evaluated, run, data, tmp_path):
@@ -295,7 +317,7 @@ def test_the_cascades_file_is_scored_like_its_parts(evaluated, run, data, tmp_pa
 )
 def test_the_cascade_needs_one_file_or_both_stages(run, data, capsys, parts):
     assert run("cascade_pipeline.py", *parts, "--data_path", data) == 2
-    assert "--path CASCADE, or both --segmenter FILE and --classifier FILE" in (
+    assert "--model CASCADE, or both --segmenter FILE and --classifier FILE" in (
         capsys.readouterr().err
     )
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from cascade.command_line.options import add_data, add_device, add_switch, data_folders
-from cascade.command_line.outputs import say, say_table
+from cascade.command_line.options import add_data, add_output, data_folders
+from cascade.command_line.outputs import found_files, refuse_to_replace, say, say_table
 from cascade.command_line.parser import CommandParser
 from cascade.errors import ConfigError
 
@@ -19,42 +19,51 @@ if TYPE_CHECKING:
     from cascade.evaluation.stages import Evaluation
 
 
+SCORE_FILES = (
+    "metrics.json", "iou_histogram.png", "confusion_matrix.png", "reliability.png", "roc.png",
+    "precision_recall.png",
+)  # fmt: skip
+"""What every command may write that scores something."""
+EVALUATION_FILES = (
+    *SCORE_FILES, "predictions.csv", "report.html", "subgroups.csv", "subgroups.md",
+    "subgroups.png", "heat_maps.csv",
+)  # fmt: skip
+"""What an evaluation of a model may write, beside masks and overlays."""
+
+
 def add_evaluation(parser: CommandParser, *, output: str) -> None:
-    """Add the flags of every evaluation."""
-    add_device(parser)
+    """Add the flags of every evaluation but the model's and the device's."""
     add_data(parser, table="test_data.csv")
-    parser.add_argument(
-        "--output", type=str, default=output, help="folder for numbers, plots and the page"
-    )
-    parser.add_argument(
-        "--batch_size", type=int, default=1, help="images at a time; try 32 on CUDA"
-    )
-    parser.add_argument(
-        "--num_workers", type=int, default=2, help="threads that read images ahead; 0 reads in turn"
-    )
+    add_output(parser, "folder for numbers, plots and the page", default=output)
+    parser.add_shared("batch_size", "tta", "seed", "allow_seen", num_workers=2)
     parser.add_argument(
         "--image_size",
         type=int,
         default=None,
         help="checked against the model's own side in pixels, which never changes after training",
     )
-    parser.add_argument(
-        "--tta",
-        type=Literal["none", "flips", "dihedral"],
-        default="none",
-        help="test-time augmentation: average 1, 4 or 8 views",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap intervals")
-    add_switch(parser, "--allow_seen", "evaluate on images that the model was trained on")
 
 
-def check_unseen(provenance: Mapping[str, Any], table: Table, *, model: str, allowed: bool) -> None:
+def refuse_to_replace_evaluation(arguments: Any) -> None:
+    """Refuse a folder with an evaluation, or with the kind of images that are to be written."""
+    folder = Path(arguments.output)
+    images = [folder / kind for kind in ("masks", "overlays") if arguments.get(f"save_{kind}")]
+    refuse_to_replace(arguments, *found_files(folder, EVALUATION_FILES), *images)
+
+
+def how_to_evaluate(arguments: Any) -> dict[str, Any]:
+    """What the evaluations of a stage and of both are told."""
+    names = ("tta", "batch_size", "num_workers", "seed")
+    return {name: arguments[name] for name in names}
+
+
+def check_unseen(arguments: Any, provenance: Mapping[str, Any], table: Table, *models: str) -> None:
     """Refuse images that the model was trained on, unless that was asked for."""
     from cascade.training.run import require_unseen
 
-    if not allowed:
+    if not arguments.allow_seen:
         for stage in provenance.values():
-            require_unseen(stage, table.names(), model=model)
+            require_unseen(stage, table.names(), model=" and ".join(models))
 
 
 def check_size(arguments: Any, sizes: Mapping[str, int]) -> None:
@@ -78,15 +87,41 @@ def report(
     *,
     title: str,
     models: Sequence[str],
+    table: Table,
     sketch: Sketch | None = None,
     about_model: Mapping[str, Any] | None = None,
-    more: Sequence[ReportSection] = (),
+    more: Callable[[], Sequence[ReportSection]] = list,
 ) -> None:
-    """Print the numbers and write the evaluation's files.
+    """Print the numbers and write the evaluation's files, in place of those of an earlier one.
 
-    ``about_model`` joins their ``about``, ``more`` the sections of the page.
+    ``about_model`` joins their ``about``, ``more`` makes further sections of the page, and
+    ``sketch`` the masks and overlays of the table that the flags ask for.
     """
+    from cascade.evaluation.overlays import write_masks_and_overlays
     from cascade.evaluation.report import write_evaluation
+
+    _say_numbers(evaluation.metrics)
+    folder = Path(arguments.output)
+    about = {
+        "model": " and ".join("/".join(Path(path).parts[-2:]) for path in models),
+        **(about_model or {}),
+        "data": " + ".join(
+            f"{folder.name}/{Path(arguments.table).name}" for folder in data_folders(arguments)
+        ),
+        "images": len(evaluation.cases),
+        "test-time augmentation": arguments.tta,
+        "date": datetime.date.today().isoformat(),
+    }
+    for path in found_files(folder, EVALUATION_FILES):  # the run now may write fewer of them
+        path.unlink()
+    write_evaluation(folder, evaluation, title=title, about=about, sketch=sketch, more=more())
+    if sketch is not None:
+        masks, overlays = arguments.save_masks, arguments.save_overlays
+        write_masks_and_overlays(folder, table, sketch, masks=masks, overlays=overlays)
+    say(f"written: {folder / 'report.html'}, metrics.json, predictions.csv and plots")
+
+
+def _say_numbers(metrics: Mapping[str, Any]) -> None:
     from cascade.evaluation.safeguard_report import safeguard_lines
     from cascade.evaluation.score_table import (
         STAGE_HEADERS,
@@ -95,7 +130,6 @@ def report(
         stage_rows,
     )
 
-    metrics = evaluation.metrics
     for name, lines in (
         ("segmentation", segmentation_lines),
         ("classification", classification_lines),
@@ -112,16 +146,3 @@ def report(
         say(line)
     if safeguards:
         say()
-    folder = Path(arguments.output)
-    about = {
-        "model": " and ".join("/".join(Path(path).parts[-2:]) for path in models),
-        **(about_model or {}),
-        "data": " + ".join(
-            f"{folder.name}/{Path(arguments.table).name}" for folder in data_folders(arguments)
-        ),
-        "images": len(evaluation.cases),
-        "test-time augmentation": arguments.tta,
-        "date": datetime.date.today().isoformat(),
-    }
-    write_evaluation(folder, evaluation, title=title, about=about, sketch=sketch, more=more)
-    say(f"written: {folder / 'report.html'}, metrics.json, predictions.csv and plots")

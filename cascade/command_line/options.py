@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cascade.command_line.outputs import refuse_to_replace
 from cascade.command_line.parser import CommandParser, default_folder
 from cascade.errors import ConfigError, DataError
 from cascade.lesion.policy import MaskPolicy
@@ -22,61 +23,79 @@ MaskMode = Literal[
 ]  # fmt: skip
 
 
-def add_data(parser: CommandParser, *, table: str | None) -> None:
-    """Add ``--data_path`` and, for commands that read a table, ``--table`` and ``--skip_missing``.
+TRAINING_FILES = (
+    "config.yaml", "best.safetensors", "last.safetensors", "history.csv", "curves.png",
+)  # fmt: skip
+"""What a training writes to its output folder."""
+
+
+def add_output(
+    parser: CommandParser,
+    content: str,
+    *,
+    default: str | None = None,
+    required: bool = False,
+    resume: bool = False,
+) -> None:
+    """Add ``--output``, ``--overwrite`` and, for what can be gone on with, ``--resume``.
 
     Args:
         parser: where to add them.
-        table: the default table's file name.
+        content: what is written, a file or a folder for several.
+        default: where to, unless the user names another place.
+        required: the user must name a place.
+        resume: whether the command can go on from earlier results.
     """
     parser.add_argument(
-        "--data_path",
+        "--output",
         type=str,
-        default=str(default_folder("dataset")),
-        help="folder with images_all, masks_all and the tables",
+        required=required,
+        default=default,
+        help=f"where results go: {content}",
     )
-    parser.add_argument(
-        "--more_data",
-        type=str,
-        nargs="+",
-        default=[],
-        help="more folders like it, joined with the first",
-    )
-    if table is not None:
-        parser.add_argument(
-            "--table", type=str, default=table, help="table in the data folder, or a path"
-        )
-        add_switch(
-            parser, "--skip_missing", "leave out and count rows whose image or mask is missing"
-        )
+    parser.add_shared("overwrite", *(["resume"] if resume else []))
 
 
-def add_device(parser: CommandParser) -> None:
-    """Add ``--device``."""
+def add_model(
+    parser: CommandParser, content: str, *, required: bool = False, default: str = ""
+) -> None:
+    """Add ``--model``, also known as ``--path``.
+
+    Args:
+        parser: where to add it.
+        content: what the file must hold.
+        required: it must be given.
+        default: what is taken where it is not given.
+    """
     parser.add_argument(
-        "--device",
-        "-d",
+        "--model",
+        "--path",
         type=str,
-        default="auto",
-        help="auto (CUDA where there is one, else the CPU), cpu, cuda or cuda:N",
+        required=required,
+        default=None,
+        help=f"file of {content}{default and f'; by default {default}'}; --path is the same flag",
+    )
+
+
+def add_any_cascade(parser: CommandParser) -> None:
+    """Add ``--model`` for the commands that take the default cascade where none is named."""
+    add_model(
+        parser,
+        "a cascade, or folder of an exported one",
+        default="the one in models/, or the one that comes with the library",
+    )
+
+
+def add_data(parser: CommandParser, *, table: str) -> None:
+    """Add the data folders and the table, which is ``table`` by default; see :func:`load_table`."""
+    parser.add_shared(
+        "more_data", "skip_missing", data_path=str(default_folder("dataset")), table=table
     )
 
 
 def add_runtime(parser: CommandParser) -> None:
-    """Add ``--runtime``, ``--threads`` and ``--precision``; see :func:`runtime_options`."""
-    parser.add_argument(
-        "--runtime",
-        type=Literal["auto", "torch", "onnx", "openvino"],
-        default="auto",
-        help="what computes: torch runs a .safetensors file, onnx and openvino a folder of cascade "
-        "export; auto goes by the model",
-    )
-    parser.add_argument(
-        "--threads",
-        type=int,
-        default=None,
-        help="threads of an exported cascade; by default OMP_NUM_THREADS, else all cores",
-    )
+    """Add ``--device`` and who computes on it; see :func:`runtime_options`."""
+    parser.add_shared("device", "runtime", "threads")
     parser.add_argument(
         "--precision",
         type=Literal["float32", "bfloat16"],
@@ -91,41 +110,9 @@ def runtime_options(arguments: Any) -> dict[str, Any]:
     return {name: arguments[name] for name in names}
 
 
-def add_cutoff(parser: CommandParser) -> None:
-    """Add ``--cutoff``."""
-    parser.add_argument(
-        "--cutoff",
-        type=float,
-        default=None,
-        help="probability from which a case is malignant; by default the one in the file",
-    )
-
-
-def add_operating_point(parser: CommandParser) -> None:
-    """Add ``--operating_point``."""
-    parser.add_argument(
-        "--operating_point",
-        type=float,
-        default=None,
-        help="instead of --cutoff: the stored cutoff that reached this sensitivity on the "
-        "validation part, such as 0.90",
-    )
-
-
-def add_coverage(parser: CommandParser) -> None:
-    """Add ``--coverage``."""
-    parser.add_argument(
-        "--coverage",
-        type=float,
-        default=0.9,
-        help="share of the images of each class whose set of possible classes is to hold the true "
-        "one, in (0, 1]",
-    )
-
-
 def add_start(parser: CommandParser) -> None:
     """Add the start of a single training: its division and an earlier training to go on from."""
-    add_splits(parser)
+    parser.add_shared("splits")
     parser.add_argument(
         "--initial_model",
         type=str,
@@ -135,43 +122,23 @@ def add_start(parser: CommandParser) -> None:
     )
 
 
-def add_splits(parser: CommandParser) -> None:
-    """Add ``--splits``."""
-    parser.add_argument(
-        "--splits",
-        type=str,
-        default=None,
-        help="file of the train and validation division, made if absent; by default splits.json in "
-        "the data folder; both stages must use the same one",
-    )
+def add_training(parser: CommandParser, config: type, network: type, *, output: str) -> None:
+    """Add what all training commands have.
 
-
-def add_masks(parser: CommandParser) -> None:
-    """Add ``--masks``, those that cut training crops; see :func:`with_crop_masks`."""
-    parser.add_argument(
-        "--masks",
-        type=str,
-        default="truth",
-        help="masks that cut the training crops: truth (masks_all), or a folder of predicted masks "
-        "such as out-of-fold masks from cascade oof-masks",
-    )
-
-
-def add_training(parser: CommandParser, *, output: str) -> None:
-    """Add what all training commands have beside their settings."""
-    parser.add_argument(
-        "--encoder_weights",
-        "--weights",
-        type=str,
-        default="none",
-        help="weights to start from: none (random), imagenet (downloaded; trains much better), or "
-        "a local .pth or .safetensors file",
-    )
-    parser.add_argument(
-        "--output",
-        type=str,
+    Args:
+        parser: where to add it.
+        config: settings of the training.
+        network: settings of what is trained.
+        output: name of the default folder in ``models``.
+    """
+    parser.add_shared("device", "encoder_weights")
+    parser.add_settings(config)
+    parser.add_settings(network, rename={"size": "image_size"})
+    add_output(
+        parser,
+        "folder for models, history.csv and config.yaml",
         default=str(default_folder("models") / output),
-        help="folder for best.safetensors, last.safetensors, history.csv and config.yaml",
+        resume=True,
     )
     parser.add_argument(
         "--validation_fraction",
@@ -179,8 +146,14 @@ def add_training(parser: CommandParser, *, output: str) -> None:
         default=0.15,
         help="share of the training table that validates, in [0, 1]",
     )
-    add_switch(parser, "--resume", "go on with the run in the output folder")
-    add_switch(parser, "--overwrite", "replace the run in the output folder")
+    add_data(parser, table="train_data.csv")
+
+
+def refuse_to_replace_training(arguments: Any, *more: str) -> None:
+    """Refuse a training where another one is; ``more`` names what this command writes besides."""
+    refuse_to_replace(
+        arguments, *(Path(arguments.output) / name for name in (*TRAINING_FILES, *more))
+    )
 
 
 def add_switch(parser: CommandParser, flag: str, help: str) -> None:

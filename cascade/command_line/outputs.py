@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,6 @@ from cascade.errors import ConfigError
 if TYPE_CHECKING:
     from cascade.training.cross_validation import CrossValidation
 
-log = logging.getLogger(__name__)
-
 
 def say(text: str = "") -> None:
     """Write one line of results to standard output."""
@@ -22,14 +20,36 @@ def say(text: str = "") -> None:
     sys.stdout.flush()
 
 
-def refuse_to_replace(output: Path, *, overwrite: bool) -> None:
-    """Stop before anything is computed where the file to write exists and may not be replaced.
+def refuse_to_replace(arguments: Any, *paths: str | Path, flag: str = "--output") -> None:
+    """Stop before anything is read or computed where an earlier result would be lost.
+
+    Args:
+        arguments: parsed flags; ``--overwrite`` permits it, and so does ``--resume``.
+        paths: files to write, and folders to write to, which may exist as long as they are empty.
+        flag: what the user names another place with.
 
     Raises:
-        ConfigError: it exists, and ``overwrite`` is off.
+        ConfigError: one is there and nothing was said about it, or both were said.
     """
-    if output.exists() and not overwrite:
-        raise ConfigError(f"{output}: exists already; replace it (--overwrite) or name another")
+    resume = arguments.get("resume")  # None for a command that cannot go on
+    if resume and arguments.overwrite:
+        raise ConfigError("--resume keeps earlier results and --overwrite replaces them; give one")
+    taken = next((path for path in map(Path, paths) if _is_taken(path)), None)
+    if taken is not None and not (resume or arguments.overwrite):
+        onward = "" if resume is None else "go on with it (--resume), "
+        raise ConfigError(
+            f"{taken}: exists already; {onward}replace it (--overwrite) or choose another place "
+            f"({flag})"
+        )
+
+
+def _is_taken(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else os.path.lexists(path)
+
+
+def found_files(folder: str | Path, patterns: Iterable[str]) -> list[Path]:
+    """The files of a folder that match a pattern, such as those that an earlier run wrote."""
+    return [path for pattern in patterns for path in sorted(Path(folder).glob(pattern))]
 
 
 def say_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -12,13 +12,14 @@ import re
 import sys
 import typing
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import jsonargparse
 
+from cascade.command_line.shared_flags import SHARED
 from cascade.config import did_you_mean
 from cascade.errors import CascadeError, CascadeWarning
 from cascade.progress import setup_logging
@@ -69,22 +70,60 @@ class CommandParser(jsonargparse.ArgumentParser):
         )
         self.add_argument("--config", action="config", help="YAML file of settings; flags win")
 
-    def add_settings(self, cls: type, *, rename: Mapping[str, str] | None = None) -> None:
-        """Add a flag for each field of a settings dataclass.
+    def add_shared(self, *names: str, required: bool = False, **defaults: Any) -> None:
+        """Add flags of :data:`cascade.command_line.shared_flags.SHARED`.
 
         Args:
-            cls: a dataclass whose fields were made by :func:`cascade.config.setting`.
+            names: those that keep their default.
+            required: these must be given.
+            defaults: further ones by name, with a default of the command's own.
+        """
+        for name in (*names, *defaults):
+            flag = SHARED[name]
+            options: dict[str, Any] = {"type": flag.type, "required": required}
+            if flag.type is bool:  # nargs="?" would make jsonargparse ignore the YAML file's value
+                options = {"action": "store_true"}
+            elif isinstance(flag.default, list):
+                options["nargs"] = "+"
+            self.add_argument(
+                f"--{name}",
+                *flag.aliases,
+                default=defaults.get(name, flag.default),
+                help=flag.help,
+                **options,
+            )
+
+    def add_settings(
+        self,
+        cls: type,
+        *,
+        rename: Mapping[str, str] | None = None,
+        only: Collection[str] | None = None,
+    ) -> None:
+        """Add a flag for each field of a settings dataclass that has none yet.
+
+        Args:
+            cls: a dataclass whose fields were made by :func:`cascade.config.setting`; one that is
+                named like a shared flag is that flag, with the default of its own.
             rename: field name to flag name, where they differ.
+            only: names of the fields to take; by default all.
         """
         hints = typing.get_type_hints(cls)
         for item in fields(cls):
             name = (rename or {}).get(item.name, item.name)
+            known = f"--{name}" in self._option_string_actions
+            if known or (only is not None and item.name not in only):
+                continue
+            if name in SHARED:
+                own: dict[str, Any] = {name: item.default}
+                self.add_shared(**own)
+                continue
             short = [item.metadata["flag"]] if item.metadata.get("flag") else []
             kind, default = hints[item.name], item.default
             options: dict[str, Any] = {"type": kind}
             if isinstance(default, tuple):
                 options, default = {"type": typing.get_args(kind)[0], "nargs": "+"}, list(default)
-            elif kind is bool:  # nargs="?" would make jsonargparse ignore the YAML file's value
+            elif kind is bool:
                 options = {"action": "store_true"}
             self.add_argument(
                 f"--{name}", *short, default=default, help=item.metadata["help"], **options
@@ -175,6 +214,21 @@ def settings(cls: type[Config], arguments: Any, **fixed: Any) -> Config:
             value = arguments[item.name]
             values[item.name] = tuple(value) if isinstance(value, list) else value
     return cls(**values)
+
+
+def command(
+    build_parser: Callable[[], CommandParser],
+) -> Callable[[Callable[[Any], int]], Callable[..., int]]:
+    """Make a command's ``main(argv)`` of its parser and its body; see :func:`run`."""
+
+    def decorate(body: Callable[[Any], int]) -> Callable[..., int]:
+        def main(argv: Sequence[str] | None = None) -> int:
+            return run(lambda words: body(build_parser().parse_args(words)), argv)
+
+        main.__doc__ = body.__doc__
+        return main
+
+    return decorate
 
 
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:

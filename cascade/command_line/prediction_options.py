@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from cascade.command_line.options import (
-    add_cutoff,
-    add_device,
-    add_operating_point,
+    add_any_cascade,
+    add_output,
     add_runtime,
     add_switch,
     runtime_options,
@@ -33,33 +32,12 @@ def add_prediction(parser: CommandParser, *, output: str, table: str) -> None:
         type=str,
         help="image files, folders, patterns, or CSV tables with a column name or path",
     )
-    parser.add_argument(
-        "--model",
-        type=str,
-        default=None,
-        help="file of a cascade, or folder of an exported one; by default the cascade in models/, "
-        "or the one that comes with the library",
-    )
-    parser.add_argument(
-        "--output", type=str, default=output, help=f"folder for {table} and pictures"
-    )
-    add_device(parser)
+    add_any_cascade(parser)
+    add_output(parser, f"folder for {table} and images", default=output, resume=True)
     add_runtime(parser)
-    parser.add_argument(
-        "--tta",
-        type=Literal["none", "flips", "dihedral"],
-        default="none",
-        help="test-time augmentation: average 1, 4 or 8 views",
-    )
-    add_cutoff(parser)
-    add_operating_point(parser)
-    parser.add_argument(
-        "--max_megapixels", type=float, default=50.0, help="larger images get an error row"
-    )
+    parser.add_shared("tta", "cutoff", "operating_point", "max_megapixels")
     add_switch(parser, "--allow_truncated", "take damaged JPEGs too, with a warning")
     add_switch(parser, "--not_recursive", "leave out folders within folders")
-    add_switch(parser, "--resume", f"keep the rows that {table} has and go on")
-    add_switch(parser, "--overwrite", f"replace {table}")
 
 
 def load_cascade(arguments: Any, **use: Any) -> Cascade:

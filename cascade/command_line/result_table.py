@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from cascade.command_line.outputs import say
+from cascade.command_line.outputs import refuse_to_replace, say
 from cascade.command_line.parser import OK, PARTIAL
-from cascade.errors import ConfigError, DataError
+from cascade.errors import DataError
 from cascade.files import csv_line
 from cascade.imaging import FoundFile, safe_stem
 from cascade.progress import progress
@@ -32,20 +32,16 @@ class ResultTable:
     columns: Sequence[str]
     pictures: Sequence[str]
 
-    def earlier_rows(self, *, resume: bool, overwrite: bool) -> list[dict[str, str]]:
-        """The rows of an earlier run that are whole.
+    def earlier_rows(self, arguments: Any) -> list[dict[str, str]]:
+        """The rows of an earlier run that are whole, as ``--resume`` or ``--overwrite`` needs them.
 
         Raises:
             ConfigError: there is an earlier run, and nothing was said about it.
             DataError: the file to go on with was not written by this command.
         """
+        refuse_to_replace(arguments, self.path)
         if not self.path.exists():
             return []
-        if not (resume or overwrite):
-            raise ConfigError(
-                f"{self.path}: exists already; keep its rows and go on (--resume), replace it "
-                "(--overwrite) or choose another folder (--output)"
-            )
         from cascade.data.tables import read_csv
 
         text = self.path.read_bytes()
@@ -57,10 +53,10 @@ class ResultTable:
         try:
             columns, rows = read_csv(self.path)
         except DataError:
-            if overwrite:
+            if arguments.overwrite:
                 return []
             raise
-        if tuple(columns) != tuple(self.columns) and not overwrite:
+        if tuple(columns) != tuple(self.columns) and not arguments.overwrite:
             raise DataError(
                 f"{self.path}: was not written by this version; its columns are {columns}"
             )

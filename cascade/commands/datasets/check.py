@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cascade.command_line.parser import OK, PARTIAL, CommandParser, run
+from cascade.command_line.options import add_output
+from cascade.command_line.outputs import refuse_to_replace
+from cascade.command_line.parser import OK, PARTIAL, CommandParser, command
 
 if TYPE_CHECKING:
     from cascade.data.check_report import CheckReport, Finding
@@ -33,14 +35,10 @@ def build_parser() -> CommandParser:
         type=str,
         help="folder with train_data.csv, test_data.csv, images_all and masks_all",
     )
-    parser.add_argument(
-        "--output", type=str, default=None, help="folder for check.json and check.html"
-    )
+    add_output(parser, "folder for check.json and check.html; by default none are written")
     parser.add_argument("--images", type=str, default=None, help="folder of images")
     parser.add_argument("--masks", type=str, default=None, help="folder of masks")
-    parser.add_argument(
-        "--splits", type=str, default=None, help="splits file; default: splits.json, if it exists"
-    )
+    parser.add_shared("splits")
     parser.add_argument(
         "--label_map",
         type=dict[str, str] | None,
@@ -59,13 +57,13 @@ def build_parser() -> CommandParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and give its exit code."""
-    return run(_main, argv)
+@command(build_parser)
+def main(arguments: Any) -> int:
+    """Run the command; returns its exit code."""
+    if arguments.output is not None:
+        written = [Path(arguments.output) / name for name in ("check.json", "check.html")]
+        refuse_to_replace(arguments, *written)
 
-
-def _main(argv: Sequence[str] | None) -> int:
-    arguments = build_parser().parse_args(argv)
     from cascade.data.check import CheckOptions, check_dataset
 
     options = CheckOptions(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cascade.command_line.options import add_output
 from cascade.command_line.outputs import say
-from cascade.command_line.parser import OK, CommandParser, default_folder, run, settings
+from cascade.command_line.parser import OK, CommandParser, command, default_folder, settings
 from cascade.data.sources.options import PrepareConfig
 from cascade.errors import ConfigError
 
@@ -31,9 +31,7 @@ def build_parser() -> CommandParser:
     parser.add_argument("name", nargs="?", default=None, help="the source, instead of --source")
     parser.add_argument("--source", default=None, help="name of the data set, see above")
     parser.add_argument("--input", type=str, default=None, help="folder it was unpacked to")
-    parser.add_argument(
-        "--output", type=str, default=str(default_folder("dataset")), help="folder to fill"
-    )
+    add_output(parser, "folder of the data set", default=str(default_folder("dataset")))
     parser.add_argument(
         "--labels", type=str, default=None, help="metadata table with classes, for isic2018_task1"
     )
@@ -53,13 +51,9 @@ def build_parser() -> CommandParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@command(build_parser)
+def main(arguments: Any) -> int:
     """Run the command; returns its exit code."""
-    return run(_main, argv)
-
-
-def _main(argv: Sequence[str] | None) -> int:
-    arguments = build_parser().parse_args(argv)
     if arguments.name and arguments.source and arguments.name != arguments.source:
         raise ConfigError(f"two sources: {arguments.name} and {arguments.source}; give one")
     source = arguments.source or arguments.name

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cascade.command_line.main import module_of
-from cascade.command_line.outputs import say
-from cascade.command_line.parser import OK, CommandParser, run
+from cascade.command_line.options import add_model, add_output
+from cascade.command_line.outputs import found_files, refuse_to_replace, say
+from cascade.command_line.parser import OK, CommandParser, command
 from cascade.lesion.policy import MaskPolicy
 
 _STAGES = {"segmenter": "seg-train", "classifier": "cls-train"}
@@ -23,11 +24,11 @@ def build_parser() -> CommandParser:
         "cascade card",
         "Write a model card in Markdown: what the model is, what it learnt from, every measured "
         "number with its interval, and its limits. Numbers come from files only.",
-        example="cascade evaluate --path models/cascade.safetensors --output results/a\n"
+        example="cascade evaluate --model models/cascade.safetensors --output results/a\n"
         "  cascade card --model models/cascade.safetensors --evaluations results/a "
         "--output models/card.md --images models/card",
     )
-    parser.add_argument("--model", type=str, required=True, help="file of a cascade")
+    add_model(parser, "a cascade", required=True)
     parser.add_argument(
         "--evaluations",
         type=str,
@@ -35,7 +36,7 @@ def build_parser() -> CommandParser:
         default=[],
         help="folders that cascade evaluate has written with this model",
     )
-    parser.add_argument("--output", type=str, required=True, help="Markdown file to write")
+    add_output(parser, "Markdown file", required=True)
     parser.add_argument(
         "--images",
         type=str,
@@ -59,12 +60,16 @@ def build_parser() -> CommandParser:
     return parser
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    arguments = build_parser().parse_args(argv)
-
-    from cascade.evaluation.model_card import write_model_card
+@command(build_parser)
+def main(arguments: Any) -> int:
+    """Run the command; returns its exit code."""
+    from cascade.evaluation.model_card import PLOTS, write_model_card
     from cascade.models.artifact import read_document
 
+    refuse_to_replace(arguments, arguments.output)
+    if arguments.images:
+        copies = [f"*-{name.replace('_', '-')}.png" for name in PLOTS]
+        refuse_to_replace(arguments, *found_files(arguments.images, copies), flag="--images")
     model = Path(arguments.model)
     write_model_card(
         Path(arguments.output),
@@ -162,8 +167,3 @@ def _flags(command: str, training: Mapping[str, Any]) -> list[str]:
         if value is not True:
             flags += [str(item) for item in (value if isinstance(value, list) else [value])]
     return flags
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return run(_main, argv)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cascade.command_line.evaluation_options import add_evaluation, check_size, check_unseen, report
+from cascade.command_line.evaluation_options import (
+    add_evaluation,
+    check_size,
+    check_unseen,
+    how_to_evaluate,
+    refuse_to_replace_evaluation,
+    report,
+)
 from cascade.command_line.options import (
-    add_coverage,
-    add_cutoff,
-    add_operating_point,
+    add_model,
     add_runtime,
     add_switch,
     load_table,
     runtime_options,
 )
-from cascade.command_line.parser import OK, CommandParser, run
+from cascade.command_line.outputs import refuse_to_replace
+from cascade.command_line.parser import OK, CommandParser, command
 from cascade.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,19 +42,14 @@ def build_parser() -> CommandParser:
         "--classifier models/classifier/best.safetensors --save models/cascade.safetensors\n"
         "  python cascade_pipeline.py --path models/cascade.safetensors --data_path dataset",
     )
-    parser.add_argument(
-        "--path", type=str, default=None, help="file of a cascade, or folder of an exported one"
-    )
-    parser.add_argument("--segmenter", type=str, default=None, help="file of a segmenter")
-    parser.add_argument("--classifier", type=str, default=None, help="file of a classifier")
+    add_model(parser, "a cascade, or folder of an exported one")
+    parser.add_shared("segmenter", "classifier")
     parser.add_argument(
         "--save", type=str, default=None, help="write both stages into one cascade file"
     )
     add_evaluation(parser, output="results/cascade")
     add_runtime(parser)
-    add_cutoff(parser)
-    add_operating_point(parser)
-    add_coverage(parser)
+    parser.add_shared("cutoff", "operating_point", "coverage", "save_masks", "save_overlays")
     add_switch(
         parser,
         "--subgroups",
@@ -62,22 +62,20 @@ def build_parser() -> CommandParser:
         help="add so many heat maps to the page: the largest errors, and typical cases of each "
         "class",
     )
-    add_switch(parser, "--save_masks", "write each predicted mask to masks/STEM.png")
-    add_switch(parser, "--save_overlays", "write each image with both outlines to overlays/")
     return parser
 
 
 def load_cascade(arguments: Any) -> Cascade:
-    """The cascade from ``--path``, or from ``--segmenter`` and ``--classifier``.
+    """The cascade from ``--model``, or from ``--segmenter`` and ``--classifier``.
 
     Raises:
         ConfigError: neither or both were given, or single stages for a runtime of exported ones.
     """
     parts = (arguments.segmenter, arguments.classifier)
-    if (arguments.path is None) == (parts == (None, None)) or parts.count(None) == 1:
-        raise ConfigError("give --path CASCADE, or both --segmenter FILE and --classifier FILE")
-    if arguments.path is None and arguments.runtime not in ("auto", "torch"):
-        raise ConfigError(f"--runtime {arguments.runtime} runs an exported cascade: --path FOLDER")
+    if (arguments.model is None) == (parts == (None, None)) or parts.count(None) == 1:
+        raise ConfigError("give --model CASCADE, or both --segmenter FILE and --classifier FILE")
+    if arguments.model is None and arguments.runtime not in ("auto", "torch"):
+        raise ConfigError(f"--runtime {arguments.runtime} runs an exported cascade: --model FOLDER")
     from cascade.pipeline import Cascade
 
     use = {
@@ -85,8 +83,8 @@ def load_cascade(arguments: Any) -> Cascade:
         "operating_point": arguments.operating_point,
         "coverage": arguments.coverage,
     }
-    if arguments.path is not None:
-        return Cascade.load(arguments.path, **runtime_options(arguments), **use)
+    if arguments.model is not None:
+        return Cascade.load(arguments.model, **runtime_options(arguments), **use)
     from cascade.models.ensemble import load_classifier
     from cascade.models.segmenter import Segmenter
 
@@ -129,17 +127,19 @@ def _heat_maps(arguments: Any, cascade: Cascade, evaluation: Evaluation) -> list
         return heat_section(folder, evaluation.cases, draw, count=arguments.explain)
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    arguments = build_parser().parse_args(argv)
+@command(build_parser)
+def main(arguments: Any) -> int:
+    """Run the command; returns its exit code."""
+    refuse_to_replace_evaluation(arguments)
+    if arguments.save:
+        refuse_to_replace(arguments, arguments.save, flag="--save")
     cascade = load_cascade(arguments)
     check_size(
         arguments, {"segmenter": cascade.segmenter.size, "classifier": cascade.classifier.size}
     )
     table = load_table(arguments, labels=False)
-    models = [path for path in (arguments.path, arguments.segmenter, arguments.classifier) if path]
-    check_unseen(
-        cascade.provenance, table, model=" and ".join(models), allowed=arguments.allow_seen
-    )
+    models = [path for path in (arguments.model, arguments.segmenter, arguments.classifier) if path]
+    check_unseen(arguments, cascade.provenance, table, *models)
 
     if arguments.explain < 0:
         raise ConfigError(f"--explain {arguments.explain}: give 0 or more")
@@ -149,18 +149,9 @@ def _main(argv: Sequence[str] | None) -> int:
         with activation_maps(cascade.classifier):
             pass
 
-    from cascade.evaluation.overlays import write_masks_and_overlays
     from cascade.evaluation.stages import evaluate_cascade
 
-    evaluation = evaluate_cascade(
-        cascade,
-        table,
-        tta=arguments.tta,
-        batch_size=arguments.batch_size,
-        num_workers=arguments.num_workers,
-        seed=arguments.seed,
-    )
-
+    evaluation = evaluate_cascade(cascade, table, **how_to_evaluate(arguments))
     if arguments.subgroups:
         from cascade.evaluation.subgroups import with_subgroups
 
@@ -175,22 +166,11 @@ def _main(argv: Sequence[str] | None) -> int:
         evaluation,
         title="The cascade, end to end",
         models=models,
+        table=table,
         sketch=sketch,
-        about_model=_identity(arguments.path),
-        more=_heat_maps(arguments, cascade, evaluation),
-    )
-    write_masks_and_overlays(
-        Path(arguments.output),
-        table,
-        sketch,
-        masks=arguments.save_masks,
-        overlays=arguments.save_overlays,
+        about_model=_identity(arguments.model),
+        more=lambda: _heat_maps(arguments, cascade, evaluation),
     )
     if arguments.save:
         cascade.save(arguments.save)
     return OK
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return run(_main, argv)

@@ -10,7 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from cascade.command_line.parser import OK, CommandParser, run
+from cascade.command_line.evaluation_options import SCORE_FILES
+from cascade.command_line.options import add_output
+from cascade.command_line.outputs import found_files, refuse_to_replace
+from cascade.command_line.parser import OK, CommandParser, command
 from cascade.config import CLASSES, did_you_mean
 from cascade.data.grouping import group_names
 from cascade.data.locate import IMAGE_SUFFIXES
@@ -31,6 +34,8 @@ from cascade.metrics.segmentation import (
 )
 from cascade.progress import progress
 
+_FILES = (*SCORE_FILES, "images.csv")
+
 
 def build_parser() -> CommandParser:
     """The flags of ``cascade score``."""
@@ -44,9 +49,7 @@ def build_parser() -> CommandParser:
     )
     parser.add_argument("--truth", type=str, required=True, help="folder of masks, or CSV table")
     parser.add_argument("--predicted", type=str, required=True, help="the same of predictions")
-    parser.add_argument(
-        "--output", type=str, default=None, help="folder for metrics.json, a table and figures"
-    )
+    add_output(parser, "folder for metrics.json, a table and figures; by default none are written")
     parser.add_argument(
         "--resize_masks",
         action="store_true",
@@ -62,23 +65,20 @@ def build_parser() -> CommandParser:
         default=list(CLASSES),
         help="words of the class column, the positive one last, such as 0 1",
     )
-    parser.add_argument(
-        "--cutoff", type=float, default=0.5, help="malignant from this probability on"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
+    parser.add_shared("cutoff", "seed")
     parser.add_argument(
         "--resamples", type=int, default=RESAMPLES, help="bootstrap resamples of the intervals"
     )
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and give its exit code."""
-    return run(_main, argv)
-
-
-def _main(argv: Sequence[str] | None) -> int:
-    arguments = build_parser().parse_args(argv)
+@command(build_parser)
+def main(arguments: Any) -> int:
+    """Run the command; returns its exit code."""
+    if arguments.output is not None:
+        refuse_to_replace(arguments, *found_files(arguments.output, _FILES))
+    if arguments.cutoff is None:
+        arguments.cutoff = 0.5
     _check_arguments(arguments)
     truth, predicted = Path(arguments.truth), Path(arguments.predicted)
     if truth.is_dir() and predicted.is_dir():
@@ -319,6 +319,8 @@ def _write_document(
         "extra_predictions": matched.extra,
         **more,
     }
+    for path in found_files(output, _FILES):  # masks and probabilities have other figures
+        path.unlink()
     write_json(output / "metrics.json", document)
 
 

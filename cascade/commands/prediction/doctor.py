@@ -11,10 +11,10 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cascade.command_line.outputs import say
-from cascade.command_line.parser import OK, PARTIAL, REPOSITORY, CommandParser, run
+from cascade.command_line.parser import OK, PARTIAL, REPOSITORY, CommandParser, command
 from cascade.errors import CascadeError
 from cascade.version import __version__
 
@@ -67,13 +67,9 @@ def build_parser() -> CommandParser:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@command(build_parser)
+def main(_: Any) -> int:
     """Run the command; returns its exit code."""
-    return run(_main, argv)
-
-
-def _main(argv: Sequence[str] | None) -> int:
-    build_parser().parse_args(argv)
     findings = examine()
     for finding in findings:
         say(f"{finding.state:<6} {finding.subject:<28} {finding.message}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cascade.command_line.inputs import find_inputs
-from cascade.command_line.parser import CommandParser, run
+from cascade.command_line.parser import CommandParser, command
 from cascade.command_line.prediction_options import add_prediction, load_cascade
 from cascade.command_line.result_table import ResultTable, unfinished
 from cascade.errors import CascadeError, ConfigError, ImageError
@@ -43,11 +43,12 @@ def build_parser() -> CommandParser:
     return parser
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    arguments = build_parser().parse_args(argv)
+@command(build_parser)
+def main(arguments: Any) -> int:
+    """Run the command; returns its exit code."""
     folder = Path(arguments.output)
     table = ResultTable(folder / "explanations.csv", COLUMNS, pictures=("overlay",))
-    kept = table.earlier_rows(resume=arguments.resume, overwrite=arguments.overwrite)
+    kept = table.earlier_rows(arguments)
     if not arguments.overwrite:
         _check_same_target(table.path, kept, arguments.target)
     found = find_inputs(arguments.inputs, recursive=not arguments.not_recursive, results=folder)
@@ -116,8 +117,3 @@ def explain_rows(
             warnings="; ".join((*explanation.warnings, *prediction.warnings)),
             overlay=table.relative(picture),
         )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return run(_main, argv)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from cascade.command_line.options import add_switch
-from cascade.command_line.outputs import say, say_table
-from cascade.command_line.parser import OK, CommandParser, run
+from cascade.command_line.options import add_any_cascade, add_output
+from cascade.command_line.outputs import refuse_to_replace, say, say_table
+from cascade.command_line.parser import OK, CommandParser, command
 from cascade.errors import ConfigError
 from cascade.imaging import expand_sources
+from cascade.models.exported import FILES
 
 
 def build_parser() -> CommandParser:
@@ -23,14 +24,8 @@ def build_parser() -> CommandParser:
         example="cascade export --model models/cascade.safetensors --output models/cascade_onnx "
         "--images dataset/images_all",
     )
-    parser.add_argument(
-        "--model",
-        type=str,
-        default=None,
-        help="file of a cascade; by default models/default.safetensors, or the one that comes "
-        "with the library",
-    )
-    parser.add_argument("--output", type=str, required=True, help="folder to write")
+    add_any_cascade(parser)
+    add_output(parser, "folder of the exported cascade", required=True)
     parser.add_argument(
         "--images",
         type=str,
@@ -54,7 +49,6 @@ def build_parser() -> CommandParser:
         default=0.01,
         help="largest change of a photograph's probability that --int8 may make",
     )
-    add_switch(parser, "--overwrite", "replace an exported cascade in the output folder")
     return parser
 
 
@@ -73,8 +67,11 @@ def find_images(named: Sequence[str], limit: int) -> list[Path]:
     return [found[place * len(found) // count] for place in range(count)]
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    arguments = build_parser().parse_args(argv)
+@command(build_parser)
+def main(arguments: Any) -> int:
+    """Run the command; returns its exit code."""
+    folder = Path(arguments.output)
+    refuse_to_replace(arguments, *(folder / name for name in sorted(FILES)))
     images = find_images(arguments.images, arguments.max_images)
 
     from cascade.export import export_onnx
@@ -124,8 +121,3 @@ def _rows(parity: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]
 
 def _cell(value: Any, form: str) -> str:
     return "" if value is None else form.format(value)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return run(_main, argv)

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cascade.command_line.inputs import find_inputs
-from cascade.command_line.options import add_coverage, add_switch
-from cascade.command_line.parser import CommandParser, run
+from cascade.command_line.parser import CommandParser, command
 from cascade.command_line.prediction_options import add_prediction, load_cascade
 from cascade.command_line.result_table import ResultTable, unfinished
 from cascade.errors import ConfigError, DataError, ImageError
@@ -45,25 +44,23 @@ def build_parser() -> CommandParser:
         "--model models/cascade.safetensors --output predictions --save_overlays",
     )
     add_prediction(parser, output="predictions", table="predictions.csv")
-    add_coverage(parser)
-    parser.add_argument("--batch_size", type=int, default=1, help="images at a time; 32 on CUDA")
+    parser.add_shared("coverage", "batch_size", "save_masks", "save_overlays")
     parser.add_argument(
         "--pixels_per_millimetre",
         type=float,
         default=None,
         help="scale of the images, the same for all; without it diameters are in pixels only",
     )
-    add_switch(parser, "--save_masks", "write masks/STEM.png, 0 and 255, original size")
-    add_switch(parser, "--save_overlays", "write overlays/STEM.jpg with the outline")
     return parser
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    arguments = build_parser().parse_args(argv)
+@command(build_parser)
+def main(arguments: Any) -> int:
+    """Run the command; returns its exit code."""
     folder = Path(arguments.output)
     table = ResultTable(folder / "predictions.csv", COLUMNS, pictures=("mask", "overlay"))
     check_scale(arguments.pixels_per_millimetre)
-    kept = table.earlier_rows(resume=arguments.resume, overwrite=arguments.overwrite)
+    kept = table.earlier_rows(arguments)
     if not arguments.overwrite:
         _check_same_scale(table.path, kept, arguments.pixels_per_millimetre)
     found = find_inputs(arguments.inputs, recursive=not arguments.not_recursive, results=folder)
@@ -197,8 +194,3 @@ def _rounded(value: float | None) -> float | str | None:
     if value is None:
         return None
     return round(value, 3) if math.isfinite(value) else str(value)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return run(_main, argv)

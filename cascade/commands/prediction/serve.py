@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from typing import Any
 
-from cascade.command_line.parser import OK, CommandParser, run, settings
+from cascade.command_line.options import add_any_cascade
+from cascade.command_line.parser import OK, CommandParser, command, settings
 from cascade.errors import MissingExtraError
 from cascade.serving.rest.settings import ServiceSettings
 
@@ -19,12 +20,15 @@ def build_parser() -> CommandParser:
         example="cascade serve --port 8000\n"
         "  curl -F images=@photo.jpg http://127.0.0.1:8000/v1/predict",
     )
+    add_any_cascade(parser)
     parser.add_settings(ServiceSettings)
     return parser
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    service = settings(ServiceSettings, build_parser().parse_args(argv))
+@command(build_parser)
+def main(arguments: Any) -> int:
+    """Run the command; returns its exit code."""
+    service = settings(ServiceSettings, arguments)
     if service.threads:  # read when torch is imported
         os.environ["OMP_NUM_THREADS"] = str(service.threads)
     try:
@@ -36,8 +40,3 @@ def _main(argv: Sequence[str] | None) -> int:
         ) from error
     serve(service)
     return OK
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return run(_main, argv)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cascade.command_line.options import (
     add_data,
-    add_device,
-    add_masks,
-    add_splits,
-    add_switch,
+    add_output,
     load_table,
     stored_splits,
     with_crop_masks,
 )
 from cascade.command_line.outputs import refuse_to_replace, say
-from cascade.command_line.parser import OK, CommandParser, default_folder, run
-from cascade.config import Augmentation
+from cascade.command_line.parser import OK, CommandParser, command, default_folder
+from cascade.config import ClassificationTrainConfig
 from cascade.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +28,8 @@ def build_parser() -> CommandParser:
         "Average the weights of classifiers that were trained on from the same weights with other "
         "settings or seeds (a model soup). The average is one network, as fast as each of them. "
         "Score it on validation images: it is not always better. The further apart they are, the "
-        "more it gains from --batch_statistics.",
+        "more it gains from --batch_statistics; with it go the --augmentation and "
+        "--whole_image_share of the trainings.",
         example="cascade cls-train --initial_model models/start/best.safetensors "
         "--augmentation strong --output models/a\n"
         "  cascade cls-train --initial_model models/start/best.safetensors "
@@ -51,11 +48,8 @@ def build_parser() -> CommandParser:
         help="side of the input in pixels; by default that of the first. Somewhat more than they "
         "were trained at can be better",
     )
-    parser.add_argument(
-        "--output",
-        type=str,
-        default=str(default_folder("models") / "average.safetensors"),
-        help="file to write",
+    add_output(
+        parser, "file of the average", default=str(default_folder("models") / "average.safetensors")
     )
     parser.add_argument(
         "--batch_statistics",
@@ -64,32 +58,21 @@ def build_parser() -> CommandParser:
         help="estimate the mean and variance of batch normalisation anew on crops of this many "
         "training images, such as 2048; by default they are averaged like the weights",
     )
-    parser.add_argument(
-        "--augmentation",
-        type=Augmentation,
-        default="none",
-        help="with --batch_statistics, how these crops are augmented; as in the trainings",
+    parser.add_shared("device", "masks", "splits")
+    parser.add_settings(
+        ClassificationTrainConfig,
+        only=("augmentation", "whole_image_share", "seed", "num_workers"),
     )
-    parser.add_argument(
-        "--whole_image_share",
-        type=float,
-        default=0.0,
-        help="with --batch_statistics, share of whole images among them; as in the trainings",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of what is drawn")
-    parser.add_argument("--num_workers", type=int, default=0, help="processes that cut crops")
-    add_device(parser)
-    add_masks(parser)
-    add_splits(parser)
+    parser.set_defaults(augmentation="none")
     add_data(parser, table="train_data.csv")
-    add_switch(parser, "--overwrite", "replace the output file")
     return parser
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    arguments = build_parser().parse_args(argv)
+@command(build_parser)
+def main(arguments: Any) -> int:
+    """Run the command; returns its exit code."""
     output = Path(arguments.output)
-    refuse_to_replace(output, overwrite=arguments.overwrite)
+    refuse_to_replace(arguments, output)
     _refuse_needless(arguments)
 
     from cascade.training.averaging import average_classifiers
@@ -128,8 +111,3 @@ def _estimate(average: Classifier, arguments: Any) -> None:
         seed=arguments.seed,
         num_workers=arguments.num_workers,
     )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return run(_main, argv)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cascade.command_line.options import (
     add_data,
-    add_device,
-    add_splits,
+    add_output,
     add_switch,
     load_table,
     stored_splits,
 )
 from cascade.command_line.outputs import refuse_to_replace, say
-from cascade.command_line.parser import OK, CommandParser, run
+from cascade.command_line.parser import OK, CommandParser, command
 from cascade.errors import ConfigError
 
 
@@ -29,18 +28,10 @@ def build_parser() -> CommandParser:
         "--classifier models/classifier/best.safetensors --data_path dataset "
         "--masks models/oof/masks --output models/cascade.safetensors",
     )
-    parser.add_argument("--segmenter", type=str, required=True, help="file of a segmenter")
-    parser.add_argument("--classifier", type=str, required=True, help="file of a classifier")
-    add_device(parser)
+    parser.add_shared("segmenter", "classifier", required=True)
+    parser.add_shared("device", "splits", "masks", "seed", batch_size=32)
     add_data(parser, table="train_data.csv")
-    add_splits(parser)
-    parser.add_argument(
-        "--masks",
-        type=str,
-        default="truth",
-        help="masks that cut the validation crops: truth (masks_all), or a folder of masks "
-        "predicted by networks that did not train on these images",
-    )
+    add_output(parser, "file of the cascade", required=True)
     parser.add_argument(
         "--sensitivity",
         type=float,
@@ -54,18 +45,15 @@ def build_parser() -> CommandParser:
         help="side of the classifier's input in pixels, by default as it was trained; trained on "
         "crops of varying scale, it may judge somewhat larger ones better",
     )
-    parser.add_argument("--output", type=str, required=True, help="file of the cascade to write")
-    parser.add_argument("--batch_size", type=int, default=32, help="crops at a time")
-    parser.add_argument("--seed", type=int, default=0, help="seed of what is drawn")
     add_switch(parser, "--half", "store the weights as float16, which halves the file")
-    add_switch(parser, "--overwrite", "replace the output file")
     return parser
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    arguments = build_parser().parse_args(argv)
+@command(build_parser)
+def main(arguments: Any) -> int:
+    """Run the command; returns its exit code."""
     output = Path(arguments.output)
-    refuse_to_replace(output, overwrite=arguments.overwrite)
+    refuse_to_replace(arguments, output)
     table = load_table(arguments)
 
     from cascade.models.classifier import Classifier
@@ -104,8 +92,3 @@ def _main(argv: Sequence[str] | None) -> int:
         say(f"sensitivity {target}: cutoff {cutoff:.4f}")
     say(f"written: {output}")
     return OK
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return run(_main, argv)

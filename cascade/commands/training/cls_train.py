@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from cascade.command_line.options import (
-    add_data,
-    add_device,
     add_mask_policy,
-    add_masks,
     add_start,
     add_training,
     load_splits,
     load_table,
     mask_policy,
     refuse_leak_into_test,
+    refuse_to_replace_training,
     with_crop_masks,
 )
-from cascade.command_line.parser import OK, CommandParser, run, settings
+from cascade.command_line.parser import OK, CommandParser, command, settings
 from cascade.config import ClassificationTrainConfig, ClassifierConfig, shrinkage_warning
 from cascade.errors import ConfigError
 
@@ -28,6 +25,8 @@ if TYPE_CHECKING:
     from cascade.data.tables import Table
 
 log = logging.getLogger(__name__)
+
+_OF_FOLDS = ("ensemble.safetensors", "out_of_fold.csv", "cross_validation.json")
 
 
 def build_parser() -> CommandParser:
@@ -41,11 +40,9 @@ def build_parser() -> CommandParser:
         "--masks models/oof_masks\n"
         "  python classification_train_pipeline.py --config configs/classification.yaml --folds 5",
     )
-    add_device(parser)
-    parser.add_settings(ClassificationTrainConfig)
-    parser.add_settings(ClassifierConfig, rename={"size": "image_size"})
+    add_training(parser, ClassificationTrainConfig, ClassifierConfig, output="classifier")
     add_mask_policy(parser)
-    add_masks(parser)
+    parser.add_shared("masks", "tta")
     parser.add_argument(
         "--folds",
         type=int | None,
@@ -59,21 +56,14 @@ def build_parser() -> CommandParser:
         default=0,
         help="seed of the folds; runs with the same folds can be joined by cascade ensemble",
     )
-    parser.add_argument(
-        "--tta",
-        type=Literal["none", "flips", "dihedral"],
-        default="none",
-        help="with --folds, test-time augmentation of the scores of held-out images: average 1, 4 "
-        "or 8 views",
-    )
-    add_training(parser, output="classifier")
     add_start(parser)
-    add_data(parser, table="train_data.csv")
     return parser
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    arguments = build_parser().parse_args(argv)
+@command(build_parser)
+def main(arguments: Any) -> int:
+    """Run the command; returns its exit code."""
+    refuse_to_replace_training(arguments, *(_OF_FOLDS if arguments.folds is not None else ()))
     training = settings(ClassificationTrainConfig, arguments)
     options = _options(arguments, training)
     if arguments.folds is not None and arguments.splits:
@@ -139,8 +129,3 @@ def _cross_validate(arguments: Any, table: Table, options: dict[str, Any]) -> No
         **options,
     )
     finish_cross_validation(result)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return run(_main, argv)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cascade.command_line.main import module_of
-from cascade.command_line.options import add_device, add_switch
-from cascade.command_line.outputs import say
-from cascade.command_line.parser import OK, REPOSITORY, CommandParser, run
+from cascade.command_line.options import add_output, add_switch
+from cascade.command_line.outputs import refuse_to_replace, say
+from cascade.command_line.parser import OK, REPOSITORY, CommandParser, command
 from cascade.errors import ConfigError, DataError, TrainingError
 
 log = logging.getLogger(__name__)
@@ -56,22 +55,17 @@ def build_parser() -> CommandParser:
         help="folder with isic/ (masks and classes) and ham10000/ (classes), each with images_all "
         "and its tables",
     )
-    parser.add_argument(
-        "--encoder_weights",
-        type=str,
-        default="imagenet",
-        help="MobileNetV2 weights that the segmenters start from: imagenet (downloaded) or a local "
-        "file",
-    )
+    parser.add_shared("device", encoder_weights="imagenet")
     parser.add_argument(
         "--classifier_weights",
         type=str,
         default="imagenet",
-        help="EfficientNet-Lite0 weights that the classifier starts from: imagenet (downloaded) or "
-        "a local file",
+        help="the same for the classifier, an EfficientNet-Lite0; the segmenters are MobileNetV2",
     )
-    parser.add_argument(
-        "--output", type=str, default="models/default_run", help="folder for all steps"
+    add_output(
+        parser,
+        "folder for all steps, beside --model and --card",
+        default="models/default_run",
     )
     parser.add_argument(
         "--model", type=str, default="models/default.safetensors", help="file to write"
@@ -83,7 +77,6 @@ def build_parser() -> CommandParser:
         default=str(REPOSITORY / "configs" / "default"),
         help="folder of the steps' settings",
     )
-    add_device(parser)
     add_switch(parser, "--list", "show the commands and run none")
     return parser
 
@@ -132,7 +125,7 @@ def steps(arguments: Any) -> list[Step]:
         training("out_of_fold", "oof-masks", "--data_path", isic, *weights),
         Step(
             "masks", "segment",
-            ("--path", best("segmenter_large"), "--data_path", ham, *device,
+            ("--model", best("segmenter_large"), "--data_path", ham, *device,
              "--output", masks, "--resume"),
         ),
         training(
@@ -157,8 +150,8 @@ def steps(arguments: Any) -> list[Step]:
         *(
             Step(
                 name, "evaluate",
-                ("--path", arguments.model, *where, *device, "--subgroups",
-                 "--output", str(output / name)),
+                ("--model", arguments.model, *where, *device, "--subgroups",
+                 "--output", str(output / name), "--overwrite"),
             )
             for name, where in evaluations.items()
         ),
@@ -166,7 +159,7 @@ def steps(arguments: Any) -> list[Step]:
             "card", "card",
             ("--model", arguments.model, "--output", arguments.card, "--evaluations",
              *(str(output / name) for name in evaluations),
-             "--images", str(Path(arguments.card).parent / "card")),
+             "--images", str(Path(arguments.card).parent / "card"), "--overwrite"),
         ),
     ]  # fmt: skip
 
@@ -211,8 +204,16 @@ def _run(step: Step, output: Path) -> None:
     mark.touch()
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    arguments = build_parser().parse_args(argv)
+def _refuse_to_replace(arguments: Any) -> None:
+    """Refuse a model or a card that no step in the output folder has written."""
+    for name, flag in (("calibration", "model"), ("card", "card")):
+        if not (Path(arguments.output) / f"{name}.finished").is_file():
+            refuse_to_replace(arguments, arguments[flag], flag=f"--{flag}")
+
+
+@command(build_parser)
+def main(arguments: Any) -> int:
+    """Run the command; returns its exit code."""
     output = Path(arguments.output)
     if not Path(arguments.recipes).is_dir():
         raise ConfigError(f"--recipes {arguments.recipes}: there is no such folder")
@@ -221,13 +222,9 @@ def _main(argv: Sequence[str] | None) -> int:
         for step in chain:
             say(f"cascade {step.command} {' '.join(step.flags)}")
         return OK
+    _refuse_to_replace(arguments)
     divide(Path(arguments.data), output)
     for step in chain:
         _run(step, output)
     say(f"written: {arguments.model} and {arguments.card}")
     return OK
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return run(_main, argv)

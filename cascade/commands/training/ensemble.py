@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cascade.command_line.options import add_switch
+from cascade.command_line.options import add_output
 from cascade.command_line.outputs import refuse_to_replace, say, say_table
-from cascade.command_line.parser import OK, CommandParser, default_folder, run
+from cascade.command_line.parser import OK, CommandParser, command, default_folder
 from cascade.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,11 +30,10 @@ def build_parser() -> CommandParser:
     parser.add_argument(
         "runs", nargs="+", type=str, help="folders of cascade cls-train --folds, at least two"
     )
-    parser.add_argument(
-        "--output",
-        type=str,
+    add_output(
+        parser,
+        "file of the ensemble",
         default=str(default_folder("models") / "ensemble.safetensors"),
-        help="file of the ensemble",
     )
     parser.add_argument(
         "--weights",
@@ -42,17 +41,16 @@ def build_parser() -> CommandParser:
         default="equal",
         help="equal: each run counts alike; search: weights with the best out-of-fold ROC AUC",
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the search and of the bootstrap intervals"
-    )
-    add_switch(parser, "--overwrite", "replace the output file")
+    parser.add_shared("seed")
     return parser
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    arguments = build_parser().parse_args(argv)
+@command(build_parser)
+def main(arguments: Any) -> int:
+    """Run the command; returns its exit code."""
     runs = [Path(run) for run in arguments.runs]
-    _check(runs, Path(arguments.output), overwrite=arguments.overwrite)
+    refuse_to_replace(arguments, arguments.output)
+    _check(runs)
 
     from cascade.training.joining import join_runs
 
@@ -69,7 +67,7 @@ def _main(argv: Sequence[str] | None) -> int:
     return OK
 
 
-def _check(runs: Sequence[Path], output: Path, *, overwrite: bool) -> None:
+def _check(runs: Sequence[Path]) -> None:
     if len(runs) < 2:
         raise ConfigError(
             f"one run, {runs[0]}: there is nothing to join; its own ensemble.safetensors holds the "
@@ -77,7 +75,6 @@ def _check(runs: Sequence[Path], output: Path, *, overwrite: bool) -> None:
         )
     if len({run.resolve() for run in runs}) < len(runs):
         raise ConfigError("a run is named twice; name each run once")
-    refuse_to_replace(output, overwrite=overwrite)
 
 
 def _rows(
@@ -96,8 +93,3 @@ def _score(metrics: dict[str, Any], name: str) -> str:
     interval = metrics["intervals"][name]
     limits = f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
     return f"{metrics[name]:.4f}{limits}"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return run(_main, argv)

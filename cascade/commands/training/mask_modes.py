@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cascade.command_line.options import (
     MaskMode,
     add_crop_shape,
-    add_data,
-    add_device,
-    add_splits,
     add_training,
     load_splits,
     load_table,
+    refuse_to_replace_training,
     with_masks,
 )
 from cascade.command_line.outputs import say, say_table
-from cascade.command_line.parser import OK, CommandParser, run, settings
+from cascade.command_line.parser import OK, CommandParser, command, settings
 from cascade.config import ClassificationTrainConfig, ClassifierConfig
 from cascade.errors import ConfigError
 from cascade.lesion.policy import MASK_MODES, MaskPolicy
@@ -71,14 +68,8 @@ def build_parser() -> CommandParser:
         "--predicted_test_masks",
         type=str,
         default=None,
-        help="folder of predicted masks of the test images",
-    )
-    parser.add_argument(
-        "--segmenter",
-        type=str,
-        default=None,
-        help="file of a segmenter or of a cascade that predicts the masks of the test images "
-        "instead; they are kept in test_masks in the output folder",
+        help="folder of predicted masks of the test images; or name a --segmenter, whose masks are "
+        "kept in test_masks in the output folder",
     )
     parser.add_argument(
         "--repeats",
@@ -92,9 +83,8 @@ def build_parser() -> CommandParser:
         default="test_data.csv",
         help="table of the images to compare on, in the data folder, or a path",
     )
-    add_device(parser)
-    parser.add_settings(ClassificationTrainConfig)
-    parser.add_settings(ClassifierConfig, rename={"size": "image_size"})
+    parser.add_shared("segmenter", "splits")
+    add_training(parser, ClassificationTrainConfig, ClassifierConfig, output="mask_modes")
     add_crop_shape(parser)
     parser.add_argument(
         "--mask_mode",
@@ -102,9 +92,6 @@ def build_parser() -> CommandParser:
         default=None,
         help="not used; it may stand in a --config file that is shared with cls-train",
     )
-    add_training(parser, output="mask_modes")
-    add_splits(parser)
-    add_data(parser, table="train_data.csv")
     return parser
 
 
@@ -159,8 +146,12 @@ def check_sources(arguments: Any) -> None:
         )
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    arguments = build_parser().parse_args(argv)
+@command(build_parser)
+def main(arguments: Any) -> int:
+    """Run the command; returns its exit code."""
+    refuse_to_replace_training(
+        arguments, "test_masks", "scores.csv", "mask_modes.csv", "mask_modes.md", "mask_modes.png"
+    )
     training = settings(ClassificationTrainConfig, arguments)
     config = settings(ClassifierConfig, arguments, size=arguments.image_size)
     policy = MaskPolicy(
@@ -201,8 +192,3 @@ def _main(argv: Sequence[str] | None) -> int:
     say_table(HEADERS, table_rows(report))
     say(f"written: {', '.join(str(path) for path in written)}")
     return OK
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return run(_main, argv)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
-from cascade.command_line.options import add_data, add_device, add_training, load_table, with_masks
+from cascade.command_line.options import (
+    add_training,
+    load_table,
+    refuse_to_replace_training,
+    with_masks,
+)
 from cascade.command_line.outputs import say
-from cascade.command_line.parser import OK, CommandParser, run, settings
+from cascade.command_line.parser import OK, CommandParser, command, settings
 from cascade.config import SegmentationTrainConfig, SegmenterConfig
 
 
@@ -21,16 +26,14 @@ def build_parser() -> CommandParser:
         "  cascade cls-train --masks models/oof/masks",
     )
     parser.add_argument("--folds", type=int, default=5, help="number of folds, at least 2")
-    add_device(parser)
-    parser.add_settings(SegmentationTrainConfig)
-    parser.add_settings(SegmenterConfig, rename={"size": "image_size"})
-    add_training(parser, output="oof")
-    add_data(parser, table="train_data.csv")
+    add_training(parser, SegmentationTrainConfig, SegmenterConfig, output="oof")
     return parser
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    arguments = build_parser().parse_args(argv)
+@command(build_parser)
+def main(arguments: Any) -> int:
+    """Run the command; returns its exit code."""
+    refuse_to_replace_training(arguments, "masks")
     table = with_masks(arguments, load_table(arguments, labels=False))
 
     from cascade.training.folds import out_of_fold_masks
@@ -50,8 +53,3 @@ def _main(argv: Sequence[str] | None) -> int:
     )
     say(f"written: {len(table)} masks in {masks}")
     return OK
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return run(_main, argv)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from typing import Any
 
 from cascade.command_line.options import (
-    add_data,
-    add_device,
     add_start,
     add_training,
     load_splits,
     load_table,
+    refuse_to_replace_training,
     with_masks,
 )
-from cascade.command_line.parser import OK, CommandParser, run, settings
+from cascade.command_line.parser import OK, CommandParser, command, settings
 from cascade.config import SegmentationTrainConfig, SegmenterConfig, shrinkage_warning
 
 log = logging.getLogger(__name__)
@@ -29,17 +28,15 @@ def build_parser() -> CommandParser:
         "--learning_rate 0.001 --momentum 0.9 --weight_decay 0.5\n"
         "  python seg_train_pipeline.py --config configs/segmentation.yaml --data_path dataset",
     )
-    add_device(parser)
-    parser.add_settings(SegmentationTrainConfig)
-    parser.add_settings(SegmenterConfig, rename={"size": "image_size"})
-    add_training(parser, output="segmenter")
+    add_training(parser, SegmentationTrainConfig, SegmenterConfig, output="segmenter")
     add_start(parser)
-    add_data(parser, table="train_data.csv")
     return parser
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    arguments = build_parser().parse_args(argv)
+@command(build_parser)
+def main(arguments: Any) -> int:
+    """Run the command; returns its exit code."""
+    refuse_to_replace_training(arguments)
     training = settings(SegmentationTrainConfig, arguments)
     config = settings(SegmenterConfig, arguments, size=arguments.image_size)
     table = load_table(arguments, labels=False)
@@ -67,8 +64,3 @@ def _main(argv: Sequence[str] | None) -> int:
     )
     finish_training(arguments.output, segmenter.metrics)
     return OK
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return run(_main, argv)

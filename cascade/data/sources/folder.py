@@ -37,8 +37,8 @@ def check_output(output: Path, *, overwrite: bool, append: bool) -> None:
         return
     if not overwrite:
         raise DataError(
-            f"{output}: already holds {', '.join(present)}; choose another folder, --append to "
-            "add to it, or --overwrite to replace it"
+            f"{output}: already holds {', '.join(present)}; choose another folder (--output), "
+            "--append to add to it, or --overwrite to replace it"
         )
     if PROVENANCE not in present:
         raise DataError(
