@@ -141,6 +141,12 @@ def test_numbers_are_readable_and_missing_ones_are_a_dash(tmp_path):
     assert "None" not in text
 
 
+def test_interval_in_a_cell_stays_on_one_line(tmp_path):
+    table = ReportTable(["group", "ROC AUC"], [["nevus", "0.857 (0.487–0.974)"]])
+    text = written(tmp_path, sections=[ReportSection("S", tables=[table])])
+    assert '<td>0.857 <span class="interval">(0.487–0.974)</span></td>' in text
+
+
 def test_table_has_headers_for_rows_and_columns(tmp_path):
     scopes = [cell["scope"] for cell in Page(written(tmp_path)).of("th")]
     assert scopes == ["col", "col", "row", "row", "row"]

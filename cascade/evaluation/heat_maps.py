@@ -127,7 +127,7 @@ def _caption(case: Case, kind: str, heat: HeatImage) -> str:
         inside = f"{heat.inside_fraction:.0%} of the heat inside"
     chosen = "large error" if kind == "worst" else "typical"
     truth = case.record.label or "class unknown"
-    return f"{case.record.stem}\n{chosen}: {truth}, p {case.probability:.2f}\n{inside}"
+    return f"{case.record.stem} ({chosen})\n{truth}, p {case.probability:.3f}\n{inside}"
 
 
 def _row(case: Case, kind: str, heat: HeatImage) -> dict[str, Any]:

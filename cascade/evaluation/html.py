@@ -197,7 +197,7 @@ def _is_numeric(value: Any) -> bool:
 
 
 def _has_interval(value: Any) -> bool:
-    """Whether a cell holds a number with its interval, which needs some width."""
+    """Whether a cell holds a number with its interval, which stays on one line."""
     return isinstance(value, str) and re.match(r"[+-]?\d\.\d+ \([+-]?\d", value) is not None
 
 
