@@ -163,11 +163,11 @@ def test_several_images_get_an_entry_each_and_one_bad_image_does_not_fail_the_ot
 # --- what cannot be judged (row 111) --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["uniform", "noise"])
-def test_uniform_pictures_and_noise_are_not_judged(client, kind):
+@pytest.mark.parametrize(("value", "kind"), [(0, "uniform"), (255, "uniform"), (None, "noise")])
+def test_black_and_white_images_and_noise_are_not_judged(client, value, kind):
     noise = np.random.default_rng(0).integers(0, 255, (96, 96, 3)).astype(np.uint8)
-    image = encode_image(noise if kind == "noise" else np.full_like(noise, 120))
-    result = only(predict(client, image))
+    image = noise if value is None else np.full_like(noise, value)
+    result = only(predict(client, encode_image(image)))
     assert result["answer"] == "cannot_judge"
     assert kind in result["message"]
     assert "not a dermoscopic lesion" in result["message"]
