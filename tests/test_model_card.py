@@ -15,7 +15,7 @@ from cascade.commands.training.cls_train import build_parser as cls_parser
 from cascade.commands.training.seg_train import build_parser as seg_parser
 from cascade.data.tables import read_table
 from cascade.errors import ConfigError, DataError, ModelFileError
-from cascade.evaluation.card_parts import count_operating_points, flat_facts, other_table
+from cascade.evaluation.card_parts import count_operating_points, flat_facts
 from cascade.evaluation.model_card import trainings_of, write_model_card
 from cascade.evaluation.report import write_evaluation
 from cascade.evaluation.score_table import (
@@ -259,21 +259,7 @@ def test_unknown_data_damaged_models_and_empty_folders_are_refused(tmp_path, mod
     assert not (tmp_path / "card.md").exists()
 
 
-def test_numbers_of_an_unknown_kind_are_shown_and_empty_ones_are_not(tmp_path, model, folder):
-    metrics = json.loads((folder / "metrics.json").read_text())
-    extra = {"gate": {"refused": 3, "share": 0.25, "reason": None}, "empty": {"a": None}}
-    path = tmp_path / "more"
-    write_json(path / "metrics.json", {**metrics, **extra, "list": [{"mode": "crop", "auc": 0.5}]})
-    card = card_of(tmp_path, model, path)
-    assert "#### Gate: demo/test_data.csv" in card
-    assert row_of(card, "refused") == ["refused", "3"]
-    assert "| crop | 0.5 |" in card
-    assert "#### Empty" not in card
-    assert "reason" not in card[card.index("#### Gate") : card.index("#### List")]
-
-
 def test_helpers_are_tolerant():
-    assert other_table("text") == other_table([1, 2]) == other_table([{}]) == ""
     assert count_operating_points([], {"0.8": 0.5}) == {}
     silent = {"name": "a", "class": "benign", "probability": ""}
     assert count_operating_points([silent], {"0.8": 1}) == {}

@@ -34,7 +34,6 @@ CALIBRATION = ("brier", "ece", "log_loss")
 PLOTS = ("reliability", "roc", "iou_histogram", "subgroups")
 """Figures that a card may show; none of them holds an image of a patient."""
 
-_KNOWN = {"segmentation", "classification", "stages", "safeguards", "subgroups", "about"}
 _MOST_WARNINGS = 10
 _LONGEST_LIST = 12
 
@@ -103,11 +102,6 @@ def evaluation_part(
             for table in subgroup_tables(metrics.get("subgroups") or [])
         ],
         "warnings_table": _warnings(folder.predictions),
-        "others": [
-            (markdown_text(key.replace("_", " ")), text)
-            for key, value in metrics.items()
-            if key not in _KNOWN and (text := other_table(value))
-        ],
         "figures": {
             name: f"![{PLOT_TITLES[name]}]({address})" for name, address in figures.items()
         },
@@ -155,18 +149,6 @@ def flat_facts(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         elif (text := _fact(value)) and name != "splits digest":  # it stands beside the seed
             flat[name] = Path(text).name if text.startswith("/") else text
     return flat
-
-
-def other_table(value: Any) -> str:
-    """Numbers of a kind that this version does not know: a mapping, or a list of mappings."""
-    if isinstance(value, Mapping):
-        return fact_table(value)
-    if not isinstance(value, list) or not all(isinstance(row, Mapping) for row in value):
-        return ""
-    headers = list(dict.fromkeys(key for row in value for key in row if _fact(row[key])))
-    if not headers:
-        return ""
-    return markdown_table(headers, [[_fact(row.get(key)) for key in headers] for row in value])
 
 
 def _fact(value: Any) -> str:

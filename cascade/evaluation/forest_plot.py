@@ -8,25 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cascade.errors import DataError
-from cascade.evaluation.plots import (
-    BLUE,
-    GREEN,
-    GREY,
-    LABEL_PT,
-    ORANGE,
-    PURPLE,
-    SMALL_PT,
-    WIDTH,
-    PathLike,
-    label_axes,
-    new_figure,
-    save_figure,
-)
+from cascade.evaluation import plots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MARKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"))
+_MARKS = ((plots.BLUE, "o"), (plots.ORANGE, "s"), (plots.GREEN, "^"), (plots.PURPLE, "D"))
 
 
 @dataclass(frozen=True)
@@ -51,7 +38,7 @@ class ForestRow:
 
 
 def plot_forest(
-    rows: Sequence[ForestRow], path: PathLike, *, title: str, across: str, reference: float
+    rows: Sequence[ForestRow], path: plots.PathLike, *, title: str, across: str, reference: float
 ) -> Path:
     """Draw values with their intervals, one line each, around a reference.
 
@@ -68,20 +55,20 @@ def plot_forest(
     drawn = [row for row in rows if row.value is not None]
     if not drawn:
         raise DataError("a forest plot needs a value")
-    figure = new_figure(WIDTH, 1.3 + 0.36 * len(rows))
+    figure = plots.new_figure(plots.WIDTH, 1.3 + 0.36 * len(rows))
     axes = figure.subplots()
-    axes.axvline(reference, color=GREY, linestyle=":", linewidth=1)
+    axes.axvline(reference, color=plots.GREY, linestyle=":", linewidth=1)
     for place, row in enumerate(rows):
         _draw_forest_row(axes, place, row)
     ends = [reference, *(row.value or 0.0 for row in drawn)]
     ends += [end for row in drawn for end in row.interval or ()]
     margin = 0.03 * ((max(ends) - min(ends)) or 1.0)
-    label_axes(axes, title, across, "")
+    plots.label_axes(axes, title, across, "")
     axes.set_xlim(min(ends) - margin, max(ends) + margin)
     axes.set_ylim(len(rows) - 0.4, -0.8)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    return save_figure(figure, path)
+    return plots.save_figure(figure, path)
 
 
 def _draw_forest_row(axes: Axes, place: int, row: ForestRow) -> None:
@@ -94,7 +81,7 @@ def _draw_forest_row(axes: Axes, place: int, row: ForestRow) -> None:
             transform=axes.get_yaxis_transform(),
             ha=side,
             va="center",
-            fontsize=LABEL_PT if heading else SMALL_PT,
+            fontsize=plots.LABEL_PT if heading else plots.SMALL_PT,
             fontweight="bold" if heading else "normal",
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )

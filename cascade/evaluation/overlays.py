@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from cascade.errors import DataError, ShapeError
-from cascade.imaging import read_image, read_mask, write_image, write_mask
+from cascade.errors import DataError
+from cascade.imaging import check_image, check_mask, read_image, read_mask, write_image, write_mask
 from cascade.progress import progress
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def draw_outline(
     Raises:
         ShapeError: image or mask is of another type, or their sizes differ.
     """
-    _check(image, mask)
+    check_image(image)
+    check_mask(mask, like=image)
     thickness = width or _line_px(image)
     drawn = np.ascontiguousarray(image).copy()
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
@@ -72,21 +73,6 @@ def _dashes(contour: np.ndarray, length_px: int) -> list[np.ndarray]:
 
 def _line_px(image: np.ndarray) -> int:
     return max(1, round(min(image.shape[:2]) / 150))
-
-
-def _check(image: np.ndarray, mask: np.ndarray) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ShapeError(
-            f"an image is (H, W, 3) uint8, got {image.shape} {image.dtype}",
-            expected="(H, W, 3) uint8",
-            actual=image.shape,
-        )
-    if mask.shape != image.shape[:2] or mask.dtype != np.bool_:
-        raise ShapeError(
-            f"the mask is {mask.shape} {mask.dtype}; for this image it is {image.shape[:2]} bool",
-            expected=image.shape[:2],
-            actual=mask.shape,
-        )
 
 
 def overlay(
@@ -193,7 +179,7 @@ def fitted(tile: np.ndarray, side: int) -> np.ndarray:
         tile: ``(H, W, 3)`` uint8 RGB.
         side: in pixels.
     """
-    _check(tile, np.zeros(tile.shape[:2], bool))
+    check_image(tile)
     scale = side / max(tile.shape[:2])
     size = (max(1, round(tile.shape[1] * scale)), max(1, round(tile.shape[0] * scale)))
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR

@@ -39,24 +39,17 @@ def safeguard_tables(safeguards: Mapping[str, Any]) -> list[ReportTable]:
     Args:
         safeguards: from :func:`cascade.evaluation.safeguard_metrics.safeguards_of`.
     """
-    quality, sets = safeguards.get("mask_quality"), safeguards.get("conformal")
+    quality, outside = safeguards.get("mask_quality"), safeguards.get("out_of_distribution")
+    sets = _set_rows(safeguards.get("conformal"))
+    points = _point_rows(safeguards.get("operating_points"))
+    about_masks = "Mask quality and out-of-distribution images"
+    about_sets = "Prediction sets; a set of both classes is an abstention"
+    about_points = "Operating points: each cutoff was chosen for a target sensitivity"
     candidates = (
-        (
-            NUMBER_HEADERS,
-            _number_rows(quality, safeguards.get("out_of_distribution")),
-            "Mask quality and out-of-distribution images",
-        ),
+        (NUMBER_HEADERS, _number_rows(quality, outside), about_masks),
         (REASON_HEADERS, _reason_rows(quality), "Mask issues; one mask may have several"),
-        (
-            SET_HEADERS,
-            _set_rows(sets),
-            "Prediction sets; a set of both classes is an abstention",
-        ),
-        (
-            POINT_HEADERS,
-            _point_rows(safeguards.get("operating_points")),
-            "Operating points: each cutoff was chosen for a target sensitivity",
-        ),
+        (SET_HEADERS, sets, about_sets),
+        (POINT_HEADERS, points, about_points),
     )
     return [ReportTable(headers, rows, text) for headers, rows, text in candidates if rows]
 
@@ -89,34 +82,22 @@ def safeguard_lines(safeguards: Mapping[str, Any]) -> list[str]:
 
 
 def _number_rows(
-    quality: Mapping[str, Any] | None, out_of_distribution: Mapping[str, Any] | None
+    quality: Mapping[str, Any] | None, outside: Mapping[str, Any] | None
 ) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     if quality is not None:
-        rows.append(
-            ("masks of low quality", _count(quality, "low_quality"), _interval(quality, "share"))
-        )
+        limits = _interval(quality, "share")
+        rows.append(("masks of low quality", _count(quality, "low_quality"), limits))
         rows.append(("whole-image fallbacks among them", str(quality["whole_image"]), ""))
         rows.append(("images without any lesion", f"{quality['no_lesion']} of {quality['n']}", ""))
-        rows += [
-            (
-                f"mean IoU of {kind.replace('_', '-')} masks",
-                f"{part['mean_iou']:.4f} (n = {part['n']})",
-                "",
-            )
-            for kind, part in quality["mean_iou"].items()
-            if part["n"]
-        ]
+        for kind, part in quality["mean_iou"].items():
+            if part["n"]:
+                name = f"mean IoU of {kind.replace('_', '-')} masks"
+                rows.append((name, f"{part['mean_iou']:.4f} (n = {part['n']})", ""))
         rows += _comparison_rows(quality["classification"])
-    if out_of_distribution is not None:
-        name = f"out-of-distribution images (expected: {out_of_distribution['false_alarm']:g})"
-        rows.append(
-            (
-                name,
-                _count(out_of_distribution, "detected"),
-                _interval(out_of_distribution, "share"),
-            )
-        )
+    if outside is not None:
+        name = f"out-of-distribution images (expected: {outside['false_alarm']:g})"
+        rows.append((name, _count(outside, "detected"), _interval(outside, "share")))
     return rows
 
 

@@ -166,7 +166,6 @@ def classification_lines(metrics: Mapping[str, Any], *, resamples: int = RESAMPL
     lines = _head(title, metrics, resamples) + _rows(metrics, CLASSIFICATION_ROWS)
     for name, counts in zip(("benign", "malignant"), metrics["confusion_matrix"], strict=True):
         lines.append(f"{name + ':':<11}{counts[0]} called benign, {counts[1]} called malignant")
-    lines += [f"{name} is undefined: {reason}" for name, reason in metrics["undefined"].items()]
     return lines
 
 
@@ -175,14 +174,11 @@ def _head(title: str, metrics: Mapping[str, Any], resamples: int) -> list[str]:
     return [title, how, ""]
 
 
-def _rows(metrics: Mapping[str, Any], rows: Mapping[str, tuple[str, str]]) -> list[str]:
-    lines = []
-    for name, (title, averaging) in rows.items():
-        value, interval = metrics[name], metrics["intervals"][name]
-        number = "-" if value is None else f"{value:.4f}"
-        limits = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
-        lines.append(f"{title:<24}{number:>8}  {limits:<18}{averaging}")
-    return lines
+def _rows(metrics: Mapping[str, Any], titles: Mapping[str, tuple[str, str]]) -> list[str]:
+    return [
+        f"{title:<24}{shown:>8}  {limits.replace('–', 'to'):<18}{averaging}"
+        for title, shown, limits, averaging in metric_rows(metrics, titles)
+    ]
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
