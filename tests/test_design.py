@@ -126,7 +126,7 @@ def test_a_training_image_becomes_a_gradient_in_the_order_of_the_walk(dataset_fo
 
 def test_a_request_becomes_json_in_the_order_of_the_walk(model_file, image_bytes):
     pytest.importorskip("fastapi")
-    from serving_fakes import predict, service
+    from rest_fakes import predict, service
 
     from cascade.serving.rest.model import load_model
     from cascade.serving.rest.settings import ServiceSettings
