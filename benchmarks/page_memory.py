@@ -1,7 +1,7 @@
 """Time and memory of ``cascade app``: one image after the other through a headless Chromium.
 
     python benchmarks/page_memory.py --model models/default_onnx --address_space_mb 1024
-    python benchmarks/page_memory.py photos/*.jpg --size 4000 3000
+    python benchmarks/page_memory.py images/*.jpg --size 4000 3000
 
 Without images it draws some. The page runs in a process of its own on a free port of this machine;
 ``--address_space_mb`` is a hard limit on its virtual memory, as ``ulimit -v``. The browser is not
@@ -162,7 +162,7 @@ def show_images(page: Running, tab: Page, images: Sequence[Path], count: int) ->
         tab.wait_for(f"{SHOWN} === 1 && {READY}", 120, every_s=0.02)
         costs.shown_s.append(time.perf_counter() - start)
         costs.busy_s.append(page.busy_s() - before)
-        costs.examining_s.append(float(page.wait_for(r"a picture took ([\d.]+) s")))
+        costs.examining_s.append(float(page.wait_for(r"took ([\d.]+) s")))
         costs.memory_mb.append(page.memory_mb("VmRSS"))
         if problem := tab.run("document.querySelector('.cs-problem')?.innerText"):
             raise SystemExit(f"{images[number % len(images)].name}: {problem}")

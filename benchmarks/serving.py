@@ -1,7 +1,7 @@
 """Time and memory of ``cascade serve``: one image after the other, then several at once.
 
     python benchmarks/serving.py --runtime onnx --threads 1 --address_space_mb 1024
-    python benchmarks/serving.py photos/*.jpg --model models/default.safetensors
+    python benchmarks/serving.py images/*.jpg --model models/default.safetensors
 
 Without images it draws some of 600 x 450 pixels. The service runs in a process of its own on a
 free port of this machine; ``--address_space_mb`` is a hard limit on its virtual memory, as

@@ -22,18 +22,9 @@ Schedule = Literal["none", "onecycle", "cosine", "step", "plateau"]
 Augmentation = Literal["none", "light", "standard", "strong"]
 Precision = Literal["auto", "fp32", "bf16"]
 Decoder = Literal[
-    "unet",
-    "unetplusplus",
-    "manet",
-    "linknet",
-    "fpn",
-    "pspnet",
-    "pan",
-    "deeplabv3",
-    "deeplabv3plus",
-    "upernet",
-    "segformer",
-]
+    "unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet", "pan", "deeplabv3",
+    "deeplabv3plus", "upernet", "segformer",
+]  # fmt: skip
 
 CLASSES = ("benign", "malignant")
 """The two classes; the second is the positive one."""
@@ -281,10 +272,9 @@ def weight_shrinkage(config: TrainConfig) -> float:
 
     For adamw it is ``learning_rate * weight_decay``. For sgd with coupled decay and momentum the
     weights follow ``w[t+1] = (1 + momentum - pull) * w[t] - momentum * w[t-1]`` with ``pull =
-    learning_rate * weight_decay``; their size falls by the larger root of that recurrence, about
-    ``pull / (1 - momentum)`` while that is small. With a strong pull the weights swing through
-    zero and their size falls by ``1 - sqrt(momentum)``. Adam normalises the decay together with
-    the gradient, so no such number holds for it; see :func:`shrinkage_warning`.
+    learning_rate * weight_decay``; their size falls by the larger root of that recurrence, and
+    with a strong pull by ``1 - sqrt(momentum)``. Adam normalises the decay together with the
+    gradient, so no such number holds for it; see :func:`shrinkage_warning`.
 
     Returns:
         A fraction; 0.001 halves every weight in about 700 steps. Negative where they grow.
@@ -302,12 +292,9 @@ def weight_shrinkage(config: TrainConfig) -> float:
 def shrinkage_warning(
     config: TrainConfig, *, steps: int, recipe: str = "configs/segmentation.yaml"
 ) -> str | None:
-    """Say so when weight decay would wipe out what is learnt.
+    """Say so when weight decay would wipe out what is learnt in so many optimiser steps.
 
-    Args:
-        config: the training settings.
-        steps: optimiser steps in the whole training.
-        recipe: the configuration file to recommend.
+    ``recipe`` is the configuration file to recommend.
     """
     shrinkage = weight_shrinkage(config)
     coupled_adam = config.optimizer == "adam" and config.weight_decay >= 0.01

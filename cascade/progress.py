@@ -22,15 +22,8 @@ def progress(
 ) -> tqdm[Item]:
     """Wrap an iterable in a progress bar on standard error.
 
-    Args:
-        iterable: what to loop over.
-        description: the words before the bar.
-        total: number of items where ``iterable`` has no length.
-        unit: what one item is.
-        enabled: show the bar; by default only when standard error is a terminal.
-
-    Returns:
-        A ``tqdm`` bar; iterate over it, or call ``set_postfix`` on it.
+    ``total`` is for iterables without a length. By default the bar is shown only when standard
+    error is a terminal. Iterate over the bar, or call ``set_postfix`` on it.
     """
     shown = sys.stderr.isatty() if enabled is None else enabled
     return tqdm(

@@ -18,8 +18,7 @@ from cascade.data.tables import read_table
 from cascade.errors import ConfigError, DataError
 from cascade.lesion.masking import MaskPolicy
 from cascade.models.classifier import Classifier
-from cascade.training.averaging import average_classifiers
-from cascade.training.batch_statistics import estimate_batch_statistics
+from cascade.training.averaging import average_classifiers, estimate_batch_statistics
 
 CONFIG = ClassifierConfig(architecture="timm/test_resnet", size=32)
 

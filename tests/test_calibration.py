@@ -153,8 +153,8 @@ def test_whole_images_replace_doubted_masks_only_where_that_explains_the_validat
 
     chosen = answers(limits.whole_image_up_to)
     assert facts["labelled_images"] == len(validation)
-    assert facts["labelled_doubted"] == sum(bool(item.mask_issues) for item in chosen) > 2
-    assert facts["labelled_replaced"] == sum(item.whole_image_fallback for item in chosen)
+    assert facts["labelled_low_quality"] == sum(bool(item.mask_issues) for item in chosen) > 2
+    assert facts["labelled_whole_image"] == sum(item.whole_image_fallback for item in chosen)
     assert loss(chosen) <= min(loss(answers(0.0)), loss(answers(1.0))) + 1e-9
     assert replace(limits, whole_image_up_to=1.0) == doubting
 
@@ -168,7 +168,7 @@ def test_without_true_masks_no_mask_is_doubted(calibrated, table, splits, tmp_pa
     segmenter, classifier = networks(splits)
     result = calibrate_cascade(segmenter, classifier, bare, splits, masks=str(masks))
     assert result.safeguards.mask_quality_limits is None
-    assert "no mask can be doubted" in caplog.text
+    assert "mask quality is not judged" in caplog.text
     assert classifier.temperature == calibrated[1].temperature
 
 

@@ -22,7 +22,7 @@ from cascade.config import (
     to_dict,
     weight_shrinkage,
 )
-from cascade.data.sources.options import PrepareConfig
+from cascade.data.sources.selection import PrepareConfig
 from cascade.data.synthetic import SyntheticConfig
 from cascade.errors import CascadeError, ConfigError
 

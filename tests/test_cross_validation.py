@@ -22,7 +22,14 @@ from cascade.models.ensemble import load_classifier
 from cascade.pipeline.stages import classify
 from cascade.training import cross_validation as module
 from cascade.training.cross_validation import cross_validate_classifier
-from cascade.training.joining import join_runs
+from cascade.training.joining import (
+    EQUAL,
+    SEARCHED,
+    compare_runs,
+    join_runs,
+    nested_scores,
+    search_weights,
+)
 from cascade.training.out_of_fold import (
     OutOfFold,
     read_out_of_fold,
@@ -30,13 +37,6 @@ from cascade.training.out_of_fold import (
     write_out_of_fold,
 )
 from cascade.training.run import image_marks
-from cascade.training.weight_search import (
-    EQUAL,
-    SEARCHED,
-    compare_runs,
-    nested_scores,
-    search_weights,
-)
 
 CONFIG = ClassifierConfig(architecture="timm/test_resnet", size=32)
 TRAINING = ClassificationTrainConfig(

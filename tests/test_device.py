@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cascade.errors import CascadeError, DeviceError
-from cascade.models.device import describe_device, resolve_device
+from cascade.models.network import describe_device, resolve_device
 
 
 @pytest.fixture

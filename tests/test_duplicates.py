@@ -9,10 +9,8 @@ from PIL import Image
 
 from cascade.data.duplicates import (
     THRESHOLD,
-    Duplicate,
     Fingerprint,
     close_pairs,
-    duplicate_groups,
     find_duplicates,
     fingerprint,
     perceptual_hashes,
@@ -90,17 +88,6 @@ def test_exact_copies_are_tied_to_the_first_and_compared_once(tmp_path):
         ("a.png", "c.png", "file"),
         ("a.png", "d.png", "near"),
     ]
-    assert duplicate_groups(found) == [("a.png", "b.bmp", "c.png", "d.png")]
-
-
-def test_groups_gather_touching_pairs():
-    pairs = [
-        Duplicate("d", "e", "near", 2),
-        Duplicate("a", "b", "near", 2),
-        Duplicate("c", "b", "file", 0),
-    ]
-    assert duplicate_groups(pairs) == [("a", "b", "c"), ("d", "e")]
-    assert duplicate_groups([]) == []
 
 
 @given(seed=st.integers(0, 1000), count=st.integers(2, 60), threshold=st.integers(0, 64))

@@ -11,7 +11,7 @@ import torch
 from cascade.config import SegmenterConfig
 from cascade.errors import PretrainedWeightsError
 from cascade.models.architectures import build_architecture, find_architecture, load_weights
-from cascade.models.efficientnet_layout import timm_layout
+from cascade.models.pretrained import timm_layout
 from cascade.models.segmenter import Segmenter
 
 

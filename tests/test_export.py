@@ -332,9 +332,9 @@ def test_an_int8_segmenter_keeps_features_and_says_what_it_changed(tmp_path, cap
     report = export_onnx(
         tiny_cascade(), tmp_path / "onnx", images=images, int8="segmenter", int8_difference=1.0
     )["int8"]
-    assert report["photographs"]["images"] == 12, "the other half set the ranges"
-    assert report["photographs"]["mean_mask_iou"] >= 0.99
-    assert report["photographs"]["map_difference"] > 0
+    assert report["images"]["images"] == 12, "the other half set the ranges"
+    assert report["images"]["mean_mask_iou"] >= 0.99
+    assert report["images"]["map_difference"] > 0
     assert report["limits"] == {"mean_mask_iou": 0.99, "cascade_difference": 1.0}
     document = read_exported(tmp_path / "onnx").document
     assert document["graphs"]["segmenter"]["precision"] == "int8"
@@ -360,8 +360,8 @@ def test_int8_that_changes_a_probability_too_much_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_int8_needs_photographs(tmp_path):
-    with pytest.raises(DataError, match=r"at least 20 photographs.*got 3 \(--images\)"):
+def test_int8_needs_images(tmp_path):
+    with pytest.raises(DataError, match=r"at least 20 images.*got 3 \(--images\)"):
         export_onnx(tiny_cascade(), tmp_path / "onnx", images=photographs(3), int8="both")
     with pytest.raises(ConfigError, match="int8 is 'all'; choose from none, both, segmenter"):
         export_onnx(tiny_cascade(), tmp_path / "onnx", int8="all")

@@ -16,7 +16,7 @@ from cascade.data.tables import read_table
 from cascade.explain.gradcam import GradCAM
 from cascade.lesion.masking import MaskPolicy
 from cascade.models.classifier import Classifier
-from cascade.models.device import describe_device, resolve_device
+from cascade.models.network import describe_device, resolve_device
 from cascade.models.segmenter import Segmenter
 from cascade.pipeline import Cascade
 from cascade.training.classification import train_classifier

@@ -24,7 +24,7 @@ from cascade.explain.layers import find_layer
 from cascade.lesion.masking import MaskPolicy
 from cascade.models.classifier import Classifier
 from cascade.models.ensemble import ClassifierEnsemble
-from cascade.models.normalization import Normalization
+from cascade.models.network import Normalization
 from cascade.pipeline import Cascade
 
 HALF = (0.5, 0.5, 0.5)

@@ -23,8 +23,7 @@ from cascade.errors import (
 from cascade.files import file_digest
 from cascade.models import onnx_session, runtimes
 from cascade.models.artifact import default_model
-from cascade.models.exported import default_export, is_exported
-from cascade.models.onnx_file import require_whole
+from cascade.models.exported import default_export, is_exported, require_whole
 from cascade.models.onnx_runtime import OnnxClassifier, OnnxSegmenter
 from cascade.models.onnx_session import OnnxSession
 from cascade.models.runtimes import choose_runtime, model_identity

@@ -21,8 +21,8 @@ from cascade.imaging import resize_pixels
 from cascade.models.artifact import Artifact, read_artifact, read_document, write_artifact
 from cascade.models.classifier import Classifier
 from cascade.models.ensemble import ClassifierEnsemble, load_classifier
+from cascade.models.exported import read_safeguards
 from cascade.models.segmenter import Segmenter
-from cascade.models.stored_safeguards import read_safeguards
 from cascade.reliability import (
     ConformalScores,
     MaskQualityLimits,

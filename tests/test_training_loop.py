@@ -11,8 +11,7 @@ from torch.utils.data import Dataset
 
 from cascade.config import TrainConfig
 from cascade.errors import ConfigError, DataError, ModelFileError, TrainingError
-from cascade.models.network import Network, inference_mode
-from cascade.models.normalization import Normalization
+from cascade.models.network import Network, Normalization, inference_mode
 from cascade.training.loop import EpochSampler, Task, Trainer, deterministic, seeded
 from cascade.training.optimization import make_optimizer
 from cascade.training.run import image_marks, open_run, require_unseen

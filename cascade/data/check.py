@@ -22,12 +22,7 @@ from cascade.data.check_report import (
     TableCounts,
     measure_shortcuts,
 )
-from cascade.data.duplicates import (
-    THRESHOLD,
-    Duplicate,
-    check_threshold,
-    find_duplicates,
-)
+from cascade.data.duplicates import THRESHOLD, Duplicate, check_threshold, find_duplicates
 from cascade.data.locate import FileFinder, match_stem
 from cascade.data.splits import Splits, read_splits, require_disjoint, require_fitting
 from cascade.data.tables import Record, Table, read_table
@@ -40,13 +35,8 @@ TRAIN, TEST = "train_data.csv", "test_data.csv"
 class CheckOptions:
     """What to check and where.
 
-    Attributes:
-        images: folder of images; by default ``images_all`` in the data set.
-        masks: folder of masks; by default ``masks_all`` in the data set.
-        splits: splits file; by default ``splits.json`` in the data set, if it is there.
-        label_map: what other words in the class column mean.
-        duplicates: look for copies and near-copies.
-        threshold: see :data:`cascade.data.duplicates.THRESHOLD`.
+    Folders and the splits file are by default those in the data set; ``duplicates`` looks for
+    copies, see :data:`cascade.data.duplicates.THRESHOLD`.
     """
 
     images: str | os.PathLike[str] | None = None
@@ -78,10 +68,6 @@ def check_dataset(
     folder: str | os.PathLike[str], options: CheckOptions = CheckOptions()
 ) -> CheckReport:
     """Check the tables, images, masks and splits of a data set.
-
-    Args:
-        folder: with ``train_data.csv`` and ``test_data.csv``, or one of them.
-        options: what to check and where.
 
     Raises:
         DataError: the folder has neither table.

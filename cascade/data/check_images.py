@@ -26,17 +26,9 @@ _ORDINARY_LEVELS = ({0}, {1}, {255}, {0, 1}, {0, 255})
 class ImageFacts:
     """What was found out about one image.
 
-    Attributes:
-        name: as in the table.
-        problem: why the image cannot be read, or ``None``.
-        warnings: what was odd about its file.
-        pixels: number of pixels in the file; 0 where unreadable.
-        file_bytes: size of the file; 0 where unreadable.
-        corner_darkness: 0 where the four corners are white, 1 where they are black.
-        fingerprint: for finding copies; ``None`` where unreadable or not asked for.
-        mask_problem: why the mask cannot be used with this image, or ``None``.
-        mask_share: share of the image that the mask covers; ``None`` without a usable mask.
-        mask_levels: what is odd about the mask's values, or ``None``.
+    ``problem`` says why the image cannot be read, ``mask_problem`` why the mask cannot be used with
+    it. ``pixels`` and ``file_bytes`` are 0 where unreadable; ``mask_share`` is the share of the
+    image within the mask, in [0, 1]; ``mask_levels`` says what is odd about the values of the mask.
     """
 
     name: str
@@ -52,12 +44,7 @@ class ImageFacts:
 
 
 def inspect_images(records: Sequence[Record], *, fingerprints: bool = True) -> list[ImageFacts]:
-    """Look at the images and masks of records, in their order, on all processors.
-
-    Args:
-        records: their files exist.
-        fingerprints: describe the images for :func:`cascade.data.duplicates.find_duplicates`.
-    """
+    """Look at the images and masks of records, in their order, on all processors."""
     executor = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
         facts = executor.map(partial(inspect_image, fingerprints=fingerprints), records)
@@ -118,8 +105,8 @@ def _odd_levels(path: Path) -> str | None:
     """What is unusual about how an otherwise readable mask was saved."""
     from PIL import Image
 
-    with Image.open(path) as picture:
-        if picture.mode not in ("1", "L"):
-            return f"saved as {picture.mode}"
-        levels = np.flatnonzero(picture.histogram()).tolist()
+    with Image.open(path) as mask:
+        if mask.mode not in ("1", "L"):
+            return f"saved as {mask.mode}"
+        levels = np.flatnonzero(mask.histogram()).tolist()
     return None if set(levels) in _ORDINARY_LEVELS else f"{len(levels)} gray levels"

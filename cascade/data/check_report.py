@@ -22,11 +22,8 @@ SHORTCUT_LIMIT = 0.65
 class Finding:
     """One thing that was found.
 
-    Attributes:
-        severity: ``error`` makes results wrong or training fail, ``warning`` should be looked at.
-        code: short and stable, for programs.
-        message: for people.
-        names: the images, files or ids concerned.
+    An ``error`` makes results wrong or training fail, a ``warning`` should be looked at. ``code``
+    is short and stable, for programs; ``names`` are the images, files or ids concerned.
     """
 
     severity: Severity
@@ -37,16 +34,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class TableCounts:
-    """How many images a table or a side of a split has.
-
-    Attributes:
-        name: the table's file name, or ``train`` or ``validation`` of a split.
-        images: number of images.
-        benign: number of benign images.
-        malignant: number of malignant images.
-        groups: number of groups.
-        masks: number of images with a mask.
-    """
+    """How many images a table or a side of a split has."""
 
     name: str
     images: int
@@ -60,13 +48,7 @@ class TableCounts:
 class Shortcut:
     """How well one property of the file, alone, tells the classes apart.
 
-    Attributes:
-        table: the table's file name.
-        feature: the property.
-        auc: ROC AUC in the better direction, 0.5 to 1; ``None`` where a class is missing.
-        direction: which values go with malignant.
-        benign: number of benign images.
-        malignant: number of malignant images.
+    ``auc`` is the ROC AUC in the better direction, 0.5 to 1; ``None`` where a class is missing.
     """
 
     table: str
@@ -79,16 +61,7 @@ class Shortcut:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """All that was found in a data set.
-
-    Attributes:
-        folder: the data set.
-        findings: errors first.
-        tables: counts per table and per side of the split.
-        shortcuts: what predicts the class without looking at the lesion.
-        duplicates: pairs of images that show the same image.
-        seconds: how long the check took.
-    """
+    """All that was found in a data set."""
 
     folder: str
     findings: tuple[Finding, ...]
@@ -116,10 +89,8 @@ def measure_shortcuts(
 ) -> list[Shortcut]:
     """Measure how well each property alone predicts the class.
 
-    Args:
-        table: name of the table.
-        labels: ``(N,)`` int, 1 for malignant.
-        features: property to its ``N`` values; only their order counts, ties count half.
+    ``labels`` ``(N,)`` int are 1 for malignant; of the ``N`` values of a property only the order
+    counts, and ties count half.
     """
     malignant = int(labels.sum())
     benign = len(labels) - malignant

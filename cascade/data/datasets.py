@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -17,6 +16,7 @@ from torch.utils.data import Dataset
 
 from cascade.config import CLASSES, Augmentation
 from cascade.data.augment import Augmenter
+from cascade.data.tables import Record
 from cascade.errors import DataError
 from cascade.imaging import read_image, read_mask, read_shape
 from cascade.imaging.resize import resize_pixels
@@ -28,9 +28,6 @@ from cascade.lesion.masking import (
     apply_mask,
     lesion_from_mask,
 )
-
-if TYPE_CHECKING:
-    from cascade.data.tables import Record
 
 BOX_JITTER = 0.08
 """Largest shift of the lesion's box in training, as a fraction of its longer side."""

@@ -15,7 +15,6 @@ from typing import Literal
 
 import numpy as np
 
-from cascade.data.grouping import connected
 from cascade.errors import ConfigError
 from cascade.files import file_digest
 
@@ -42,12 +41,8 @@ Kind = Literal["file", "pixels", "near"]
 class Fingerprint:
     """What one image is recognised by.
 
-    Attributes:
-        name: how the image is called in results.
-        file_digest: SHA-256 of the file.
-        pixel_digest: SHA-256 of the pixels and their shape.
-        hashes: ``(8, 4)`` uint64, one perceptual hash per flip and quarter turn; the first is the
-            image as it is.
+    Both digests are SHA-256, that of the pixels with their shape. ``hashes`` is ``(8, 4)`` uint64,
+    one perceptual hash per flip and quarter turn; the first is the image as it is.
     """
 
     name: str
@@ -60,11 +55,9 @@ class Fingerprint:
 class Duplicate:
     """Two images that show the same image.
 
-    Attributes:
-        first: name of the image that came first.
-        second: name of the other.
-        kind: ``file`` for equal bytes, ``pixels`` for equal pixels, ``near`` for a close hash.
-        distance: number of differing bits, 0 to 256, in the best of the eight orientations.
+    The first one came first. ``file`` stands for equal bytes, ``pixels`` for equal pixels, ``near``
+    for a close hash; ``distance`` counts differing bits, 0 to 256, in the best of the eight
+    orientations.
     """
 
     first: str
@@ -74,13 +67,7 @@ class Duplicate:
 
 
 def fingerprint(name: str, path: str | os.PathLike[str], pixels: np.ndarray) -> Fingerprint:
-    """Describe one image.
-
-    Args:
-        name: how to call it.
-        path: its file.
-        pixels: ``(H, W, 3)`` uint8 RGB of the file, of a short side of 128 pixels or more.
-    """
+    """Describe an image, ``(H, W, 3)`` uint8 RGB with a short side of 128 pixels or more."""
     digest = hashlib.sha256(str(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return Fingerprint(name, file_digest(path), digest.hexdigest(), perceptual_hashes(pixels))
@@ -105,9 +92,7 @@ def find_duplicates(
 ) -> list[Duplicate]:
     """Find all pairs of near-duplicates, and tie each exact copy to its first occurrence.
 
-    Args:
-        fingerprints: one per image.
-        threshold: largest distance of near-duplicates in bits, 0 to 64 of 256; see ``THRESHOLD``.
+    ``threshold`` is the largest distance of near-duplicates in bits, 0 to 64 of 256.
 
     Returns:
         Pairs in the order of the images. Copies of one image appear once each, not in all pairs,
@@ -150,25 +135,12 @@ def check_threshold(threshold: int) -> None:
         raise ConfigError(f"threshold is {threshold}; use 0 to {LARGEST_THRESHOLD} bits of 256")
 
 
-def duplicate_groups(duplicates: Sequence[Duplicate]) -> list[tuple[str, ...]]:
-    """Gather pairs that touch, as sorted tuples of names."""
-    names = sorted({name for pair in duplicates for name in (pair.first, pair.second)})
-    edges: dict[str, list[int]] = {name: [] for name in names}
-    for number, pair in enumerate(duplicates):
-        edges[pair.first].append(number)
-        edges[pair.second].append(number)
-    groups = connected([edges[name] for name in names])
-    return [tuple(names[index] for index in members) for members in groups]
-
-
 def close_pairs(hashes: np.ndarray, threshold: int) -> Iterator[tuple[int, int, int]]:
     """Yield ``(first, second, distance)`` of all pairs with ``distance <= threshold``.
 
     The first image as it is is compared with the second in all orientations.
 
-    Args:
-        hashes: ``(N, 8, 4)`` uint64.
-        threshold: in bits.
+    ``hashes`` are ``(N, 8, 4)`` uint64, the threshold is in bits.
     """
     count, orientations, _ = hashes.shape
     words = np.ascontiguousarray(hashes.reshape(count * orientations, _WORDS).T)

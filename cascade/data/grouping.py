@@ -22,9 +22,6 @@ def identifiers(row: Mapping[str, str]) -> list[tuple[str, str]]:
 def connected(keys: Sequence[Iterable[Key]]) -> list[list[int]]:
     """Gather items that share a key, directly or through other items.
 
-    Args:
-        keys: the keys of each item.
-
     Returns:
         The items' indices, in groups; groups and members in ascending order.
     """

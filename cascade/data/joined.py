@@ -19,9 +19,6 @@ def join_tables(tables: Sequence[Table]) -> Table:
     Records that share a patient, a lesion or a ``group_id`` are in one group wherever they come
     from, so a division of the joined table never separates them.
 
-    Args:
-        tables: at least one.
-
     Returns:
         One table; the masks and images stay where they are.
 
@@ -60,10 +57,6 @@ def join_splits(splits: Sequence[Splits], table: Table) -> Splits:
 
     A stage that is trained on one of the tables and one that is trained on all of them then keep
     the same images for validation.
-
-    Args:
-        splits: one for each joined table.
-        table: the joined table.
 
     Raises:
         DataError: the divisions do not cover the table, or were made of other tables.

@@ -108,11 +108,7 @@ def make_folds(
 ) -> list[Splits]:
     """Divide a table into folds by group; each image validates exactly once.
 
-    Args:
-        table: with or without labels.
-        count: number of folds, at least 2.
-        seed: another seed gives another division.
-        both_classes: require both classes in each fold of a table with labels.
+    ``both_classes`` requires both classes in each fold of a table with labels.
 
     Raises:
         ConfigError: fewer than two folds.
@@ -206,13 +202,9 @@ def read_splits(path: str | os.PathLike[str]) -> Splits:
     """
     document = read_json(path)
     kinds: Mapping[str, type | tuple[type, ...]] = {
-        "format": int,
-        "train": list,
-        "validation": list,
-        "seed": int,
-        "fraction": (int, float),
+        "format": int, "train": list, "validation": list, "seed": int, "fraction": (int, float),
         "table_digest": str,
-    }
+    }  # fmt: skip
     if not isinstance(document, dict) or set(document) != set(kinds):
         found = sorted(document) if isinstance(document, dict) else type(document).__name__
         raise DataError(f"{path}: is not a splits file; expected {sorted(kinds)}, got {found}")
@@ -237,11 +229,7 @@ def load_or_make_splits(
 
     Both stages use one file, so no image that trained the first validates the second.
 
-    Args:
-        table: the table to divide.
-        path: the JSON file, usually ``splits.json`` beside the table.
-        fraction: share for validation when the file is made.
-        seed: seed of the division when the file is made.
+    ``fraction`` and ``seed`` count when the file is made.
 
     Raises:
         DataError: the file belongs to another table, or cannot be written.

@@ -21,17 +21,19 @@ _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 class Sheet:
     """A CSV file's rows as text.
 
-    Attributes:
-        path: the file.
-        columns: column names in order.
-        rows: one mapping from column to text per row that is not blank.
-        numbers: the number of each row as a spreadsheet shows it; the header is row 1.
+    ``rows`` map columns to text, one for each row that is not blank; ``numbers`` are the numbers of
+    the rows as a spreadsheet shows them: the header is row 1.
     """
 
     path: Path
     columns: tuple[str, ...]
     rows: tuple[dict[str, str], ...]
     numbers: tuple[int, ...]
+
+    def places(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """Yield where each row stands, such as ``train.csv row 7``, and its cells."""
+        for number, cells in zip(self.numbers, self.rows, strict=True):
+            yield f"{self.path.name} row {number}", cells
 
 
 def read_csv(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str, str]]]:

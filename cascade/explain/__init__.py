@@ -8,15 +8,10 @@ from cascade.explain.explanation import (
     Explanation,
     activation_maps,
     explain,
+    overlay_heat,
 )
 from cascade.explain.heat import heat_inside
-from cascade.explain.overlay import overlay_heat
 
 __all__ = [
-    "ActivationMaps",
-    "Explanation",
-    "activation_maps",
-    "explain",
-    "heat_inside",
-    "overlay_heat",
-]
+    "ActivationMaps", "Explanation", "activation_maps", "explain", "heat_inside", "overlay_heat",
+]  # fmt: skip

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from cascade.errors import ConfigError
+from cascade.models.network import hooked
 
 _POOLING = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
@@ -47,13 +48,7 @@ class TargetLayer:
 
 @dataclass(frozen=True)
 class _Family:
-    """Networks that need another layer than the last one with a map.
-
-    Attributes:
-        layer: path of the layer; -1 is the last of a list.
-        prefix_tokens: where the network does not say so itself.
-        rectified: see :class:`TargetLayer`.
-    """
+    """Networks that need another layer than the last one with a map."""
 
     layer: str
     prefix_tokens: int = 0
@@ -90,9 +85,7 @@ def named_layer(network: nn.Module, name: str) -> TargetLayer:
 def find_layer(network: nn.Module, run: Callable[[], object]) -> TargetLayer:
     """The layer that the family's entry names, else the last one that gives a map.
 
-    Args:
-        network: any network of torchvision or timm.
-        run: sends one image through it.
+    ``run`` sends one image through the network.
 
     Raises:
         ConfigError: no layer gives a map of more than one place.
@@ -150,12 +143,8 @@ def _last_map(network: nn.Module, run: Callable[[], object]) -> nn.Module | None
             if maps is not None and maps.shape[2] * maps.shape[3] > 1:
                 finished.append(module)
 
-    hooks = [module.register_forward_hook(note) for _, module in network.named_modules()]
-    try:
+    with hooked(network.modules(), note):
         run()
-    finally:
-        for hook in hooks:
-            hook.remove()
     times = Counter(finished)
     return next((module for module in reversed(finished) if times[module] == 1), None)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +12,7 @@ from torch.nn import functional
 from cascade.config import CLASSES
 from cascade.models.classifier import Classifier
 from cascade.models.ensemble import ClassifierEnsemble
-from cascade.models.network import inference_mode
+from cascade.models.network import hooked, inference_mode
 
 _TOLERANCE = 1e-4
 
@@ -103,16 +101,3 @@ def _explains(head: Head, output: torch.Tensor, logits: torch.Tensor) -> bool:
     mean = head.maps(output).mean(dim=(2, 3))
     bias = 0.0 if head.linear.bias is None else head.linear.bias
     return torch.allclose(mean + bias, logits.float(), atol=_TOLERANCE)
-
-
-@contextlib.contextmanager
-def hooked(
-    modules: Iterator[nn.Module] | Sequence[nn.Module], hook: Callable[..., None]
-) -> Iterator[None]:
-    """Call ``hook(module, inputs, output)`` after each of the modules, within the block only."""
-    handles = [module.register_forward_hook(hook) for module in modules]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

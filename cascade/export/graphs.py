@@ -14,11 +14,11 @@ from onnxscript import optimizer
 from torch import nn
 
 from cascade.errors import ConfigError
-from cascade.export.activation import Head, find_heads, hooked
+from cascade.export.activation import Head, find_heads
 from cascade.models.artifact import INTENDED_USE
 from cascade.models.classifier import Classifier
 from cascade.models.ensemble import ClassifierEnsemble
-from cascade.models.network import Network
+from cascade.models.network import Network, hooked
 from cascade.models.onnx_runtime import ACTIVATION_MAPS, FEATURES, PROBABILITIES
 from cascade.models.segmenter import Segmenter
 from cascade.version import __version__

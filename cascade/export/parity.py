@@ -49,10 +49,6 @@ class Differences:
     changed_labels: int
     out_of_distribution_difference: float | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The differences as plain JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -117,7 +113,7 @@ def check_float32(
     report["noise"] = _checked(compare(original, exported, invented), EXACT, "on noise")
     if images:
         found = compare(original, exported, images)
-        report["photographs"] = _checked(found, EXACT, "on the photographs")
+        report["images"] = _checked(found, EXACT, "on the images")
     return report
 
 
@@ -148,7 +144,7 @@ def check_int8(
         "reference": "the graphs in float32",
         "runtime": f"onnxruntime {version('onnxruntime')}",
         "limits": limits.to_dict(),
-        "photographs": _checked(found, limits, "in 8-bit integers"),
+        "images": _checked(found, limits, "in 8-bit integers"),
     }
 
 
@@ -156,7 +152,7 @@ def _checked(found: Differences, limits: Limits, where: str) -> dict[str, Any]:
     breaches = limits.breaches(found)
     if breaches:
         raise ExportError(f"the exported graphs answer otherwise {where}: {'; '.join(breaches)}")
-    return found.to_dict()
+    return asdict(found)
 
 
 def noise(size: int, count: int, *, seed: int = 0) -> Iterator[np.ndarray]:
@@ -170,11 +166,6 @@ def compare(reference: Cascade, candidate: Cascade, images: Iterable[ImageSource
     """Let two cascades judge the same images.
 
     Images that cannot be read, and those that neither cascade can judge, are left out.
-
-    Args:
-        reference: the one that is right.
-        candidate: the other one, of the same sizes and policy.
-        images: any number; four are held at a time.
 
     Raises:
         DataError: no image is left.

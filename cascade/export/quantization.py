@@ -9,12 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxscript import optimizer
 
 from cascade.errors import CascadeError, ConfigError, DataError
@@ -50,7 +45,7 @@ def split_images(
     """
     if len(images) < FEWEST_IMAGES:
         raise DataError(
-            f"int8 needs at least {FEWEST_IMAGES} photographs, half of them for the ranges of "
+            f"int8 needs at least {FEWEST_IMAGES} images, half of them for the ranges of "
             f"numbers and half to compare on; got {len(images)} (--images)"
         )
     return images[::2], images[1::2]
@@ -75,7 +70,7 @@ def calibration_inputs(
         inputs["segmenter"].append(resize_pixels(image.pixels, cascade.segmenter.size)[None])
         inputs["classifier"].append(crop[None])
     if not inputs["segmenter"]:
-        raise DataError("none of the photographs for int8 can be judged")
+        raise DataError("none of the images for int8 can be judged")
     return inputs
 
 

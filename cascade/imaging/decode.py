@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image, ImageFile, PngImagePlugin, WebPImagePlugin
 
 from cascade.errors import ImageError
-from cascade.imaging.header import Header, decoding, open_pillow, read_png
+from cascade.imaging.damage import decoding
+from cascade.imaging.header import Header, open_pillow, read_png
 from cascade.imaging.jpeg import decode_jpeg
 from cascade.imaging.limits import ImageLimits
 

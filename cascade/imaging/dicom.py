@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from cascade.errors import CascadeError, ImageError, MissingExtraError
-from cascade.imaging.header import DECODER_ERRORS
+from cascade.imaging.damage import DECODER_ERRORS
 
 _SHAPE_TAGS = ["Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated"]
 _PIXEL_TAGS = [

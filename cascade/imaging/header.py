@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-import cv2
 from PIL import BmpImagePlugin, GifImagePlugin, ImageFile, JpegImagePlugin, TiffImagePlugin
-from PIL.Image import DecompressionBombError
 
-from cascade.errors import CascadeError, ImageError
+from cascade.errors import ImageError
+from cascade.imaging.damage import decoding
+from cascade.imaging.dicom import read_dicom_shape
 from cascade.imaging.formats import HEAD_BYTES, identify
 from cascade.imaging.orientation import exif_orientation, stored_orientation
 
@@ -27,20 +26,6 @@ _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "bmp": BmpImagePlugin.BmpImageFile,
     "tiff": TiffImagePlugin.TiffImageFile,
 }
-DECODER_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    EOFError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    cv2.error,
-    DecompressionBombError,
-)
 
 
 @dataclass(frozen=True)
@@ -60,20 +45,6 @@ class Header:
     orientation: int = 1
     deep: bool = False
     warnings: tuple[str, ...] = ()
-
-
-@contextlib.contextmanager
-def decoding(name: str) -> Iterator[None]:
-    """Turn whatever a decoder raises on a damaged file into an ``ImageError`` with its name."""
-    try:
-        yield
-    except CascadeError:
-        raise
-    except MemoryError as error:
-        raise ImageError(f"{name}: there is not enough memory to decode it") from error
-    except DECODER_ERRORS as error:
-        detail = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ImageError(f"{name}: is damaged or not decodable ({detail})") from error
 
 
 def read_header(file: BinaryIO, name: str) -> Header:
@@ -97,8 +68,6 @@ def _read(file: BinaryIO, kind: str, name: str) -> Header:
     if kind == "webp":
         return _read_webp(file, name)
     if kind == "dicom":
-        from cascade.imaging.dicom import read_dicom_shape
-
         return Header("dicom", read_dicom_shape(file.read(), name))
     image = open_pillow(file, kind)
     if isinstance(image, TiffImagePlugin.TiffImageFile):

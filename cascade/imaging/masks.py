@@ -10,8 +10,8 @@ from PIL import Image
 
 from cascade.errors import ImageError
 from cascade.imaging.colour import reduce_depth
+from cascade.imaging.damage import decoding
 from cascade.imaging.decode import decode
-from cascade.imaging.header import decoding
 from cascade.imaging.limits import ImageLimits
 from cascade.imaging.orientation import apply_orientation
 from cascade.imaging.paths import printable

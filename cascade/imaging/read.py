@@ -20,9 +20,10 @@ from PIL import Image, ImageFile
 from cascade.errors import ImageError
 from cascade.imaging.checks import check_image
 from cascade.imaging.colour import to_rgb
+from cascade.imaging.damage import decoding
 from cascade.imaging.decode import Decoded, decode
 from cascade.imaging.formats import suffix_warning
-from cascade.imaging.header import Header, decoding, read_header
+from cascade.imaging.header import Header, read_header
 from cascade.imaging.limits import ImageLimits, LoadedImage
 from cascade.imaging.orientation import apply_orientation, displayed_shape, stored_orientation
 from cascade.imaging.paths import describe_node, printable

@@ -29,15 +29,9 @@ HIGH_SENSITIVITY = 0.8
 _NEEDS_POSITIVES = ("recall",)
 _NEEDS_NEGATIVES = ("specificity",)
 _NEEDS_BOTH = (
-    "precision",
-    "f1",
-    "macro_f1",
-    "balanced_accuracy",
-    "roc_auc",
-    "average_precision",
-    "auc_at_sensitivity_80",
-    "partial_auc_above_sensitivity_80",
-)
+    "precision", "f1", "macro_f1", "balanced_accuracy", "roc_auc", "average_precision",
+    "auc_at_sensitivity_80", "partial_auc_above_sensitivity_80",
+)  # fmt: skip
 
 
 def classification_metrics(

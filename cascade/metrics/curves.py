@@ -22,10 +22,8 @@ BINS = 15
 class RocCurve:
     """Points of a ROC curve from (0, 0) to (1, 1), by falling cutoff.
 
-    Attributes:
-        false_positive_rate: ``(K,)`` in [0, 1].
-        true_positive_rate: ``(K,)`` in [0, 1].
-        cutoffs: ``(K,)``; an image is positive from this score on. The first is infinite.
+    Arrays are ``(K,)``, rates in [0, 1]; an image is positive from its cutoff on. The first cutoff
+    is infinite.
     """
 
     false_positive_rate: np.ndarray
@@ -35,13 +33,7 @@ class RocCurve:
 
 @dataclass(frozen=True)
 class RocBand:
-    """Pointwise 95 % band of a ROC curve.
-
-    Attributes:
-        false_positive_rate: ``(K,)`` grid in [0, 1].
-        low: ``(K,)`` lower true positive rate.
-        high: ``(K,)`` upper true positive rate.
-    """
+    """Pointwise 95 % band of a ROC curve: true positive rates over a ``(K,)`` grid in [0, 1]."""
 
     false_positive_rate: np.ndarray
     low: np.ndarray
@@ -52,11 +44,7 @@ class RocBand:
 class PrecisionRecallCurve:
     """Points of a precision-recall curve by falling cutoff, without the artificial point at 0.
 
-    Attributes:
-        recall: ``(K,)`` rising to 1.
-        precision: ``(K,)`` in [0, 1].
-        cutoffs: ``(K,)`` the distinct scores.
-        prevalence: share of positive images, the precision of chance.
+    Arrays are ``(K,)``, recall rises to 1; ``prevalence`` is the precision of chance.
     """
 
     recall: np.ndarray
@@ -86,10 +74,8 @@ class ReliabilityBins:
 class CutoffCounts:
     """Weighted positives at or above each cutoff; row b, column 0 stands for "nothing is".
 
-    Attributes:
-        true_positives: ``(B, K + 1)``.
-        false_positives: ``(B, K + 1)``.
-        cutoffs: ``(K,)`` the distinct scores, falling.
+    ``true_positives`` and ``false_positives`` are ``(B, K + 1)``; ``cutoffs`` ``(K,)`` are the
+    distinct scores, falling.
     """
 
     true_positives: np.ndarray
@@ -113,13 +99,7 @@ def divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 def count_by_cutoff(
     labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
 ) -> CutoffCounts:
-    """Count the positives at or above each distinct score.
-
-    Args:
-        labels: ``(N,)`` int, 0 or 1.
-        probabilities: ``(N,)`` float.
-        weights: ``(B, N)`` float.
-    """
+    """Count the positives at or above each distinct of ``(N,)`` scores, with ``(B, N)`` weights."""
     order = np.argsort(-probabilities, kind="stable")
     ranked = probabilities[order]
     starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
@@ -140,10 +120,7 @@ def area_under_roc(
 ) -> np.ndarray:
     """Area between a ROC curve and the line at height ``floor``, by the trapezoid rule.
 
-    Args:
-        counts: from :func:`count_by_cutoff`.
-        sensitivity: start where the curve first reaches this true positive rate (interpolated).
-        floor: height of the line below the area.
+    ``sensitivity`` starts the area where the curve first reaches this rate (interpolated).
 
     Returns:
         ``(B,)``; NaN where a class is missing.

@@ -28,11 +28,8 @@ _Z = 1.959963984540054
 class Resampling:
     """A seeded plan of bootstrap resamples.
 
-    Attributes:
-        groups: ``(N,)`` int, the group of each image, counted from 0.
-        strata: ``(G,)`` int, the stratum of each group.
-        seed: seed of the draws.
-        resamples: number of draws.
+    ``groups`` ``(N,)`` int is the group of each image, counted from 0; ``strata`` ``(G,)`` int the
+    stratum of each group.
     """
 
     groups: np.ndarray
@@ -82,8 +79,8 @@ def plan_resampling(
 
     Args:
         count: number of images N.
-        groups: the patient, else lesion, of each image; an image without one (``None`` or empty
-            text) is its own group, and so is each image without ``groups``.
+        groups: the patient, else lesion, of each; an image without one (``None`` or empty text) is
+            its own group.
         strata: ``(N,)`` int class of each image; a group belongs to its highest class, so a
             patient with one melanoma is a melanoma patient.
         seed: seed of the draws.
@@ -180,9 +177,7 @@ def weighted_mean(labels: np.ndarray, values: np.ndarray, weights: np.ndarray) -
 def wilson_interval(successes: float, count: float) -> list[float]:
     """Wilson's 95 % interval of a share, which also holds for few cases and for 0 and 1.
 
-    Args:
-        successes: how many of ``count``; may be a fraction where images share a lesion.
-        count: number of independent cases, above 0.
+    ``successes`` may be a fraction where images share a lesion; ``count`` is above 0.
     """
     share, spread = successes / count, _Z**2 / count
     middle = (share + spread / 2) / (1 + spread)

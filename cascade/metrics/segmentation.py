@@ -33,7 +33,7 @@ def count_pixels(truth: np.ndarray, mask: np.ndarray) -> PixelCounts:
     """Compare a mask with the truth.
 
     Args:
-        truth: ``(H, W)`` bool, the lesion as outlined by a human.
+        truth: ``(H, W)`` bool, the lesion as marked by a human.
         mask: ``(H, W)`` bool, the lesion as predicted, at the truth's size.
 
     Raises:
@@ -98,13 +98,9 @@ def accuracy(counts: PixelCounts) -> float:
 
 
 _IMAGE_METRICS: dict[str, Callable[[PixelCounts], float]] = {
-    "mean_iou": iou,
-    "mean_thresholded_iou": thresholded_iou,
-    "dice": dice,
-    "sensitivity": sensitivity,
-    "specificity": specificity,
-    "accuracy": accuracy,
-}
+    "mean_iou": iou, "mean_thresholded_iou": thresholded_iou, "dice": dice,
+    "sensitivity": sensitivity, "specificity": specificity, "accuracy": accuracy,
+}  # fmt: skip
 
 
 def segmentation_metrics(
@@ -116,11 +112,8 @@ def segmentation_metrics(
 ) -> dict[str, Any]:
     """Summarise a set of images.
 
-    Args:
-        counts: one entry an image, none left out.
-        groups: patient, else lesion, of each image, for the intervals.
-        seed: seed of the bootstrap.
-        resamples: number of bootstrap resamples.
+    ``counts`` has one entry an image, none left out; ``groups`` are the patient, else lesion, of
+    each image, for the intervals.
 
     Returns:
         ``n`` images in ``n_groups`` groups; means over images ``mean_iou``,

@@ -14,7 +14,6 @@ from torch import nn
 
 from cascade.config import CLASSES, did_you_mean
 from cascade.errors import ConfigError, PretrainedWeightsError
-from cascade.models.efficientnet_layout import timm_layout
 from cascade.models.pretrained import (
     HALF,
     IMAGENET_MEAN,
@@ -23,16 +22,13 @@ from cascade.models.pretrained import (
     hub_file,
     load_backbone,
     read_weights,
+    timm_layout,
 )
 
 ALIASES = {
-    "inception": "inception_v3",
-    "resnet": "resnet50",
-    "mobilenet": "mobilenet_v2",
-    "efficientnet": "efficientnet_b0",
-    "densenet": "densenet121",
-    "vgg": "vgg16_bn",
-}
+    "inception": "inception_v3", "resnet": "resnet50", "mobilenet": "mobilenet_v2",
+    "efficientnet": "efficientnet_b0", "densenet": "densenet121", "vgg": "vgg16_bn",
+}  # fmt: skip
 AUXILIARY_WEIGHTS = {"inception_v3": 0.4, "googlenet": 0.3}
 """Weight of the auxiliary losses, from the papers of Inception v3 and GoogLeNet."""
 _SMALLEST = {"inception_v3": 75, "googlenet": 32}
@@ -90,11 +86,8 @@ def build_architecture(
 ) -> nn.Module:
     """Build a network with random weights and one output for each class.
 
-    Args:
-        architecture: which one.
-        size: side of its input in pixels.
-        dropout: probability of the dropout before its last layer, where it has one.
-        fresh: initialise for training from scratch; slow for Inception, so not done on load.
+    ``fresh`` initialises for training from scratch, which is slow for Inception and not done on
+    load.
 
     Raises:
         ConfigError: the network cannot take images of this size.
@@ -138,10 +131,7 @@ def _build_torchvision(name: str, size: int, dropout: float, fresh: bool) -> nn.
 def load_weights(network: nn.Module, architecture: Architecture, weights: str) -> None:
     """Fill a network with ImageNet weights, downloaded or from a file; its last layer stays new.
 
-    Args:
-        network: from :func:`build_architecture`.
-        architecture: the same one.
-        weights: ``imagenet``, ``none`` or a local file.
+    ``weights`` is ``imagenet``, ``none`` or a local file.
     """
     if weights == "none":
         return
@@ -185,10 +175,6 @@ def _class_layers(network: nn.Module) -> list[nn.Linear]:
 
 def last_layer(network: nn.Module, name: str) -> nn.Linear:
     """The layer whose inputs are the network's features and whose outputs are its logits.
-
-    Args:
-        network: from :func:`build_architecture`.
-        name: its name, for the error.
 
     Raises:
         ConfigError: the network does not end in a linear layer.

@@ -36,11 +36,8 @@ _KEY = "cascade"
 class Artifact:
     """A model file in memory.
 
-    Attributes:
-        stages: stage name to its settings, as plain JSON values.
-        tensors: tensor name, with the stage's prefix, to array.
-        provenance: how each stage was made.
-        metrics: what was measured with it.
+    ``stages`` holds the settings of each stage as plain JSON values; names of ``tensors`` start
+    with their stage.
     """
 
     stages: Mapping[str, Mapping[str, Any]]
@@ -130,10 +127,6 @@ def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def read_artifact(path: str | os.PathLike[str], *, needs: Sequence[str] = ()) -> Artifact:
     """Read a model file and verify its tensors against the digest in its header.
-
-    Args:
-        path: the ``.safetensors`` file.
-        needs: stages that must be in it.
 
     Raises:
         ModelFileError: the file is missing, damaged, of another format, or lacks a stage.

@@ -19,8 +19,7 @@ from cascade.models.architectures import (
     find_architecture,
     load_weights,
 )
-from cascade.models.network import Network, inference_mode
-from cascade.models.normalization import Normalization
+from cascade.models.network import Network, Normalization, inference_mode
 from cascade.models.pretrained import HALF
 
 

@@ -24,10 +24,6 @@ class ClassifierEnsemble(CalibratedNetwork):
     Each member's probabilities are those that it gives alone, after its own temperature; the
     ensemble's are their weighted mean. The logits of an ensemble are the logarithms of that mean,
     so its own temperature, which is 1 unless it is fitted, works as a classifier's does.
-
-    Attributes:
-        members: the classifiers.
-        weights: one for each member, positive, with sum 1.
     """
 
     def __init__(
@@ -35,9 +31,7 @@ class ClassifierEnsemble(CalibratedNetwork):
     ) -> None:
         """Join classifiers.
 
-        Args:
-            members: at least one; all with the same mask policy and input size.
-            weights: positive, with sum 1; equal ones by default.
+        ``weights`` are positive with sum 1; equal ones by default.
 
         Raises:
             ConfigError: members differ in policy or size, or the weights are not usable.
@@ -118,9 +112,7 @@ def join_classifiers(
 ) -> ClassifierEnsemble:
     """One ensemble out of classifiers and ensembles, which give it their members.
 
-    Args:
-        parts: what to join; a part of weight 0 is left out.
-        weights: one for each part, with sum 1.
+    ``weights`` has one number a part, with sum 1; a part of weight 0 is left out.
 
     Raises:
         ConfigError: a part is an ensemble with a calibration of its own, which a mean of members

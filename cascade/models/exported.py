@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cascade.errors import DataError, ModelFileError
+from cascade.errors import ConfigError, DataError, ModelFileError, ShapeError
 from cascade.files import file_digest, read_json, write_json
 from cascade.models.artifact import (
     INTENDED_USE,
@@ -26,11 +26,10 @@ from cascade.models.artifact import (
     shipped_models,
     write_artifact,
 )
-from cascade.models.onnx_file import require_whole
-from cascade.models.stored_safeguards import NAME, with_safeguards
 from cascade.reliability import Safeguards
 from cascade.version import __version__
 
+NAME = "safeguards"
 EXPORT_FORMAT = 1
 DOCUMENT = "cascade.json"
 PARITY = "parity.json"
@@ -40,15 +39,36 @@ FILES = {DOCUMENT, PARITY, SAFEGUARDS, *(f"{stage}.onnx" for stage in STAGES)}
 """All that such a folder may hold."""
 
 
+def with_safeguards(artifact: Artifact, safeguards: Safeguards) -> Artifact:
+    """The artifact with these safeguards; the same one if there are none."""
+    description = safeguards.describe()
+    if not description:
+        return artifact
+    arrays = {f"{NAME}.{name}": array for name, array in safeguards.to_arrays().items()}
+    return replace(
+        artifact,
+        stages={**artifact.stages, NAME: description},
+        tensors={**artifact.tensors, **arrays},
+    )
+
+
+def read_safeguards(artifact: Artifact, *, source: str = "model") -> Safeguards:
+    """The safeguards of an artifact, which may be none.
+
+    Raises:
+        ModelFileError: they are incomplete or of another kind.
+    """
+    try:
+        return Safeguards.from_description(
+            artifact.stages.get(NAME, {}), artifact.stage_tensors(NAME)
+        )
+    except (ConfigError, ShapeError, TypeError, AttributeError) as error:
+        raise ModelFileError(f"{source}: its safeguards cannot be read ({error})") from error
+
+
 @dataclass(frozen=True)
 class ExportedCascade:
-    """An exported cascade on disk; its graphs are read when they are asked for.
-
-    Attributes:
-        folder: where it lies.
-        document: what ``cascade.json`` says.
-        artifact: stages, arrays of the safeguards, provenance and metrics, as in a model file.
-    """
+    """An exported cascade on disk; its graphs are read when they are asked for."""
 
     folder: Path
     document: Mapping[str, Any]
@@ -91,13 +111,9 @@ def write_exported(
 ) -> None:
     """Write an exported cascade into an empty folder.
 
-    Args:
-        folder: where to.
-        artifact: stages, provenance and metrics of the cascade; its tensors are not looked at.
-        contents: stage to the bytes of its ONNX graph.
-        safeguards: of the cascade.
-        facts: what else the document says: ``tensors_sha256`` of the cascade that was exported,
-            ``graphs`` with what each graph takes and gives, and ``parity``.
+    ``contents`` are the bytes of the ONNX graph of each stage. ``facts`` is what else the document
+    says: ``tensors_sha256`` of the cascade that was exported, ``graphs`` with what each graph takes
+    and gives, and ``parity``. Tensors of the artifact are not looked at.
     """
     for stage in STAGES:
         (folder / f"{stage}.onnx").write_bytes(contents[stage])
@@ -121,8 +137,7 @@ def write_exported(
 def read_exported(path: str | os.PathLike[str]) -> ExportedCascade:
     """Read an exported cascade, but for its graphs.
 
-    Args:
-        path: its folder, or the ``cascade.json`` in it.
+    ``path`` is its folder, or the ``cascade.json`` in it.
 
     Raises:
         ModelFileError: it is missing, damaged, incomplete, or of another format.
@@ -173,3 +188,75 @@ def _document(path: Path) -> dict[str, Any]:
     if wrong:
         raise ModelFileError(f"{path}: missing, unknown or unusable: {', '.join(sorted(wrong))}")
     return document
+
+
+_VARINT, _EIGHT_BYTES, _MESSAGE, _FOUR_BYTES = 0, 1, 2, 5
+_PARTS = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse tensor"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {
+        5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse tensor",
+        23: "sparse tensor",
+    },
+    "sparse tensor": {1: "tensor", 2: "tensor"},
+    "tensor": {},
+}  # fmt: skip
+"""Field numbers of onnx.proto behind which tensors can be."""
+_EXTERNAL_DATA, _DATA_LOCATION = 13, 14
+
+
+def require_whole(content: bytes, source: str) -> None:
+    """Raise unless all numbers of an ONNX model are in it.
+
+    Raises:
+        ModelFileError: a tensor lies in another file, or this is no ONNX model.
+    """
+    waiting = [("model", 0, len(content))]
+    try:
+        while waiting:
+            kind, place, end = waiting.pop()
+            while place < end:
+                key, place = _varint(content, place)
+                field, wire = key >> 3, key & 7
+                start, place = _skipped(content, place, wire)
+                if place > end:
+                    raise IndexError
+                if kind == "tensor" and field in (_EXTERNAL_DATA, _DATA_LOCATION):
+                    if field == _EXTERNAL_DATA or _varint(content, start)[0]:
+                        raise ModelFileError(
+                            f"{source}: keeps weights in other files, which is refused; write it "
+                            "with: cascade export"
+                        )
+                elif wire == _MESSAGE and field in _PARTS[kind]:
+                    waiting.append((_PARTS[kind][field], start, place))
+    except IndexError as error:
+        raise ModelFileError(f"{source}: is no ONNX model, or is damaged") from error
+
+
+def _varint(content: bytes, place: int) -> tuple[int, int]:
+    """A number of seven bits a byte, and the place behind it."""
+    value = shift = 0
+    while True:
+        byte = content[place]
+        place += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, place
+        shift += 7
+        if shift > 63:
+            raise IndexError
+
+
+def _skipped(content: bytes, place: int, wire: int) -> tuple[int, int]:
+    """Where the value of a field starts and ends."""
+    if wire == _VARINT:
+        return place, _varint(content, place)[1]
+    if wire == _MESSAGE:
+        length, place = _varint(content, place)
+        return place, place + length
+    if wire in (_EIGHT_BYTES, _FOUR_BYTES):
+        return place, place + (8 if wire == _EIGHT_BYTES else 4)
+    raise IndexError

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import nn
 
-from cascade.errors import ModelFileError
+from cascade.errors import DeviceError, ModelFileError, ShapeError
 from cascade.models.artifact import (
     Artifact,
     check_tensors,
@@ -19,8 +19,77 @@ from cascade.models.artifact import (
     tensor_shapes,
     write_artifact,
 )
-from cascade.models.device import resolve_device
-from cascade.models.normalization import Normalization
+
+
+def resolve_device(device: str = "auto") -> torch.device:
+    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` into a device that exists.
+
+    ``auto`` takes CUDA where there is one, then Apple's MPS, else the CPU.
+
+    Raises:
+        DeviceError: the device asked for is unknown or absent; nothing is silently replaced.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise DeviceError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (chosen.index or 0) >= count:
+            raise DeviceError(
+                f"device {device!r} was asked for, but torch sees {count} CUDA devices; "
+                "use --device auto or --device cpu"
+            )
+    elif chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("device 'mps' was asked for, but it is not available here")
+    elif chosen.type not in ("cpu", "mps"):
+        raise DeviceError(f"device {device!r} is not supported; use auto, cpu, cuda or cuda:N")
+    return chosen
+
+
+def describe_device(device: torch.device) -> str:
+    """A device in words, such as ``cuda:0 (NVIDIA A100)``."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device.type} ({torch.get_num_threads()} threads)"
+
+
+class Normalization(nn.Module):
+    """Turns ``(N, S, S, 3)`` uint8 RGB into ``(N, 3, S, S)`` float32 around zero.
+
+    Mean and standard deviation are buffers, so they travel with the weights and into exported
+    graphs, and nothing outside a network ever normalises.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], *, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.register_buffer("mean", torch.tensor(list(mean)).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(list(std)).view(1, 3, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalise a batch.
+
+        Raises:
+            ShapeError: the batch is not uint8 RGB at this network's size.
+        """
+        expected = (self.size, self.size, 3)
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != expected:
+            raise ShapeError(
+                f"a network takes uint8 RGB (N, {self.size}, {self.size}, 3), got "
+                f"{tuple(images.shape)} {images.dtype}",
+                expected=("N", *expected),
+                actual=tuple(images.shape),
+            )
+        # permuting NHWC gives a channels_last tensor without a copy
+        return (images.permute(0, 3, 1, 2).float() / 255.0 - self.mean) / self.std
 
 
 @contextlib.contextmanager
@@ -33,6 +102,17 @@ def inference_mode(network: nn.Module) -> Iterator[None]:
             yield
     finally:
         network.train(training)
+
+
+@contextlib.contextmanager
+def hooked(modules: Iterable[nn.Module], hook: Callable[..., None]) -> Iterator[None]:
+    """Call ``hook(module, inputs, output)`` after each of the modules, within the block only."""
+    handles = [module.register_forward_hook(hook) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class Network(nn.Module):

@@ -30,12 +30,7 @@ class GraphSession(Protocol):
 
 
 class OnnxStage:
-    """What both stages share: a session, settings, and a check of what goes in.
-
-    Attributes:
-        size: side of the network's input in pixels.
-        provenance: how the stage was made.
-    """
+    """What both stages share: a session, settings, and a check of what goes in."""
 
     def __init__(
         self,
@@ -47,11 +42,7 @@ class OnnxStage:
     ) -> None:
         """Use a graph as a stage.
 
-        Args:
-            session: the graph, ready to run.
-            description: the stage's settings.
-            provenance: how it was made.
-            source: what error messages call the graph.
+        ``source`` is what error messages call the graph.
 
         Raises:
             ModelFileError: the graph is not one of cascade's.
@@ -97,19 +88,13 @@ class OnnxSegmenter(OnnxStage):
         return self._run(images, PROBABILITIES)[0]
 
     def predict_with_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The same, and ``(N, D)`` float32 features that tell familiar images from others."""
+        """The same, and ``(N, D)`` float32 features for the out-of-distribution detector."""
         probabilities, features = self._run(images, PROBABILITIES, FEATURES)
         return probabilities, features
 
 
 class OnnxClassifier(OnnxStage):
-    """Judges a masked crop; temperature and bias are inside the graph.
-
-    Attributes:
-        policy: how the crops that it was trained on were cut.
-        cutoff: probability of ``malignant`` from which the label is ``malignant``.
-        operating_points: target sensitivity, as text such as ``"0.90"``, to its cutoff.
-    """
+    """Judges a masked crop; temperature and bias are inside the graph."""
 
     def __init__(
         self, session: GraphSession, description: Mapping[str, Any], **options: Any

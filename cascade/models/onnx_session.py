@@ -13,9 +13,7 @@ from cascade.errors import ConfigError, DeviceError, MissingExtraError, ModelFil
 class OnnxSession:
     """A graph that is ready to run; several threads may use it at once.
 
-    Attributes:
-        input_shape: of the one input, with words for what may vary.
-        outputs: names of what the graph gives.
+    ``input_shape`` is that of the one input, with words for what may vary.
     """
 
     def __init__(
@@ -23,11 +21,8 @@ class OnnxSession:
     ) -> None:
         """Open a session.
 
-        Args:
-            graph: an ONNX model.
-            device: ``auto`` and ``cpu`` are the CPU; ``cuda`` or ``cuda:N`` needs onnxruntime-gpu.
-            threads: that compute; by default ``OMP_NUM_THREADS``, else one for each core.
-            source: what error messages call the graph.
+        ``auto`` and ``cpu`` are the CPU; ``cuda`` or ``cuda:N`` needs onnxruntime-gpu. The default
+        number of threads is ``OMP_NUM_THREADS``, else one for each core.
 
         Raises:
             MissingExtraError: onnxruntime is not installed.

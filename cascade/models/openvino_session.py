@@ -19,9 +19,7 @@ class OpenVinoSession:
     OpenVINO by itself computes in bfloat16 where the processor can, and then gives other answers
     than elsewhere; so the precision is always said.
 
-    Attributes:
-        input_shape: of the one input, with -1 for what may vary.
-        outputs: names of what the graph gives.
+    ``input_shape`` is that of the one input, with -1 for what may vary.
     """
 
     def __init__(
@@ -35,12 +33,7 @@ class OpenVinoSession:
     ) -> None:
         """Compile a graph for the CPU.
 
-        Args:
-            graph: an ONNX model.
-            device: ``auto`` or ``cpu``.
-            threads: that compute; by default ``OMP_NUM_THREADS``, else one for each core.
-            precision: of the arithmetic.
-            source: what error messages call the graph.
+        The default number of threads is ``OMP_NUM_THREADS``, else one for each core.
 
         Raises:
             MissingExtraError: openvino is not installed.

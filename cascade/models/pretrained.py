@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
 from cascade.errors import PretrainedWeightsError
 
@@ -36,10 +37,7 @@ _HEADS = ("classifier", "fc", "head", "last_linear", "AuxLogits", "aux1", "aux2"
 def download(url: str, fetch: Callable[[], Result], *, cached: bool) -> Result:
     """Run ``fetch`` after checking that its server answers.
 
-    Args:
-        url: an address on the server that ``fetch`` will talk to.
-        fetch: loads the weights, from a cache or from the server.
-        cached: the weights are on this machine already, so the server is not needed.
+    ``url`` is on the server that ``fetch`` will talk to, which is not needed for what is cached.
 
     Raises:
         PretrainedWeightsError: the server cannot be reached within a few seconds.
@@ -136,3 +134,48 @@ def load_backbone(module: torch.nn.Module, state: Mapping[str, torch.Tensor], so
             f"{', '.join(problems[:4])}; these weights belong to another architecture"
         )
     torch.nn.Module.load_state_dict(module, fitting, strict=False)
+
+
+_TOP = {
+    "_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2",
+    "_fc": "classifier",
+}  # fmt: skip
+_SQUEEZE = {"_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand"}
+_EXPANDING = {
+    "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+    "_project_conv": "conv_pwl", "_bn2": "bn3", **_SQUEEZE,
+}  # fmt: skip
+_SEPARABLE = {  # the first blocks do not expand
+    "_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2",
+    **_SQUEEZE,
+}  # fmt: skip
+
+
+def timm_layout(state: Mapping[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
+    """Give tensors in efficientnet-pytorch's layout the names of timm's; leave others alone.
+
+    efficientnet-pytorch counts all blocks through, timm counts them within their stage.
+
+    Returns:
+        The same tensors. A name that has no counterpart is kept, for :func:`load_backbone` to
+        refuse.
+    """
+    if "_conv_stem.weight" not in state or not isinstance(
+        stages := getattr(network, "blocks", None), nn.Sequential
+    ):
+        return dict(state)
+    places = [(s, b) for s, stage in enumerate(stages) for b in range(len(list(stage.children())))]
+    expanding = {name.split(".")[1] for name in state if "._expand_conv." in name}
+    renamed = {}
+    for name, value in state.items():
+        module, _, rest = name.partition(".")
+        if module != "_blocks":
+            renamed[f"{_TOP.get(module, module)}.{rest}"] = value
+            continue
+        number, part, leaf = rest.split(".", 2)
+        words = _EXPANDING if number in expanding else _SEPARABLE
+        if int(number) < len(places) and part in words:
+            stage, block = places[int(number)]
+            name = f"blocks.{stage}.{block}.{words[part]}.{leaf}"
+        renamed[name] = value
+    return renamed

@@ -20,7 +20,7 @@ class SegmenterStage(Protocol):
         """``(N, S, S, 3)`` uint8 RGB to ``(N, S, S)`` float32 probabilities of lesion."""
 
     def predict_with_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The same, and ``(N, D)`` float32 features that tell familiar images from others.
+        """The same, and ``(N, D)`` float32 features for the out-of-distribution detector.
 
         Only called where a cascade has a
         :class:`cascade.reliability.OutOfDistributionDetector`.

@@ -16,10 +16,15 @@ from cascade.models.artifact import (
     read_document,
     required_default_model,
 )
-from cascade.models.exported import STAGES, default_export, is_exported, read_exported
+from cascade.models.exported import (
+    STAGES,
+    default_export,
+    is_exported,
+    read_exported,
+    read_safeguards,
+)
 from cascade.models.openvino_session import Precision
 from cascade.models.protocol import ClassifierStage, SegmenterStage
-from cascade.models.stored_safeguards import read_safeguards
 from cascade.reliability import Safeguards
 
 Runtime = Literal["auto", "torch", "onnx", "openvino"]
@@ -63,10 +68,7 @@ def choose_runtime(
 ) -> tuple[Path, Literal["torch", "onnx", "openvino"]]:
     """The model and the library that runs it, where the user left that open.
 
-    Args:
-        path: what the user named, or ``None`` for the cascade that comes with the library.
-        runtime: what the user named; ``auto`` goes by the path, and without one by what is
-            installed.
+    ``auto`` goes by the path, and without one by what is installed.
 
     Raises:
         ConfigError: the runtime is unknown or does not run this kind of model.

@@ -16,9 +16,7 @@ from segmentation_models_pytorch.encoders import encoders as smp_encoders
 
 from cascade.config import SegmenterConfig, did_you_mean, from_dict, to_dict
 from cascade.errors import ConfigError, PretrainedWeightsError
-from cascade.models.efficientnet_layout import timm_layout
-from cascade.models.network import Network, inference_mode
-from cascade.models.normalization import Normalization
+from cascade.models.network import Network, Normalization, inference_mode
 from cascade.models.pretrained import (
     HALF,
     IMAGENET_MEAN,
@@ -27,17 +25,14 @@ from cascade.models.pretrained import (
     hub_file,
     load_backbone,
     read_weights,
+    timm_layout,
 )
 from cascade.reliability import pooled_features
 
 ENCODER_ALIASES = {
-    "mobilenet": "mobilenet_v2",
-    "inception": "inceptionv4",
-    "resnet": "resnet50",
-    "efficientnet": "efficientnet-b0",
-    "densenet": "densenet121",
-    "vgg": "vgg16_bn",
-}
+    "mobilenet": "mobilenet_v2", "inception": "inceptionv4", "resnet": "resnet50",
+    "efficientnet": "efficientnet-b0", "densenet": "densenet121", "vgg": "vgg16_bn",
+}  # fmt: skip
 _HALF_SCALED = ("xception", "inceptionv4", "inceptionresnetv2")
 _WITH_CHANNELS = ("unet", "unetplusplus", "manet")
 

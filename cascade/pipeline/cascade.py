@@ -34,10 +34,10 @@ from cascade.lesion.masking import (
 )
 from cascade.lesion.measurements import check_scale, measure
 from cascade.models.artifact import Artifact, merge_artifacts, write_artifact
+from cascade.models.exported import with_safeguards
 from cascade.models.openvino_session import Precision
 from cascade.models.protocol import ClassifierStage, SegmenterStage
 from cascade.models.runtimes import Runtime, load_stages
-from cascade.models.stored_safeguards import with_safeguards
 from cascade.pipeline.augmented_views import VIEWS, TestTimeAugmentation, average
 from cascade.pipeline.prediction import Failure, Prediction
 from cascade.pipeline.stages import classify, segment_views, segment_views_with_features

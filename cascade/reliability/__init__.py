@@ -23,25 +23,11 @@ from cascade.reliability.temperature import (
     Calibration,
     calibrated_probabilities,
     fit_platt,
-    fit_temperature,
 )
 
 __all__ = [
-    "Calibration",
-    "ConformalScores",
-    "MaskQuality",
-    "MaskQualityLimits",
-    "OutOfDistributionDetector",
-    "Safeguards",
-    "calibrated_probabilities",
-    "chosen_cutoff",
-    "cutoff_of",
-    "describe_sets",
-    "fit_mask_quality_limits",
-    "fit_out_of_distribution_detector",
-    "fit_platt",
-    "fit_temperature",
-    "fit_whole_image_limit",
-    "mask_quality",
-    "pooled_features",
-]
+    "Calibration", "ConformalScores", "MaskQuality", "MaskQualityLimits",
+    "OutOfDistributionDetector", "Safeguards", "calibrated_probabilities", "chosen_cutoff",
+    "cutoff_of", "describe_sets", "fit_mask_quality_limits", "fit_out_of_distribution_detector",
+    "fit_platt", "fit_whole_image_limit", "mask_quality", "pooled_features",
+]  # fmt: skip

@@ -31,9 +31,8 @@ class ConformalScores:
     be taken again at little cost. Stored values are rounded down to 4 decimals, which can only make
     the sets larger.
 
-    Attributes:
-        benign: probabilities of ``benign`` of the benign calibration images, in rising order.
-        malignant: the same for ``malignant``.
+    ``benign`` holds probabilities of ``benign`` of the benign images in rising order; likewise
+    ``malignant``.
     """
 
     benign: tuple[float, ...]

@@ -27,7 +27,7 @@ class MaskQuality:
             that lies in the heaviest region; 1 with a single region, 0 without any.
         border_contact: share of the pixels along the image's border that are lesion, in [0, 1].
         confidence: mean probability within the lesion, in [0, 1]; 0 without a lesion.
-        expected_iou: IoU of the mask that the map itself expects, see :func:`mask_quality`.
+        expected_iou: IoU of the mask that its probabilities expect, see :func:`mask_quality`.
         flip_disagreement: 1 - mean IoU of the masks of all pairs of augmented views, in [0, 1];
             ``None`` with fewer than two views.
     """

@@ -21,41 +21,46 @@ WHOLE_IMAGE_LIMITS = tuple(step / 20 for step in range(21))
 """Among these :func:`fit_whole_image_limit` chooses."""
 
 
+_JUDGED = (
+    ("the lesion's share of the image", "area_fraction", "below", "smallest_area"),
+    ("the lesion's share of the image", "area_fraction", "above", "largest_area"),
+    ("the heaviest region's share of the mask", "largest_component_share", "below",
+     "smallest_component_share"),
+    ("the lesion's share of the image border", "border_contact", "above", "largest_border_contact"),
+    ("the mean probability within the lesion", "confidence", "below", "lowest_confidence"),
+    ("the expected IoU", "expected_iou", "below", "lowest_expected_iou"),
+    ("the number of separate regions", "component_count", "above", "most_components"),
+    ("the disagreement of flipped views", "flip_disagreement", "above", "largest_disagreement"),
+)  # fmt: skip
+"""Words for a sign, its name in :class:`MaskQuality`, the bad side, the name of its limit."""
+
+
+def _share(default: float, help: str) -> Any:
+    return setting(default, help, minimum=0.0, maximum=1.0)
+
+
 @dataclass(frozen=True)
 class MaskQualityLimits:
-    """What a mask must reach to be trusted. The defaults doubt an empty mask only.
+    """What a mask must reach; below, its quality is low. The defaults reject an empty mask only.
 
-    A doubted mask is told to the user. Whether it still cuts the crop is another question: its box
-    may be good enough where its outline is not. It does so above ``whole_image_up_to``.
+    Low mask quality is always reported. Whether such a mask still cuts the crop is another
+    question, because its box may be good enough: it does so above ``whole_image_up_to``, else the
+    whole image is classified (whole-image fallback).
     """
 
-    smallest_area: float = setting(
-        0.0, "smallest share of the image that a lesion covers", minimum=0.0, maximum=1.0
-    )
-    largest_area: float = setting(
-        1.0, "largest share of the image that a lesion covers", minimum=0.0, maximum=1.0
-    )
+    smallest_area: float = _share(0.0, "smallest share of the image that a lesion covers")
+    largest_area: float = _share(1.0, "largest share of the image that a lesion covers")
     most_components: int | None = setting(None, "largest number of separate regions", minimum=1)
-    smallest_component_share: float = setting(
-        0.0, "smallest share of the heaviest region", minimum=0.0, maximum=1.0
+    smallest_component_share: float = _share(0.0, "smallest share of the heaviest region")
+    largest_border_contact: float = _share(
+        1.0, "largest share of the image's border that is lesion"
     )
-    largest_border_contact: float = setting(
-        1.0, "largest share of the image's border that is lesion", minimum=0.0, maximum=1.0
-    )
-    lowest_confidence: float = setting(
-        0.0, "lowest mean probability within the lesion", minimum=0.0, maximum=1.0
-    )
-    lowest_expected_iou: float = setting(
-        0.0, "lowest IoU that the map itself expects", minimum=0.0, maximum=1.0
-    )
-    largest_disagreement: float = setting(
-        1.0, "largest disagreement of flipped views", minimum=0.0, maximum=1.0
-    )
-    whole_image_up_to: float = setting(
+    lowest_confidence: float = _share(0.0, "lowest mean probability within the lesion")
+    lowest_expected_iou: float = _share(0.0, "lowest IoU that the probability map itself expects")
+    largest_disagreement: float = _share(1.0, "largest disagreement of flipped views")
+    whole_image_up_to: float = _share(
         1.0,
-        "expected IoU of a doubted mask up to which the whole image is classified instead",
-        minimum=0.0,
-        maximum=1.0,
+        "expected IoU of a mask of low quality up to which the whole image is classified instead",
     )
 
     def __post_init__(self) -> None:
@@ -83,45 +88,15 @@ class MaskQualityLimits:
             return ("no lesion was found",)
         return tuple(
             f"{what} is {measured:.3g}, {side} the limit of {limit:.3g}"
-            for what, measured, side, limit in self._judged(quality)
-            if (measured < limit if side == "below" else measured > limit)
+            for what, sign, side, name in _JUDGED
+            if (measured := getattr(quality, sign)) is not None
+            and (limit := getattr(self, name)) is not None
+            and (measured < limit if side == "below" else measured > limit)
         )
 
     def replaces(self, quality: MaskQuality) -> bool:
         """Whether the whole image is classified instead of this mask's crop."""
         return bool(self.reasons(quality)) and quality.expected_iou <= self.whole_image_up_to
-
-    def _judged(self, quality: MaskQuality) -> list[tuple[str, float, str, float]]:
-        judged: list[tuple[str, float, str, float]] = [
-            ("the lesion's share of the image", quality.area_fraction, "below", self.smallest_area),
-            ("the lesion's share of the image", quality.area_fraction, "above", self.largest_area),
-            (
-                "the heaviest region's share of the mask",
-                quality.largest_component_share,
-                "below",
-                self.smallest_component_share,
-            ),
-            (
-                "the lesion's share of the image border",
-                quality.border_contact,
-                "above",
-                self.largest_border_contact,
-            ),
-            (
-                "the mean probability within the lesion",
-                quality.confidence,
-                "below",
-                self.lowest_confidence,
-            ),
-            ("the expected IoU", quality.expected_iou, "below", self.lowest_expected_iou),
-        ]
-        if self.most_components is not None:
-            regions = "the number of separate regions"
-            judged.append((regions, quality.component_count, "above", self.most_components))
-        if quality.flip_disagreement is not None:
-            views = "the disagreement of flipped views"
-            judged.append((views, quality.flip_disagreement, "above", self.largest_disagreement))
-        return judged
 
 
 def fit_mask_quality_limits(
@@ -174,20 +149,20 @@ def fit_whole_image_limit(
     whole_probabilities: np.ndarray,
     labels: np.ndarray,
 ) -> float:
-    """Choose from which doubted masks on the whole image is the better thing to classify.
+    """Choose from which low mask quality on the whole image is the better thing to classify.
 
-    That is the limit with the least negative log-likelihood over the doubted validation images, 0
-    (never the whole image) and 1 (always) included; of equally good ones the lowest. Steps of 0.05
-    keep a few dozen images from being fitted too closely.
+    That is the limit with the least negative log-likelihood over validation images of low mask
+    quality, 0 (never the whole image) and 1 (always) included; of equally good ones the lowest.
+    Steps of 0.05 keep a few dozen images from being fitted too closely.
 
     Args:
-        expected_ious: ``(N,)`` float in [0, 1], of the doubted masks.
+        expected_ious: ``(N,)`` float in [0, 1], of masks of low quality.
         crop_probabilities: ``(N,)`` float in [0, 1] of malignant, from the masked crops.
         whole_probabilities: ``(N,)`` float in [0, 1] of malignant, from the whole images.
         labels: ``(N,)`` int, 1 for malignant.
 
     Returns:
-        The limit for :attr:`MaskQualityLimits.whole_image_up_to`; 1 without any doubted image.
+        The limit for :attr:`MaskQualityLimits.whole_image_up_to`; 1 without any image.
 
     Raises:
         DataError: the lengths differ.

@@ -2,7 +2,8 @@
 
 Probabilistic principal component analysis (Tipping and Bishop 1999) of features of the network: a
 Gaussian whose covariance has a few directions of its own and the same variance in all others. An
-image is unfamiliar where its Mahalanobis distance exceeds that of nearly all held-out images.
+image is out of distribution where its Mahalanobis distance, its score, exceeds that of nearly all
+held-out images.
 
 With features x of D numbers, ``z = (x - mean) / scale``, components ``u_k`` with variances ``v_k``
 and the remaining variance ``s``, the distance is::
@@ -37,7 +38,7 @@ class OutOfDistributionDetector:
         components: ``(K, D)`` float16 orthonormal rows.
         variances: ``(K,)`` float32 along the components, falling.
         noise_variance: variance in every other direction.
-        threshold: distance above which an image is unfamiliar.
+        threshold: distance above which an image is out of distribution.
         false_alarm: share of held-out images that the threshold was chosen to exceed.
         fitted_on: number of images of the fit.
         held_out: number of images that the threshold was chosen on.
@@ -146,13 +147,9 @@ def pooled_features(activations: np.ndarray) -> np.ndarray:
 
 
 def fit_out_of_distribution_detector(
-    features: np.ndarray,
-    *,
-    held_out: np.ndarray,
-    components: int = 32,
-    false_alarm: float = 0.01,
+    features: np.ndarray, *, held_out: np.ndarray, components: int = 32, false_alarm: float = 0.01
 ) -> OutOfDistributionDetector:
-    """Fit a model of familiar images.
+    """Fit a detector on images like those of the use.
 
     Features are standardised first; one that hardly varies is divided by a tenth of the features'
     median deviation instead, so that a unit that is always silent cannot decide alone.
@@ -164,7 +161,7 @@ def fit_out_of_distribution_detector(
             or the largest where M is too small for that.
         components: directions with a variance of their own; fewer are kept where N or D allow no
             more.
-        false_alarm: share of familiar images that may exceed the threshold, in (0, 1).
+        false_alarm: share of images like those of the fit that may exceed the threshold, in (0, 1).
 
     Raises:
         ShapeError: the widths differ.

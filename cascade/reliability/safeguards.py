@@ -85,9 +85,7 @@ class Safeguards:
 def cutoff_of(operating_points: Mapping[str, float], sensitivity: float) -> float:
     """The stored cutoff for a sensitivity.
 
-    Args:
-        operating_points: sensitivity, as text such as ``"0.90"``, to its cutoff.
-        sensitivity: the one to look up, in [0, 1].
+    ``operating_points`` maps a sensitivity, as text such as ``"0.90"``, to its cutoff.
 
     Raises:
         ConfigError: there is none for this sensitivity; those that there are are listed.

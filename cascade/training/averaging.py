@@ -7,26 +7,35 @@ soups, Wortsman et al. 2022, arXiv:2203.05482).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import update_bn
+from torch.utils.data import DataLoader, Subset
 
+from cascade.config import Augmentation
+from cascade.data.datasets import ClassificationDataset
+from cascade.data.splits import Splits
+from cascade.data.tables import Table
 from cascade.errors import ConfigError, DataError, ModelFileError
 from cascade.models.artifact import check_tensors, tensor_shapes
 from cascade.models.classifier import Classifier
-from cascade.training.run import division_of
+from cascade.progress import progress
+from cascade.training.loop import quiet_worker, seeded
+from cascade.training.run import division_of, require_same_division
 
 
 def average_classifiers(paths: Sequence[str | Path], *, size: int | None = None) -> Classifier:
     """Average the weights and batch statistics of classifiers.
 
-    Args:
-        paths: files of at least two classifiers that share architecture, mask policy and division
-            into training and validation images.
-        size: side of the average's input in pixels; by default the first one's. See
-            :meth:`Classifier.at_size`.
+    All share architecture, mask policy and division into training and validation images. ``size``
+    is the side of the input of the average; by default that of the first, see
+    :meth:`Classifier.at_size`.
 
     Returns:
         The mean network, on the CPU, without cutoffs, which belong to one network's probabilities.
@@ -93,3 +102,86 @@ def _provenance(members: Sequence[Classifier]) -> dict[str, Any]:
         of_one = {"averaged_with", "averaged_at", "batch_statistics", "settings", "initial_model"}
         first = {key: value for key, value in made[0].items() if key not in of_one}
     return {**first, "trained_on": sorted(seen), "averaged_with": made}
+
+
+BATCH_SIZE = 64
+log = logging.getLogger(__name__)
+
+
+def estimate_batch_statistics(
+    classifier: Classifier,
+    table: Table,
+    splits: Splits,
+    *,
+    images: int,
+    augmentation: Augmentation = "none",
+    whole_image_share: float = 0.0,
+    seed: int = 0,
+    num_workers: int = 0,
+) -> int:
+    """Replace a classifier's batch statistics by those of crops of its training part.
+
+    The crops are cut by the classifier's mask policy. The statistics are the means over batches of
+    64 crops (fewer where there are fewer), each counting the same; crops beyond the last full batch
+    are left out. What was done is recorded in ``provenance["batch_statistics"]``.
+
+    ``classifier`` is changed in place. ``images``, at least 2, of the training part are drawn, each
+    at most once; ``augmentation`` and ``whole_image_share`` are usually those of its training.
+
+    Returns:
+        How many crops were used.
+
+    Raises:
+        ConfigError: fewer than two images are asked for, the classifier is calibrated already, or
+            it has no batch normalisation.
+        DataError: it was trained with another division.
+    """
+    _check_statistics(classifier, splits, images)
+    train, _ = splits.parts(table)
+    data = ClassificationDataset(
+        train.records,
+        size=classifier.size,
+        policy=classifier.policy,
+        augmentation=augmentation,
+        seed=seed,
+        whole_image_share=whole_image_share,
+    )
+    drawn = np.random.default_rng(seed).permutation(len(data))[:images].tolist()
+    batch_size = min(BATCH_SIZE, len(drawn))
+    used = len(drawn) // batch_size * batch_size
+    loader: DataLoader[Any] = DataLoader(
+        Subset(data, drawn[:used]),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        worker_init_fn=quiet_worker,
+    )
+    log.info("estimating batch statistics on %d training crops", used)
+    with seeded(seed):  # layers that drop at random do so here as in training
+        update_bn(
+            progress(loader, description="batch statistics", unit="batch"),
+            classifier,
+            device=classifier.device,
+        )
+    classifier.eval()
+    classifier.provenance["batch_statistics"] = {
+        "batch_statistics": used,
+        "augmentation": augmentation,
+        "whole_image_share": whole_image_share,
+        "seed": seed,
+    }
+    return used
+
+
+def _check_statistics(classifier: Classifier, splits: Splits, images: int) -> None:
+    if images < 2:
+        raise ConfigError(f"batch statistics of {images} images; at least 2 are needed")
+    if classifier.is_calibrated:
+        raise ConfigError(
+            "the classifier is calibrated; estimate batch statistics first, then calibrate"
+        )
+    if not any(isinstance(layer, _BatchNorm) for layer in classifier.modules()):
+        raise ConfigError(
+            f"{classifier.config.architecture} has no batch normalisation, so there are no "
+            "statistics to estimate"
+        )
+    require_same_division(classifier.provenance, splits)

@@ -9,18 +9,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cascade.config import CLASSES, ClassificationTrainConfig
 from cascade.data.datasets import ClassificationDataset
+from cascade.data.splits import Splits
 from cascade.data.synthetic import NON_LESIONS, draw_non_lesion
+from cascade.data.tables import Record, Table
 from cascade.errors import ConfigError
 from cascade.imaging import read_image, read_mask
 from cascade.lesion.masking import apply_mask, find_lesion
+from cascade.lesion.policy import MaskPolicy
 from cascade.metrics.classification import classification_metrics
 from cascade.metrics.segmentation import IOU_LIMIT, count_pixels, iou
+from cascade.models.classifier import Classifier
+from cascade.models.ensemble import ClassifierEnsemble
+from cascade.models.segmenter import Segmenter
 from cascade.pipeline.stages import classify, segment_views, segment_views_with_features
 from cascade.progress import progress
 from cascade.reliability import (
@@ -43,30 +49,20 @@ from cascade.training.classification import (
 )
 from cascade.training.run import require_same_division
 
-if TYPE_CHECKING:
-    from cascade.data.splits import Splits
-    from cascade.data.tables import Record, Table
-    from cascade.lesion.policy import MaskPolicy
-    from cascade.models.classifier import Classifier
-    from cascade.models.ensemble import ClassifierEnsemble
-    from cascade.models.segmenter import Segmenter
-
 log = logging.getLogger(__name__)
 
 MOST_IMAGES = 1000
-"""Images that a model of familiar images is fitted on at most; more change it little."""
+"""Images that the out-of-distribution detector is fitted on at most; more change it little."""
 
 NON_LESIONS_OF_A_KIND = 20
-"""Drawn images of each kind on which that model is tried; they fit nothing."""
+"""Drawn images of each kind on which that detector is tried; they fit nothing."""
 
 
 @dataclass(frozen=True)
 class CalibrationResult:
     """What a calibration found.
 
-    Attributes:
-        safeguards: for :class:`cascade.pipeline.Cascade`.
-        facts: numbers of images, likelihoods before and after, limits, as plain JSON values.
+    ``facts`` are numbers of images, likelihoods before and after, and limits, as plain JSON values.
     """
 
     safeguards: Safeguards
@@ -101,7 +97,7 @@ def calibrate_cascade(
             train on them; by default the true masks of the table.
         sensitivity: the operating point that becomes the default cutoff; 0.8, 0.9 or 0.95.
         batch_size: crops that pass the classifier together.
-        seed: draws the training images for the model of familiar images.
+        seed: draws the training images for the out-of-distribution detector.
 
     Raises:
         ConfigError: there is no such operating point.
@@ -121,7 +117,7 @@ def calibrate_cascade(
     if limits is not None and classifier.policy.uses_mask:
         limits, found = _with_whole_image_limit(limits, segmenter, classifier, validation)
         facts["mask_quality"] |= found
-    out_of_distribution, facts["out_of_distribution"] = _fit_familiarity(
+    out_of_distribution, facts["out_of_distribution"] = _fit_out_of_distribution(
         segmenter, train.records, validation.records, seed
     )
     facts["splits_digest"] = splits.digest
@@ -158,7 +154,7 @@ def _fit_mask_quality_limits(
     segmenter: Segmenter, validation: Table, policy: MaskPolicy
 ) -> tuple[MaskQualityLimits | None, dict[str, Any]]:
     if not len(validation):
-        log.warning("warning: no validation image has a true mask, so no mask can be doubted")
+        log.warning("warning: no validation image has a true mask, so mask quality is not judged")
         return None, {"images": 0}
     qualities, scores = [], []
     for record in progress(validation, description="mask limits"):
@@ -169,16 +165,16 @@ def _fit_mask_quality_limits(
         truth = read_mask(str(record.mask_path), shape=image.shape[:2])
         scores.append(iou(count_pixels(truth, lesion.mask)))
     if max(scores) < IOU_LIMIT:
-        log.warning("warning: no mask reaches IoU %g, so no mask can be doubted", IOU_LIMIT)
+        log.warning("warning: no mask reaches IoU %g, so mask quality is not judged", IOU_LIMIT)
         return None, {"images": len(scores)}
     limits = fit_mask_quality_limits(qualities, scores)
-    doubted = np.array([bool(limits.reasons(quality)) for quality in qualities])
+    low = np.array([bool(limits.reasons(quality)) for quality in qualities])
     ious = np.array(scores)
     return limits, {
         "images": len(scores),
-        "low_quality": int(doubted.sum()),
-        "mean_iou_doubted": float(ious[doubted].mean()) if doubted.any() else None,
-        "mean_iou_trusted": float(ious[~doubted].mean()) if not doubted.all() else None,
+        "low_quality": int(low.sum()),
+        "mean_iou_low_quality": float(ious[low].mean()) if low.any() else None,
+        "mean_iou_trusted": float(ious[~low].mean()) if not low.all() else None,
     }
 
 
@@ -188,10 +184,10 @@ def _with_whole_image_limit(
     classifier: Classifier | ClassifierEnsemble,
     validation: Table,
 ) -> tuple[MaskQualityLimits, dict[str, Any]]:
-    """The same limits, with that from which on a doubted mask still cuts the crop."""
+    """The same limits, with that from which on a mask of low quality still cuts the crop."""
     policy = classifier.policy
     expected, labels, judged = [], [], []
-    for record in progress(validation, description="doubted masks"):
+    for record in progress(validation, description="masks of low quality"):
         image = read_image(record.image_path).pixels
         probability = segment_views(segmenter, [image], tta="none")[0, 0]
         lesion = find_lesion(probability, policy, shape=image.shape[:2])
@@ -209,19 +205,19 @@ def _with_whole_image_limit(
     limit = fit_whole_image_limit(np.array(expected), of_crops, of_whole, np.array(labels))
     return replace(limits, whole_image_up_to=limit), {
         "labelled_images": len(validation),
-        "labelled_doubted": len(labels),
-        "labelled_replaced": int(np.count_nonzero(np.array(expected) <= limit)),
+        "labelled_low_quality": len(labels),
+        "labelled_whole_image": int(np.count_nonzero(np.array(expected) <= limit)),
     }
 
 
-def _fit_familiarity(
+def _fit_out_of_distribution(
     segmenter: Segmenter, train: Sequence[Record], held_out: Sequence[Record], seed: int
 ) -> tuple[OutOfDistributionDetector, dict[str, Any]]:
     generator = np.random.default_rng(seed)
     chosen = generator.permutation(len(train))[:MOST_IMAGES]
     model = fit_out_of_distribution_detector(
-        _features(segmenter, _photographs([train[index] for index in chosen])),
-        held_out=_features(segmenter, _photographs(held_out[:MOST_IMAGES])),
+        _features(segmenter, _pixels([train[index] for index in chosen])),
+        held_out=_features(segmenter, _pixels(held_out[:MOST_IMAGES])),
     )
     noticed = {
         kind: float(np.mean(~model.is_in_distribution(_features(segmenter, _non_lesions(kind)))))
@@ -234,8 +230,8 @@ def _non_lesions(kind: str) -> Iterator[np.ndarray]:
     return (draw_non_lesion(kind, seed=seed) for seed in range(NON_LESIONS_OF_A_KIND))
 
 
-def _photographs(records: Sequence[Record]) -> Iterator[np.ndarray]:
-    for record in progress(records, description="familiar images"):
+def _pixels(records: Sequence[Record]) -> Iterator[np.ndarray]:
+    for record in progress(records, description="features"):
         yield read_image(record.image_path).pixels
 
 

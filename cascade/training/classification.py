@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from cascade.config import CLASSES, ClassificationTrainConfig, ClassifierConfig, to_dict
+from cascade.config import CLASSES, ClassificationTrainConfig, ClassifierConfig
 from cascade.data.datasets import ClassificationDataset
+from cascade.data.splits import Splits
+from cascade.data.tables import Record, Table
 from cascade.errors import DataError
 from cascade.lesion.masking import MaskPolicy
 from cascade.metrics.classification import cutoff_at_sensitivity
 from cascade.models.classifier import Classifier
-from cascade.models.device import describe_device, resolve_device
-from cascade.models.network import inference_mode
+from cascade.models.network import describe_device, inference_mode, resolve_device
 from cascade.pipeline.augmented_views import VIEWS, TestTimeAugmentation, view
 from cascade.training.diagnosis import (
     DiagnosedCrops,
@@ -28,20 +30,14 @@ from cascade.training.diagnosis import (
     with_diagnosis,
 )
 from cascade.training.loop import (
-    EpochDataset,
     Row,
     Task,
     Trainer,
-    deterministic,
     log,
     quiet_worker,
     seeded,
 )
-from cascade.training.run import open_run, provenance, say_start, start_from
-
-if TYPE_CHECKING:
-    from cascade.data.splits import Splits
-    from cascade.data.tables import Record, Table
+from cascade.training.run import begin_run, run_settings
 
 SENSITIVITIES = (0.80, 0.90, 0.95)
 
@@ -89,16 +85,12 @@ def train_classifier(
     config, training = config or ClassifierConfig(), training or ClassificationTrainConfig()
     policy = policy or MaskPolicy()
     chosen = resolve_device(device)
-    settings: dict[str, Any] = {
-        **to_dict(config), **to_dict(training), "mask_policy": policy.to_dict(),
-        "encoder_weights": weights, "splits_digest": splits.digest,
-    }  # fmt: skip
-    if initial_model is not None:
-        settings["initial_model"] = Path(initial_model).name
-        weights = "none"
+    settings = run_settings(config, training, weights, initial_model)
+    settings |= {"mask_policy": policy.to_dict(), "splits_digest": splits.digest}
     folder = Path(output)
     with seeded(training.seed):
-        network = Classifier.build(config, policy=policy, weights=weights)
+        start = "none" if initial_model else weights
+        network = Classifier.build(config, policy=policy, weights=start)
     train, validation = splits.parts(table)
     data = ClassificationDataset(
         train.records,
@@ -110,36 +102,18 @@ def train_classifier(
     )
     held_out = ClassificationDataset(validation.records, size=network.size, policy=policy)
     class_weights = rarer_class_weights(data.labels, training.class_weight)
-    if len(set(held_out.labels.tolist())) < len(CLASSES):
-        raise DataError(
-            f"the validation part ({len(held_out)} images) has one class only, so no epoch can be "
-            "judged; use more images, or another --validation_fraction or --splits"
-        )
-    open_run(folder, settings, resume=resume, overwrite=overwrite)
-    network.provenance.update(provenance(table, splits, settings))
-    if initial_model is not None:
-        start_from(network, str(initial_model), splits, settings)
+    _require_both_classes(held_out)
+    begin_run(
+        network, folder, settings, table, splits, initial_model, resume=resume, overwrite=overwrite
+    )
     network.to(chosen)
-    say_start(weights, None if initial_model is None else str(initial_model))
     log.info(
         "training %s on %s: %d crops (%d malignant), %d to validate",
         network.config.architecture, describe_device(chosen), len(data), data.labels.sum(),
         len(held_out),
     )  # fmt: skip
-    criterion = torch.nn.CrossEntropyLoss(
-        weight=class_weights.to(chosen), label_smoothing=training.label_smoothing
-    )
-    samples, loss, layer = second_question(network, data, training, criterion)
-    task = Task(
-        data=samples,
-        loss=loss,
-        validate=lambda classifier: validate_classifier(classifier, held_out, training, criterion),
-        monitor="validation_roc_auc",
-        weights=sampling_weights(train.records, training),
-        companion=layer,
-    )
-    with deterministic(training.deterministic):
-        Trainer(network, task, training, folder).run(resume=resume)
+    task = classification_task(network, data, held_out, training, class_weights.to(chosen))
+    Trainer(network, task, training, folder).run(resume=resume)
     best = Classifier.load(folder / "best.safetensors", device=str(chosen))
     probabilities = malignant_probabilities(predict_logits(best, held_out, training))
     best.operating_points = operating_points(held_out.labels, probabilities)
@@ -147,27 +121,47 @@ def train_classifier(
     return best
 
 
-def second_question(
+def _require_both_classes(held_out: ClassificationDataset) -> None:
+    if len(set(held_out.labels.tolist())) < len(CLASSES):
+        raise DataError(
+            f"the validation part ({len(held_out)} images) has one class only, so no epoch can be "
+            "judged; use more images, or another --validation_fraction or --splits"
+        )
+
+
+def classification_task(
     network: Classifier,
     data: ClassificationDataset,
+    held_out: ClassificationDataset,
     training: ClassificationTrainConfig,
-    criterion: torch.nn.Module,
-) -> tuple[EpochDataset, Callable[[Classifier, Sequence[torch.Tensor]], torch.Tensor], Any]:
-    """Samples, loss and the layer that is trained along, with the diagnosis where asked for."""
+    class_weights: torch.Tensor,
+) -> Task:
+    """What a classifier is trained on, with the diagnosis as second question where asked for."""
+    criterion = torch.nn.CrossEntropyLoss(
+        weight=class_weights, label_smoothing=training.label_smoothing
+    )
 
     def loss(classifier: Classifier, batch: Sequence[torch.Tensor]) -> torch.Tensor:
         return classification_loss(classifier, batch, criterion)
 
+    task = Task(
+        data=data,
+        loss=loss,
+        validate=lambda classifier: validate_classifier(classifier, held_out, training, criterion),
+        monitor="validation_roc_auc",
+        weights=sampling_weights(data.records, training),
+    )
     if not training.diagnosis_weight:
-        return data, loss, None
+        return task
     diagnoses, names = diagnosis_indices(data.records)
     log.info("also asking for the diagnosis: %s", ", ".join(names))
     with seeded(training.seed):
         layer = diagnosis_layer(network, len(names)).to(network.device)
-    return (
-        DiagnosedCrops(data, diagnoses),
-        with_diagnosis(loss, layer, training.diagnosis_weight),
-        layer,
+    return replace(
+        task,
+        data=DiagnosedCrops(data, diagnoses),
+        loss=with_diagnosis(loss, layer, training.diagnosis_weight),
+        companion=layer,
     )
 
 
@@ -189,10 +183,8 @@ def sampling_weights(
 ) -> np.ndarray | None:
     """How often each record is drawn relative to the others, or ``None`` for once an epoch.
 
-    Args:
-        records: labelled training records.
-        training: ``balanced_sampling`` makes both classes equally likely; ``source_balance``
-            divides by the size of a record's source (column ``source``) to that power.
+    ``balanced_sampling`` makes both classes equally likely; ``source_balance`` divides by the size
+    of the source of a record (column ``source``) to that power.
 
     Raises:
         DataError: sources are to be balanced, but a record has none.
@@ -264,12 +256,7 @@ def predict_raw_logits(
 ) -> torch.Tensor:
     """Logits ``(N, 2)`` float32 over a data set, as the network gives them before calibration.
 
-    Args:
-        classifier: the network.
-        data: crops without augmentation.
-        training: batch size and workers.
-        tta: test-time augmentation; of several views, the logarithms of the mean of their
-            probabilities.
+    With several views they are the logarithms of the mean of their probabilities.
     """
     loader: DataLoader[Any] = DataLoader(
         data,

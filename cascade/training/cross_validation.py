@@ -10,21 +10,22 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from cascade.config import CLASSES, ClassificationTrainConfig, ClassifierConfig, to_dict
+from cascade.config import CLASSES, ClassificationTrainConfig, ClassifierConfig
 from cascade.data.datasets import ClassificationDataset
-from cascade.data.splits import make_folds
+from cascade.data.splits import Splits, make_folds
+from cascade.data.tables import Table
 from cascade.errors import ConfigError, DataError
 from cascade.files import write_json
 from cascade.lesion.masking import MaskPolicy
 from cascade.metrics.classification import classification_metrics
 from cascade.models.artifact import read_document
 from cascade.models.classifier import Classifier
-from cascade.models.device import resolve_device
 from cascade.models.ensemble import ClassifierEnsemble
+from cascade.models.network import resolve_device
 from cascade.pipeline.augmented_views import VIEWS, TestTimeAugmentation
 from cascade.training.classification import (
     malignant_probabilities,
@@ -32,7 +33,6 @@ from cascade.training.classification import (
     predict_raw_logits,
     train_classifier,
 )
-from cascade.training.fold_runs import FoldRun, inner_splits, open_folds
 from cascade.training.out_of_fold import (
     OUT_OF_FOLD_FILE,
     OutOfFold,
@@ -40,11 +40,14 @@ from cascade.training.out_of_fold import (
     read_out_of_fold,
     write_out_of_fold,
 )
-from cascade.training.run import provenance, require_unseen
-
-if TYPE_CHECKING:
-    from cascade.data.splits import Splits
-    from cascade.data.tables import Table
+from cascade.training.run import (
+    FoldRun,
+    inner_splits,
+    open_folds,
+    provenance,
+    require_unseen,
+    run_settings,
+)
 
 log = logging.getLogger(__name__)
 
@@ -56,15 +59,10 @@ SUMMARY_FILE = "cross_validation.json"
 class CrossValidation:
     """What came out of a cross-validation.
 
-    Attributes:
-        folder: where its files are.
-        scores: one out-of-fold score for each image of the table, in its order.
-        metrics: of all scores together, as
-            :func:`cascade.metrics.classification.classification_metrics` gives them, with
-            intervals over groups.
-        folds: for each fold its ``fold`` number, ``n``, ``positives``, ``roc_auc``,
-            ``average_precision`` and ``best_epoch``.
-        ensemble: all folds' classifiers with equal weights.
+    ``scores`` has one out-of-fold score for each image of the table, in its order; ``metrics`` are
+    those of all scores together, with intervals over groups. ``folds`` holds for each fold its
+    ``fold`` number, ``n``, ``positives``, ``roc_auc``, ``average_precision`` and ``best_epoch``;
+    ``ensemble`` all folds' classifiers with equal weights.
     """
 
     folder: Path
@@ -93,23 +91,13 @@ def cross_validate_classifier(
 ) -> CrossValidation:
     """Train one classifier for each fold, score what it did not see, and join all of them.
 
-    Args:
-        table: labelled records, with masks if the policy uses them.
-        folds: number of folds; each holds whole groups and both classes.
-        config: the network.
-        training: how to train it.
-        policy: how masks cut the crops.
-        weights: ``imagenet``, ``none`` or a local file.
-        initial_model: trained network to start each fold from; it must not have seen the table.
-        output: folder for ``fold_N/`` (each an ordinary run), ``out_of_fold.csv``,
-            ``cross_validation.json`` and ``ensemble.safetensors``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        validation_fraction: share of each fold's training part that chooses its best epoch.
-        tta: test-time augmentation of the out-of-fold scores, and hence of the ensemble's
-            operating points; each epoch is validated without.
-        seed: seed of the folds, and of the bootstrap; the training has its own.
-        resume: keep finished folds and go on with the one that was stopped.
-        overwrite: replace what is in ``output``.
+    Each fold holds whole groups and both classes; ``validation_fraction`` is the share of its
+    training part that chooses its best epoch. ``output`` gets ``fold_N/`` (each an ordinary run),
+    ``out_of_fold.csv``, ``cross_validation.json`` and ``ensemble.safetensors``. ``tta`` is the
+    test-time augmentation of the out-of-fold scores, and hence of the ensemble's operating points;
+    each epoch is validated without. ``seed`` is that of the folds and of the bootstrap; the
+    training has its own. A resume keeps finished folds. The other arguments are those of
+    :func:`cascade.train_classifier`.
 
     Raises:
         ConfigError: another run is in ``output``, a resumed run has other settings or images, or
@@ -124,15 +112,13 @@ def cross_validate_classifier(
     divided = make_folds(table, folds, seed=seed)
     inner = [inner_splits(table, fold, fraction=validation_fraction, seed=seed) for fold in divided]
     _require_both_classes(table, inner)
-    settings: dict[str, Any] = {
-        **to_dict(config), **to_dict(training), "mask_policy": policy.to_dict(),
-        "encoder_weights": weights, "folds": folds, "fold_seed": seed,
+    settings = run_settings(config, training, weights, initial_model) | {
+        "mask_policy": policy.to_dict(), "folds": folds, "fold_seed": seed,
         "validation_fraction": validation_fraction, "table_digest": table.digest,
     }  # fmt: skip
     if tta != "none":
         settings["tta"] = tta
     if initial_model is not None:
-        settings["initial_model"] = Path(initial_model).name
         seen = read_document(initial_model)["provenance"].get(Classifier.stage, {})
         require_unseen(seen, table.names(), model=str(initial_model))
     results = (OUT_OF_FOLD_FILE, SUMMARY_FILE, ENSEMBLE_FILE)
@@ -203,12 +189,7 @@ def _score_fold(
 
 
 def _join(
-    table: Table,
-    runs: Sequence[FoldRun],
-    settings: dict[str, Any],
-    folder: Path,
-    *,
-    device: str,
+    table: Table, runs: Sequence[FoldRun], settings: dict[str, Any], folder: Path, *, device: str
 ) -> CrossValidation:
     """Write the scores of all folds, their summary and the ensemble."""
     parts = [read_out_of_fold(run.folder / OUT_OF_FOLD_FILE) for run in runs]

@@ -8,9 +8,7 @@ holds the benign-or-malignant network alone.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -21,6 +19,7 @@ from cascade.data.tables import Record
 from cascade.errors import DataError
 from cascade.models.architectures import last_layer
 from cascade.models.classifier import Classifier
+from cascade.models.network import hooked
 
 UNKNOWN = -1
 
@@ -29,9 +28,6 @@ def diagnosis_indices(records: Sequence[Record]) -> tuple[np.ndarray, tuple[str,
     """Which diagnosis each record has.
 
     Capitals do not count, and neither does the addition "NOS" (not otherwise specified).
-
-    Args:
-        records: the training part.
 
     Returns:
         ``(N,)`` int64 places in the sorted names, -1 where the table says nothing, and the names.
@@ -90,10 +86,7 @@ def with_diagnosis(
 ) -> Callable[[Classifier, Sequence[torch.Tensor]], torch.Tensor]:
     """Add the cross entropy of the diagnosis to a loss.
 
-    Args:
-        loss: of classifier, crops and labels.
-        layer: from :func:`diagnosis_layer`.
-        weight: of the cross entropy of the diagnosis, averaged over the crops that have one.
+    ``weight`` is that of the cross entropy, averaged over the crops that have a diagnosis.
 
     Returns:
         A loss of classifier, crops, labels and diagnoses.
@@ -101,7 +94,9 @@ def with_diagnosis(
 
     def joint(classifier: Classifier, batch: Sequence[torch.Tensor]) -> torch.Tensor:
         crops, labels, diagnoses = batch
-        with _features(classifier) as seen:
+        last = last_layer(classifier.network, classifier.config.architecture)
+        seen: list[torch.Tensor] = []  # what enters the last layer
+        with hooked([last], lambda _, inputs, __: seen.append(inputs[0])):
             total = loss(classifier, (crops, labels))
         logits = layer(seen[0]).float()
         second = nn.functional.cross_entropy(
@@ -110,19 +105,3 @@ def with_diagnosis(
         return total + weight * second / (diagnoses != UNKNOWN).sum().clamp(min=1)
 
     return joint
-
-
-@contextlib.contextmanager
-def _features(classifier: Classifier) -> Iterator[list[torch.Tensor]]:
-    """What enters the last layer during the block."""
-    seen: list[torch.Tensor] = []
-
-    def keep(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-        seen.append(inputs[0])
-
-    last = last_layer(classifier.network, classifier.config.architecture)
-    handle = last.register_forward_pre_hook(keep)
-    try:
-        yield seen
-    finally:
-        handle.remove()

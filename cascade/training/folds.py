@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from cascade.config import SegmentationTrainConfig, SegmenterConfig, TrainConfig, to_dict
+from cascade.config import SegmentationTrainConfig, SegmenterConfig, TrainConfig
 from cascade.data.splits import make_folds
+from cascade.data.tables import Table
 from cascade.imaging import read_image, write_mask
 from cascade.lesion.masking import MaskPolicy, find_lesion
 from cascade.models.segmenter import Segmenter
 from cascade.pipeline.stages import segment
 from cascade.progress import progress
-from cascade.training.fold_runs import inner_splits, open_folds
+from cascade.training.run import inner_splits, open_folds, run_settings
 from cascade.training.segmentation import train_segmenter
-
-if TYPE_CHECKING:
-    from cascade.data.tables import Table
 
 log = logging.getLogger(__name__)
 
@@ -43,19 +40,10 @@ def out_of_fold_masks(
 ) -> Path:
     """Train one segmenter for each fold and write the masks of the images it did not see.
 
-    Args:
-        table: records with masks.
-        folds: number of folds; each holds whole groups.
-        config: the network.
-        training: how to train it.
-        weights: ``imagenet``, ``none`` or a local file for the encoder.
-        output: folder for ``fold_N/`` (each an ordinary run) and ``masks/STEM.png``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        policy: threshold and component rules of the masks.
-        validation_fraction: share of each fold's training part that chooses its best epoch.
-        seed: seed of the folds.
-        resume: keep finished folds and go on with the one that was stopped.
-        overwrite: replace what is in ``output``.
+    ``validation_fraction`` is the share of each fold's training part that chooses its best epoch,
+    ``policy`` gives threshold and component rules of the masks, and ``output`` gets ``fold_N/``
+    (each an ordinary run) and ``masks/STEM.png``. The other arguments are those of
+    :func:`cascade.train_segmenter`; a resume keeps finished folds.
 
     Returns:
         The folder of masks, for ``Table.with_masks_from``.
@@ -67,9 +55,8 @@ def out_of_fold_masks(
     policy = policy or MaskPolicy()
     folder, masks = Path(output), Path(output) / "masks"
     divided = make_folds(table, folds, seed=seed, both_classes=False)
-    settings: dict[str, Any] = {
-        **to_dict(config), **to_dict(training), "mask_policy": policy.to_dict(),
-        "encoder_weights": weights, "folds": folds, "fold_seed": seed,
+    settings = run_settings(config, training, weights) | {
+        "mask_policy": policy.to_dict(), "folds": folds, "fold_seed": seed,
         "validation_fraction": validation_fraction, "table_digest": table.digest,
     }  # fmt: skip
     runs = open_folds(
@@ -98,12 +85,7 @@ def write_masks(
 ) -> int:
     """Predict the mask of each record's image and write it to ``STEM.png`` in the folder.
 
-    Args:
-        segmenter: predicts them.
-        table: the images.
-        folder: where the masks go.
-        policy: threshold and component rules.
-        keep: leave the masks alone that are there already.
+    ``keep`` leaves the masks alone that are there already.
 
     Returns:
         How many were written.

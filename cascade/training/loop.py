@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -40,32 +40,17 @@ log = logging.getLogger(__name__)
 Row = dict[str, float]
 
 
-class EpochDataset(Protocol):
-    """A data set whose samples depend on the epoch."""
-
-    epoch: int
-
-    def __len__(self) -> int:
-        """Number of samples."""
-
-    def __getitem__(self, index: int) -> Any:
-        """One sample."""
-
-
 @dataclass(frozen=True)
 class Task:
     """What differs between the stages.
 
-    Attributes:
-        data: training samples.
-        loss: network and batch to the loss.
-        validate: network to validation metrics.
-        monitor: the metric to maximise.
-        weights: sampling weight of each sample, or ``None`` to see each once an epoch.
-        companion: layers that the loss uses and that are trained along, but belong to no file.
+    The random changes of the samples in ``data`` depend on its ``epoch``. ``validate`` gives
+    metrics, of which ``monitor`` is maximised. ``weights`` are those of the samples when they are
+    drawn; ``None`` shows each once an epoch. ``companion`` holds layers that the loss uses and that
+    are trained along, but belong to no file.
     """
 
-    data: EpochDataset
+    data: Any
     loss: Callable[[Any, list[torch.Tensor]], torch.Tensor]
     validate: Callable[[Any], Row]
     monitor: str
@@ -77,11 +62,8 @@ class Task:
 class Progress:
     """How far a training is.
 
-    Attributes:
-        epoch: epochs done.
-        best: highest monitored value so far.
-        best_epoch: the epoch that reached it.
-        history: one row for each epoch.
+    ``best`` is the highest monitored value so far, reached in ``best_epoch``; ``history`` has one
+    row for each epoch.
     """
 
     epoch: int = 0
@@ -123,7 +105,7 @@ class Trainer:
         # batch normalisation cannot learn from a single image
         alone = len(task.data) % config.batch_size == 1 and len(task.data) > 1
         self.loader: DataLoader[Any] = DataLoader(
-            task.data,  # type: ignore[arg-type]
+            task.data,
             batch_size=config.batch_size,
             sampler=self.sampler,
             drop_last=alone,
@@ -151,6 +133,16 @@ class Trainer:
         """
         if resume:
             self._restore()
+        with deterministic(self.config.deterministic):
+            self._run_epochs()
+        if self.progress.best_epoch == 0:
+            raise TrainingError(
+                f"{self.task.monitor} was never a number, so there is no best epoch to keep; lower "
+                f"--learning_rate (now {self.config.learning_rate:g})"
+            )
+        return self.progress
+
+    def _run_epochs(self) -> None:
         bar = progress(
             range(self.progress.epoch, self.config.epochs), description="epochs", unit="epoch"
         )
@@ -172,12 +164,6 @@ class Trainer:
                 }
             )
             bar.set_postfix({"loss": f"{loss:.4f}", self.task.monitor: f"{self.progress.best:.4f}"})
-        if self.progress.best_epoch == 0:
-            raise TrainingError(
-                f"{self.task.monitor} was never a number, so there is no best epoch to keep; lower "
-                f"--learning_rate (now {self.config.learning_rate:g})"
-            )
-        return self.progress
 
     @property
     def current(self) -> Network:

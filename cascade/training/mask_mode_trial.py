@@ -6,21 +6,17 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from cascade.config import CLASSES, ClassificationTrainConfig, ClassifierConfig, to_dict
-from cascade.data.splits import require_disjoint
+from cascade.config import CLASSES, ClassificationTrainConfig, ClassifierConfig
+from cascade.data.splits import Splits, require_disjoint
+from cascade.data.tables import Table
 from cascade.errors import ConfigError, DataError
 from cascade.files import file_digest, read_json, write_json
 from cascade.lesion.policy import MASK_MODES, MaskPolicy
 from cascade.models.segmenter import Segmenter
 from cascade.training.classification import train_classifier
 from cascade.training.folds import write_masks
-from cascade.training.run import CONFIG_FILE, open_run, require_unseen
-
-if TYPE_CHECKING:
-    from cascade.data.splits import Splits
-    from cascade.data.tables import Table
+from cascade.training.run import CONFIG_FILE, open_run, require_unseen, run_settings
 
 log = logging.getLogger(__name__)
 
@@ -59,21 +55,12 @@ def train_mask_modes(
     The whole image is always among the modes, because the others are compared with it; it is
     trained once, as it needs no masks. Each training is an ordinary run in ``output/MODE_MASKS``.
 
-    Args:
-        tables: the training table by the kind of its masks, such as ``truth`` and ``predicted``;
-            all of the same images.
-        splits: which of them train and which validate.
-        test: the images that the classifiers will be compared on.
-        modes: names of :data:`cascade.lesion.policy.MASK_MODES`.
-        config: the network.
-        training: how to train it.
-        policy: margin, soft edge and component rules; each mode puts its own frame and background.
-        weights: ``imagenet``, ``none`` or a local file.
-        output: folder of the runs.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        repeats: trainings of each, with one seed after the other.
-        resume: keep finished runs and go on with the others; modes and repeats may be added.
-        overwrite: replace what is in ``output``.
+    ``tables`` are the training table by the kind of its masks, such as ``truth`` and ``predicted``,
+    all of the same images; ``modes`` are names of :data:`cascade.lesion.policy.MASK_MODES`.
+    ``policy`` gives margin, soft edge and component rules; each mode puts its own frame and
+    background. ``repeats`` trains each with one seed after the other; on a resume, which keeps
+    finished runs, modes and repeats may be added. The other arguments are those of
+    :func:`cascade.train_classifier`.
 
     Returns:
         By mode and kind of masks (``none`` for the whole image) the classifiers' files, one for
@@ -96,10 +83,8 @@ def train_mask_modes(
         for key, value in (policy or MaskPolicy()).to_dict().items()
         if key not in ("frame", "background")
     }
-    settings: dict[str, Any] = {
-        **to_dict(config), **to_dict(training), "mask_policy": shared,
-        "encoder_weights": weights, "splits_digest": splits.digest,
-    }  # fmt: skip
+    settings = run_settings(config, training, weights)
+    settings |= {"mask_policy": shared, "splits_digest": splits.digest}
     folder = Path(output)
     open_run(folder, settings, resume=resume, overwrite=overwrite)
     if not resume:
@@ -139,13 +124,8 @@ def predict_test_masks(
 ) -> Path:
     """Write the masks that a segmenter predicts for the test images, unless they are there.
 
-    Args:
-        model: file of a segmenter or of a cascade.
-        test: images that it was not trained on.
-        folder: where ``STEM.png`` go; those that are there are kept.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        policy: threshold and component rules of the masks.
-        overwrite: predict those that are there again.
+    ``policy`` gives threshold and component rules of the masks; ``overwrite`` predicts those that
+    are there again.
 
     Returns:
         The folder, for ``Table.with_masks_from``.

@@ -45,10 +45,6 @@ class OutOfFold:
     def __len__(self) -> int:
         return len(self.names)
 
-    def fold_numbers(self) -> list[int]:
-        """The folds that occur, in order."""
-        return [int(number) for number in np.unique(self.folds)]
-
 
 def write_out_of_fold(path: str | os.PathLike[str], scores: OutOfFold) -> None:
     """Write scores as CSV, atomically; numbers come back as float32 had them."""
@@ -90,9 +86,9 @@ def read_out_of_fold(path: str | os.PathLike[str]) -> OutOfFold:
         repeated = sorted({name for name in names if names.count(name) > 1})
         raise DataError(f"{path}: more than one row for {listed(repeated)}")
     numbers = {column: _numbers(path, rows, column) for column in ("fold", "logit", "probability")}
-    strange = [row["name"] for row in rows if row["class"] not in CLASSES]
-    if strange:
-        raise DataError(f"{path}: class is neither benign nor malignant for {listed(strange)}")
+    unknown = [row["name"] for row in rows if row["class"] not in CLASSES]
+    if unknown:
+        raise DataError(f"{path}: class is neither benign nor malignant for {listed(unknown)}")
     labels, probabilities = check_scores(
         np.array([CLASSES.index(row["class"]) for row in rows], np.int64),
         numbers["probability"],

@@ -7,22 +7,22 @@ import hashlib
 import logging
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy
 import torch
 import torchvision
 import yaml
 
+from cascade.config import TrainConfig, to_dict
+from cascade.data.splits import Splits, make_splits
+from cascade.data.tables import Table
 from cascade.errors import ConfigError, DataError
 from cascade.files import write_text
+from cascade.models.network import Network
 from cascade.version import __version__
-
-if TYPE_CHECKING:
-    from cascade.data.splits import Splits
-    from cascade.data.tables import Table
-    from cascade.models.network import Network
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,46 @@ def open_run(
         (folder / name).unlink(missing_ok=True)
 
 
+def run_settings(
+    config: Any, training: TrainConfig, weights: str, initial_model: str | Path | None = None
+) -> dict[str, Any]:
+    """What decides a training's result beside its images, as plain values."""
+    settings = {**to_dict(config), **to_dict(training), "encoder_weights": weights}
+    if initial_model is not None:
+        settings["initial_model"] = Path(initial_model).name
+    return settings
+
+
+def begin_run(
+    network: Network,
+    folder: Path,
+    settings: Mapping[str, Any],
+    table: Table,
+    splits: Splits,
+    initial_model: str | Path | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> None:
+    """Claim the folder and record in the network how it is made.
+
+    Raises:
+        ConfigError: see :func:`open_run`.
+        DataError: see :func:`open_run` and :func:`start_from`.
+        ModelFileError: see :func:`start_from`.
+    """
+    open_run(folder, settings, resume=resume, overwrite=overwrite)
+    network.provenance.update(provenance(table, splits, settings))
+    if initial_model is not None:
+        start_from(network, str(initial_model), splits, settings)
+        log.info("starting from %s", initial_model)
+    elif settings["encoder_weights"] == "none":
+        log.info(
+            "starting from random weights; --encoder_weights imagenet downloads pretrained ones, "
+            "which train faster and better"
+        )
+
+
 def provenance(table: Table, splits: Splits, settings: Mapping[str, Any]) -> dict[str, Any]:
     """How a network was made, for its file."""
     return {
@@ -92,12 +132,6 @@ def provenance(table: Table, splits: Splits, settings: Mapping[str, Any]) -> dic
 def start_from(network: Network, path: str, splits: Splits, settings: Mapping[str, Any]) -> None:
     """Begin with the weights of an earlier training, and record what that one has seen.
 
-    Args:
-        network: a network whose provenance is filled already.
-        path: the earlier training's file.
-        splits: this training's division.
-        settings: this training's settings, of which ``splits_digest`` is used.
-
     Raises:
         DataError: the earlier training learnt from images that are to validate this one.
         ModelFileError: the file is missing or damaged, or holds another architecture.
@@ -116,17 +150,6 @@ def start_from(network: Network, path: str, splits: Splits, settings: Mapping[st
     network.provenance["initial_model"] = {
         key: value for key, value in before.items() if key != "trained_on"
     }
-
-
-def say_start(weights: str, initial_model: str | None = None) -> None:
-    """Say what the weights start from, because random ones train much worse."""
-    if initial_model is not None:
-        log.info("starting from %s", initial_model)
-    elif weights == "none":
-        log.info(
-            "starting from random weights; --encoder_weights imagenet downloads pretrained ones, "
-            "which train faster and better"
-        )
 
 
 def image_marks(names: Sequence[str]) -> list[str]:
@@ -168,3 +191,62 @@ def require_unseen(provenance: Mapping[str, Any], names: Sequence[str], *, model
             f"{', '.join(known[:3])}; evaluate on other images, or pass --allow_seen to get "
             "numbers that are too good"
         )
+
+
+_FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class FoldRun:
+    """One fold and the folder of its training.
+
+    ``fold`` says what trains, and what is held out and chooses nothing.
+    """
+
+    number: int
+    folder: Path
+    fold: Splits
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything that the fold was to give is on disk."""
+        return (self.folder / _FINISHED).is_file()
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a training to go on with."""
+        return (self.folder / CONFIG_FILE).is_file()
+
+    def finish(self) -> None:
+        """Mark the fold, after its results were written."""
+        (self.folder / _FINISHED).touch()
+
+
+def open_folds(
+    folder: Path,
+    folds: Sequence[Splits],
+    settings: Mapping[str, Any],
+    *,
+    resume: bool,
+    overwrite: bool = False,
+    results: Sequence[str] = (),
+) -> list[FoldRun]:
+    """Claim a folder for a cross-validation before anything is computed.
+
+    ``results`` are patterns of files that a new run must not find, because they are those of
+    another.
+
+    Raises:
+        ConfigError: another run is there, or a resumed run has other settings.
+    """
+    open_run(folder, settings, resume=resume, overwrite=overwrite)
+    if not resume:  # a resume must never take what an earlier run left for this one's
+        patterns = (f"fold_*/{_FINISHED}", f"fold_*/{CONFIG_FILE}", *results)
+        for path in [path for pattern in patterns for path in folder.glob(pattern)]:
+            path.unlink()
+    return [FoldRun(number, folder / f"fold_{number}", fold) for number, fold in enumerate(folds)]
+
+
+def inner_splits(table: Table, fold: Splits, *, fraction: float, seed: int) -> Splits:
+    """The fold's training part, divided again, so that the held-out part chooses nothing."""
+    return make_splits(table.subset(fold.train), fraction=fraction, seed=seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import segmentation_models_pytorch as smp
@@ -11,18 +11,15 @@ import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from cascade.config import SegmentationTrainConfig, SegmenterConfig, TrainConfig, to_dict
+from cascade.config import SegmentationTrainConfig, SegmenterConfig, TrainConfig
 from cascade.data.datasets import SegmentationDataset
+from cascade.data.splits import Splits
+from cascade.data.tables import Table
 from cascade.errors import DataError
-from cascade.models.device import describe_device, resolve_device
-from cascade.models.network import inference_mode
+from cascade.models.network import describe_device, inference_mode, resolve_device
 from cascade.models.segmenter import Segmenter
-from cascade.training.loop import Row, Task, Trainer, deterministic, log, quiet_worker, seeded
-from cascade.training.run import open_run, provenance, say_start, start_from
-
-if TYPE_CHECKING:
-    from cascade.data.splits import Splits
-    from cascade.data.tables import Table
+from cascade.training.loop import Row, Task, Trainer, log, quiet_worker, seeded
+from cascade.training.run import begin_run, run_settings
 
 
 def train_segmenter(
@@ -66,32 +63,22 @@ def train_segmenter(
     config = config or SegmenterConfig()
     training = training or SegmentationTrainConfig()
     chosen = resolve_device(device)
-    settings: dict[str, Any] = {
-        **to_dict(config), **to_dict(training), "encoder_weights": weights,
-        "splits_digest": splits.digest,
-    }  # fmt: skip
-    if initial_model is not None:
-        settings["initial_model"] = Path(initial_model).name
-        weights = "none"
+    settings = run_settings(config, training, weights, initial_model)
+    settings["splits_digest"] = splits.digest
     folder = Path(output)
     with seeded(training.seed):
-        network = Segmenter.build(config, weights=weights)
+        network = Segmenter.build(config, weights="none" if initial_model else weights)
     train, validation = splits.parts(table)
     data = SegmentationDataset(
-        train.records,
-        size=config.size,
-        augmentation=training.augmentation,
-        seed=training.seed,
+        train.records, size=config.size, augmentation=training.augmentation, seed=training.seed
     )
     held_out = SegmentationDataset(validation.records, size=config.size)
     if len(held_out) == 0:
         raise DataError("the validation part has no image with a mask, so no epoch can be judged")
-    open_run(folder, settings, resume=resume, overwrite=overwrite)
-    network.provenance.update(provenance(table, splits, settings))
-    if initial_model is not None:
-        start_from(network, str(initial_model), splits, settings)
+    begin_run(
+        network, folder, settings, table, splits, initial_model, resume=resume, overwrite=overwrite
+    )
     network.to(chosen)
-    say_start(weights, None if initial_model is None else str(initial_model))
     log.info(
         "training %s %s on %s: %d images, %d to validate",
         network.config.encoder, config.decoder, describe_device(chosen), len(data), len(held_out),
@@ -102,8 +89,7 @@ def train_segmenter(
         validate=lambda segmenter: validate_segmenter(segmenter, held_out, training),
         monitor="validation_iou",
     )
-    with deterministic(training.deterministic):
-        Trainer(network, task, training, folder).run(resume=resume)
+    Trainer(network, task, training, folder).run(resume=resume)
     return Segmenter.load(folder / "best.safetensors", device=str(chosen))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from cascade.command_line.options import add_output
 from cascade.command_line.outputs import say
 from cascade.command_line.parser import OK, CommandParser, command, default_folder, settings
-from cascade.data.sources.options import PrepareConfig
+from cascade.data.sources.selection import PrepareConfig
 from cascade.errors import ConfigError
 
 DESCRIPTION = """\
@@ -67,7 +67,7 @@ def main(arguments: Any) -> int:
 
 
 def _draw(arguments: Any) -> list[str]:
-    from cascade.data.sources.synthetic import prepare_synthetic
+    from cascade.data.sources.prepare import prepare_synthetic
     from cascade.data.synthetic import SyntheticConfig
 
     _refuse(arguments, {name: getattr(PrepareConfig, name) for name in _ONLY_REAL}, "synthetic")

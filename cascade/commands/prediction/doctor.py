@@ -34,7 +34,7 @@ OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-head
           "opencv-contrib-python")  # fmt: skip
 TRAINING = (
     "torch", "torchvision", "segmentation-models-pytorch", "timm", "albumentations", "albucore",
-    "scikit-learn", "matplotlib", "ImageHash",
+    "scikit-learn", "scipy", "matplotlib", "ImageHash",
 )  # fmt: skip
 """What exported cascades do without, so that requirements/serve.txt leaves it out."""
 OLDEST_PYTHON = (3, 11)
@@ -239,7 +239,7 @@ def _device() -> Finding:
     """What ``--device auto`` would take."""
     import torch
 
-    from cascade.models.device import describe_device, resolve_device
+    from cascade.models.network import describe_device, resolve_device
 
     device = resolve_device("auto")
     text = describe_device(device)

@@ -109,7 +109,7 @@ def _rows(parity: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]
     columns = {
         f"{precision}, {kind}": report[kind]
         for precision, report in parity.items()
-        for kind in ("noise", "photographs")
+        for kind in ("noise", "images")
         if kind in report
     }
     rows = [

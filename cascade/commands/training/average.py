@@ -96,8 +96,8 @@ def _refuse_needless(arguments: Any) -> None:
 
 
 def _estimate(average: Classifier, arguments: Any) -> None:
-    from cascade.models.device import resolve_device
-    from cascade.training.batch_statistics import estimate_batch_statistics
+    from cascade.models.network import resolve_device
+    from cascade.training.averaging import estimate_batch_statistics
 
     average.to(resolve_device(arguments.device))
     table = load_table(arguments)

@@ -12,7 +12,7 @@ from cascade.command_line.parser import OK, CommandParser, command, default_fold
 from cascade.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cascade.training.weight_search import Comparison
+    from cascade.training.joining import Comparison
 
 
 def build_parser() -> CommandParser:

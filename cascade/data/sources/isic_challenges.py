@@ -1,12 +1,12 @@
-"""ISIC challenges with outlines: 2016, 2017 and 2018 task 1."""
+"""ISIC challenges of 2016, 2017, 2018 (task 1) and 2020 (SIIM-ISIC)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
+from cascade.data.grouping import connected
 from cascade.data.sources.isic_client import read_metadata
-from cascade.data.sources.layout import Layout, read_delimited, read_headless, require_columns
 from cascade.data.sources.rows import (
     Label,
     Source,
@@ -15,17 +15,15 @@ from cascade.data.sources.rows import (
     Split,
     attributes,
     classify,
+    found_row,
 )
+from cascade.data.sources.source_files import Layout, read_delimited, read_headless, require_columns
 from cascade.errors import DataError
 
 LABELS_2016: Mapping[str, Label] = {
-    "benign": "benign",
-    "malignant": "malignant",
-    "0": "benign",
-    "0.0": "benign",
-    "1": "malignant",
+    "benign": "benign", "malignant": "malignant", "0": "benign", "0.0": "benign", "1": "malignant",
     "1.0": "malignant",
-}
+}  # fmt: skip
 LABELS_2017: Mapping[str, Label] = {
     "melanoma": "malignant",
     "seborrheic keratosis": "benign",
@@ -46,10 +44,10 @@ def read_2016(layout: Layout) -> SourceTable:
             continue
         sheet = read_headless(path, ("image", "label"))
         files.append(path)
-        for number, cells in zip(sheet.numbers, sheet.rows, strict=True):
-            where, stem = f"{path.name} row {number}", cells["image"].strip()
+        for where, cells in sheet.places():
+            stem = cells["image"].strip()
             label = classify(cells["label"], LABELS_2016, where=where)
-            rows.append(_row(layout, stem, label, split, where, {}))
+            rows.append(found_row(layout, stem, label, where, {}, split))
     return SourceTable(tuple(rows), tuple(files))
 
 
@@ -71,12 +69,12 @@ def read_2017(layout: Layout) -> SourceTable:
         people = _people_2017(layout, word)
         sheet = read_delimited(path)
         require_columns(sheet, "image_id", "melanoma", "seborrheic_keratosis")
-        for number, cells in zip(sheet.numbers, sheet.rows, strict=True):
-            where, stem = f"{path.name} row {number}", cells["image_id"].strip()
+        for where, cells in sheet.places():
+            stem = cells["image_id"].strip()
             diagnosis = _diagnosis_2017(cells, where)
             label = classify(diagnosis, LABELS_2017, where=where)
             known = {"diagnosis": diagnosis, **people.get(stem, {})}
-            rows.append(_row(layout, stem, label, split, where, known))
+            rows.append(found_row(layout, stem, label, where, known, split))
     return SourceTable(tuple(rows), tuple(files))
 
 
@@ -105,9 +103,7 @@ def _diagnosis_2017(cells: Mapping[str, str], where: str) -> str:
 def read_2018_task1(layout: Layout, labels: Path | None = None) -> SourceTable:
     """Read ISIC 2018 task 1: images with masks; classes come from a metadata table.
 
-    Args:
-        layout: the unpacked folder.
-        labels: metadata table of the ISIC archive; by default ``metadata*.csv`` in the folder.
+    That is ``labels``, or else ``metadata*.csv`` in the folder.
     """
     found = layout.masks()
     if not found:
@@ -135,14 +131,70 @@ def read_2018_task1(layout: Layout, labels: Path | None = None) -> SourceTable:
     return SourceTable(tuple(rows), (path,) if path else (), has_labels=bool(path))
 
 
-def _row(
-    layout: Layout, stem: str, label: Label, split: Split, where: str, known: Mapping[str, str]
-) -> SourceRow:
-    return SourceRow(stem, label, split, where, layout.image(stem), layout.mask(stem), known)
-
-
 ISIC_2016 = Source("isic2016", "ISIC 2016 challenge, parts 1 and 3", "CC0-1.0", read_2016)
 ISIC_2017 = Source("isic2017", "ISIC 2017 challenge, parts 1 and 3", "CC0-1.0", read_2017)
 ISIC_2018_TASK1 = Source(
     "isic2018_task1", "ISIC 2018 challenge, task 1", "CC0-1.0", read_2018_task1
 )
+
+
+LABELS_2020: Mapping[str, Label] = {
+    "melanoma": "malignant", "atypical melanocytic proliferation": "indeterminate",
+    "nevus": "benign", "seborrheic keratosis": "benign", "lentigo nos": "benign",
+    "lichenoid keratosis": "benign", "solar lentigo": "benign", "cafe-au-lait macule": "benign",
+    "unknown": "benign",
+}  # fmt: skip
+"""``unknown`` is the diagnosis of images without a biopsy, which the challenge counts as benign."""
+
+_COLUMNS_2020 = {
+    "patient_id": "patient_id", "lesion_id": "lesion_id", "diagnosis": "diagnosis",
+    "age": "age_approx", "sex": "sex", "site": "anatom_site_general_challenge",
+}  # fmt: skip
+_TARGETS = {"0": "benign", "1": "malignant", "0.0": "benign", "1.0": "malignant"}
+
+
+def read_2020(layout: Layout) -> SourceTable:
+    """Read the training table; the challenge's test images have no public labels."""
+    path = layout.require(
+        "ISIC_2020_Training_GroundTruth_v2.csv", "ISIC_2020_Training_GroundTruth.csv", "train.csv"
+    )
+    sheet = read_delimited(path)
+    require_columns(sheet, "image_name", "patient_id", "diagnosis", "benign_malignant", "target")
+    copies = _copies(layout)
+    rows = []
+    for where, cells in sheet.places():
+        stem = cells["image_name"].strip()
+        label = classify(cells["diagnosis"], LABELS_2020, where=where)
+        _check_agreement(cells, label, where)
+        known = {**attributes(cells, _COLUMNS_2020), "group_id": copies.get(stem, "")}
+        rows.append(found_row(layout, stem, label, where, known))
+    return SourceTable(tuple(rows), (path,))
+
+
+def _check_agreement(cells: Mapping[str, str], label: Label, where: str) -> None:
+    """Check that the three columns that state the class say the same."""
+    word, target = cells["benign_malignant"].strip(), cells["target"].strip()
+    official = "benign" if label == "indeterminate" else label
+    if not official == word == _TARGETS.get(target):
+        raise DataError(
+            f"{where}: diagnosis {cells['diagnosis']!r}, benign_malignant {word!r} and target "
+            f"{target!r} contradict each other"
+        )
+
+
+def _copies(layout: Layout) -> dict[str, str]:
+    """A group for the images that the challenge's own list calls duplicates of each other."""
+    path = layout.find("ISIC_2020_Training_Duplicates.csv")
+    if path is None:
+        return {}
+    sheet = read_delimited(path)
+    require_columns(sheet, "image_name_1", "image_name_2")
+    pairs = [(row["image_name_1"].strip(), row["image_name_2"].strip()) for row in sheet.rows]
+    groups: dict[str, str] = {}
+    for members in connected(pairs):
+        names = {name for member in members for name in pairs[member]}
+        groups.update({name: f"duplicate_{min(names)}" for name in names})
+    return groups
+
+
+ISIC_2020 = Source("isic2020", "ISIC 2020 challenge (SIIM-ISIC)", "CC-BY-NC-4.0", read_2020)

@@ -5,37 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from cascade.data.sources.layout import Layout, read_delimited
 from cascade.data.sources.rows import (
     Label,
     Source,
-    SourceRow,
     SourceTable,
     attributes,
     classify,
     cleaned,
+    found_row,
 )
+from cascade.data.sources.source_files import Layout, read_delimited
 from cascade.data.spreadsheet import Sheet
 from cascade.errors import DataError
 
 LABELS: Mapping[str, Label] = {
-    "benign": "benign",
-    "malignant": "malignant",
-    "indeterminate": "indeterminate",
-    "indeterminate/benign": "indeterminate",
-    "indeterminate/malignant": "indeterminate",
+    "benign": "benign", "malignant": "malignant", "indeterminate": "indeterminate",
+    "indeterminate/benign": "indeterminate", "indeterminate/malignant": "indeterminate",
     "": "unknown",
-}
+}  # fmt: skip
 """Values of ``diagnosis_1``, or of ``benign_malignant`` in older downloads."""
 
 _COLUMNS = {
-    "patient_id": "patient_id",
-    "lesion_id": "lesion_id",
-    "sex": "sex",
-    "site": "anatom_site_general",
-    "license": "copyright_license",
-    "attribution": "attribution",
-}
+    "patient_id": "patient_id", "lesion_id": "lesion_id", "sex": "sex",
+    "site": "anatom_site_general", "license": "copyright_license", "attribution": "attribution",
+}  # fmt: skip
 
 
 def read_client(layout: Layout) -> SourceTable:
@@ -53,24 +46,12 @@ def read_metadata(layout: Layout, path: Path) -> SourceTable:
     name_column = _first(sheet, "isic_id", "isic_ids", "image_name", "image")
     class_column = _first(sheet, "diagnosis_1", "benign_malignant")
     rows = []
-    for number, cells in zip(sheet.numbers, sheet.rows, strict=True):
-        where, stem = f"{path.name} row {number}", cells[name_column].strip()
-        age = cleaned(cells.get("age_approx", cells.get("age", "")))
-        rows.append(
-            SourceRow(
-                stem=stem,
-                label=classify(cleaned(cells[class_column]), LABELS, where=where),
-                split="train",
-                where=where,
-                image=layout.image(stem),
-                mask=layout.mask(stem),
-                attributes={
-                    **attributes(cells, _COLUMNS),
-                    "age": age,
-                    "diagnosis": _diagnosis(cells),
-                },
-            )
-        )
+    for where, cells in sheet.places():
+        known = attributes(cells, _COLUMNS)
+        known["age"] = cleaned(cells.get("age_approx", cells.get("age", "")))
+        known["diagnosis"] = _diagnosis(cells)
+        label = classify(cleaned(cells[class_column]), LABELS, where=where)
+        rows.append(found_row(layout, cells[name_column].strip(), label, where, known))
     return SourceTable(tuple(rows), (path,))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from cascade.data.sources.layout import Layout, read_delimited, require_columns
 from cascade.data.sources.rows import (
     Label,
     Source,
@@ -14,42 +13,26 @@ from cascade.data.sources.rows import (
     Split,
     attributes,
     classify,
+    found_row,
 )
+from cascade.data.sources.source_files import Layout, read_delimited, require_columns
 from cascade.data.spreadsheet import Sheet
 from cascade.errors import DataError
 
 HAM10000_LABELS: Mapping[str, Label] = {
-    "mel": "malignant",
-    "bcc": "malignant",
-    "akiec": "indeterminate",
-    "nv": "benign",
-    "bkl": "benign",
-    "df": "benign",
-    "vasc": "benign",
-}
+    "mel": "malignant", "bcc": "malignant", "akiec": "indeterminate", "nv": "benign",
+    "bkl": "benign", "df": "benign", "vasc": "benign",
+}  # fmt: skip
 ISIC_2019_LABELS: Mapping[str, Label] = {
-    "mel": "malignant",
-    "bcc": "malignant",
-    "scc": "malignant",
-    "ak": "indeterminate",
-    "nv": "benign",
-    "bkl": "benign",
-    "df": "benign",
-    "vasc": "benign",
-    "unk": "unknown",
-}
+    "mel": "malignant", "bcc": "malignant", "scc": "malignant", "ak": "indeterminate",
+    "nv": "benign", "bkl": "benign", "df": "benign", "vasc": "benign", "unk": "unknown",
+}  # fmt: skip
 DIAGNOSES = {
-    "mel": "melanoma",
-    "bcc": "basal cell carcinoma",
-    "scc": "squamous cell carcinoma",
-    "akiec": "actinic keratosis or intraepithelial carcinoma",
-    "ak": "actinic keratosis",
-    "nv": "nevus",
-    "bkl": "benign keratosis",
-    "df": "dermatofibroma",
-    "vasc": "vascular lesion",
+    "mel": "melanoma", "bcc": "basal cell carcinoma", "scc": "squamous cell carcinoma",
+    "akiec": "actinic keratosis or intraepithelial carcinoma", "ak": "actinic keratosis",
+    "nv": "nevus", "bkl": "benign keratosis", "df": "dermatofibroma", "vasc": "vascular lesion",
     "unk": "none of the others",
-}
+}  # fmt: skip
 _HAM_COLUMNS = {"lesion_id": "lesion_id", "age": "age", "sex": "sex", "site": "localization"}
 _2019_COLUMNS = {
     "lesion_id": "lesion_id",
@@ -59,7 +42,7 @@ _2019_COLUMNS = {
 }
 _NO_LESIONS = (
     "lesions cannot be kept on one side of a split: {} is missing, and this data set "
-    "holds repeated photographs of one lesion"
+    "holds several images of one lesion"
 )
 
 
@@ -127,18 +110,11 @@ def _lesion_warning(rows: Iterable[SourceRow], name: str) -> tuple[str, ...]:
 def _coded_rows(layout: Layout, sheet: Sheet, split: Split) -> list[SourceRow]:
     """Rows of a table with one code in the column ``dx``."""
     require_columns(sheet, "image_id", "lesion_id", "dx")
-    return [
-        _row(
-            layout,
-            cells["image_id"].strip(),
-            cells["dx"],
-            HAM10000_LABELS,
-            split,
-            f"{sheet.path.name} row {number}",
-            attributes(cells, _HAM_COLUMNS),
-        )
-        for number, cells in zip(sheet.numbers, sheet.rows, strict=True)
-    ]
+    rows = []
+    for where, cells in sheet.places():
+        stem, known = cells["image_id"].strip(), attributes(cells, _HAM_COLUMNS)
+        rows.append(_row(layout, stem, cells["dx"], HAM10000_LABELS, split, where, known))
+    return rows
 
 
 def _one_hot_rows(
@@ -153,8 +129,8 @@ def _one_hot_rows(
     required = {code.upper() for code in labels if code != "unk"}
     require_columns(sheet, "image", *sorted(required))
     rows = []
-    for number, cells in zip(sheet.numbers, sheet.rows, strict=True):
-        where, stem = f"{sheet.path.name} row {number}", cells["image"].strip()
+    for where, cells in sheet.places():
+        stem = cells["image"].strip()
         code = _hot(cells, codes, where)
         rows.append(_row(layout, stem, code, labels, split, where, known.get(stem, {})))
     return rows
@@ -180,16 +156,8 @@ def _row(
     known: Mapping[str, str],
 ) -> SourceRow:
     label = classify(code, labels, where=where)
-    diagnosis = DIAGNOSES[code.strip().casefold()]
-    return SourceRow(
-        stem=stem,
-        label=label,
-        split=split,
-        where=where,
-        image=layout.image(stem),
-        mask=layout.mask(stem),
-        attributes={**known, "diagnosis": diagnosis},
-    )
+    known = {**known, "diagnosis": DIAGNOSES[code.strip().casefold()]}
+    return found_row(layout, stem, label, where, known, split)
 
 
 HAM10000 = Source(

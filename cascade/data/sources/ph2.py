@@ -1,11 +1,11 @@
-"""PH2: 200 dermoscopy images of melanocytic lesions with outlines."""
+"""PH2: 200 dermoscopy images of melanocytic lesions with masks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cascade.data.sources.layout import Layout
-from cascade.data.sources.rows import Label, Source, SourceRow, SourceTable, classify
+from cascade.data.sources.rows import Label, Source, SourceTable, classify, found_row
+from cascade.data.sources.source_files import Layout
 from cascade.errors import DataError
 
 LABELS: Mapping[str, Label] = {"0": "benign", "1": "benign", "2": "malignant"}
@@ -39,8 +39,7 @@ def read_ph2(layout: Layout) -> SourceTable:
             continue  # the header, which is drawn like a row
         label = classify(code, LABELS, where=where)
         known = {"diagnosis": DIAGNOSES[code]}
-        image, mask = layout.image(stem), layout.mask(stem)
-        rows.append(SourceRow(stem, label, "train", where, image, mask, known))
+        rows.append(found_row(layout, stem, label, where, known))
     if not rows:
         raise DataError(f"{path}: holds no row that starts with || IMD")
     return SourceTable(tuple(rows), (path,))

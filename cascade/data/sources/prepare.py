@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cascade.data.sources.division import Row, divide
+from cascade.config import did_you_mean
 from cascade.data.sources.folder import (
     IMAGES,
     MASKS,
@@ -21,17 +22,54 @@ from cascade.data.sources.folder import (
     place_mask,
     staged,
 )
-from cascade.data.sources.isic_challenges import ISIC_2018_TASK1, read_2018_task1
-from cascade.data.sources.layout import Layout
-from cascade.data.sources.options import PrepareConfig
-from cascade.data.sources.registry import source_named
+from cascade.data.sources.isic_challenges import (
+    ISIC_2016,
+    ISIC_2017,
+    ISIC_2018_TASK1,
+    ISIC_2020,
+    read_2018_task1,
+)
+from cascade.data.sources.isic_client import ISIC_CLIENT
+from cascade.data.sources.isic_one_hot import HAM10000, ISIC_2019
+from cascade.data.sources.ph2 import PH2
 from cascade.data.sources.rows import ATTRIBUTES, OPTIONAL_ATTRIBUTES, Source, SourceRow, Split
-from cascade.data.sources.selection import check_names, with_class, with_image
+from cascade.data.sources.selection import (
+    PrepareConfig,
+    Row,
+    check_names,
+    divide,
+    with_class,
+    with_image,
+)
+from cascade.data.sources.source_files import Layout
 from cascade.data.sources.summary import FORMAT, Summary, counts, provenance, warnings
+from cascade.data.synthetic import SyntheticConfig, write_synthetic_dataset
 from cascade.data.tables import read_csv
 from cascade.errors import ConfigError, DataError
 from cascade.files import read_json, write_csv, write_json
 from cascade.progress import progress
+
+_ALL = (
+    ISIC_2016, ISIC_2017, ISIC_2018_TASK1, HAM10000, ISIC_2019, ISIC_2020, PH2, ISIC_CLIENT
+)  # fmt: skip
+SOURCES: dict[str, Source] = {source.name: source for source in _ALL}
+"""The data sets that can be read, by the word on the command line."""
+
+
+def source_named(name: str) -> Source:
+    """Look a source up by name or alias.
+
+    Raises:
+        ConfigError: there is none; the nearest names are given.
+    """
+    for source in SOURCES.values():
+        if name in (source.name, *source.aliases):
+            return source
+    known = [word for source in SOURCES.values() for word in (source.name, *source.aliases)]
+    raise ConfigError(
+        f"source {name!r} is not known{did_you_mean(name, known)}; choose from {', '.join(known)}"
+    )
+
 
 __all__ = ["PrepareConfig", "Summary", "prepare"]
 
@@ -47,7 +85,7 @@ def prepare(
     """Write a public data set as images, masks and tables.
 
     Args:
-        source: name of the data set, see :data:`cascade.data.sources.registry.SOURCES`.
+        source: name of the data set, see :data:`cascade.data.sources.prepare.SOURCES`.
         input: the unpacked folder; it is only read.
         output: the folder that gets ``images_all``, ``masks_all``, ``train_data.csv``,
             ``test_data.csv`` and ``prepare.json``.
@@ -149,3 +187,23 @@ def _place_files(rows: Sequence[SourceRow], stage: Path, link: Link) -> None:
             place(row.image, stage / IMAGES / row.image.name, link)
         if row.mask:
             place_mask(row.mask, stage / MASKS / f"{row.stem}.png", link)
+
+
+def prepare_synthetic(
+    output: str | os.PathLike[str], config: SyntheticConfig, *, overwrite: bool = False
+) -> dict[str, dict[str, int]]:
+    """Draw a data set of invented lesions, all of it or nothing.
+
+    Returns:
+        Images by table and class.
+
+    Raises:
+        DataError: the output is in use or cannot be written to.
+    """
+    target = Path(output)
+    check_output(target, overwrite=overwrite, append=False)
+    with staged(target, append=False) as stage:
+        counts = write_synthetic_dataset(stage, config)
+        run = {"source": "synthetic", "options": asdict(config), "counts": counts}
+        write_json(stage / PROVENANCE, {"format": FORMAT, "runs": [run]})
+    return counts

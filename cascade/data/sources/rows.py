@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from cascade.config import did_you_mean
-from cascade.data.sources.layout import Layout
+from cascade.data.sources.source_files import Layout
 from cascade.errors import DataError
 
 Label = Literal["benign", "malignant", "indeterminate", "unknown"]
@@ -28,14 +28,8 @@ _NOTHING = {"", "nan", "na", "n/a", "none", "null", "unknown"}
 class SourceRow:
     """One image of a source.
 
-    Attributes:
-        stem: the image's name without suffix.
-        label: the class, or why there is none.
-        split: the side that the source itself puts the image on.
-        where: file and row that the label comes from, for messages.
-        image: the image's file, or ``None`` if it is missing.
-        mask: the mask's file, or ``None`` if there is none.
-        attributes: text by column, see ``ATTRIBUTES`` and ``OPTIONAL_ATTRIBUTES``.
+    ``split`` is the side that the source itself puts the image on, ``where`` the file and row that
+    the label comes from; for ``attributes`` see ``ATTRIBUTES`` and ``OPTIONAL_ATTRIBUTES``.
     """
 
     stem: str
@@ -51,11 +45,8 @@ class SourceRow:
 class SourceTable:
     """All rows of a source.
 
-    Attributes:
-        rows: one per image.
-        files: the tables that the rows come from.
-        has_labels: False where the source has no classes at all.
-        warnings: what the user should know about these files.
+    ``files`` are the tables that the rows come from; ``has_labels`` is False where the source has
+    no classes at all.
     """
 
     rows: tuple[SourceRow, ...]
@@ -68,12 +59,8 @@ class SourceTable:
 class Source:
     """A public data set and how to read it.
 
-    Attributes:
-        name: the word on the command line.
-        title: the full name.
-        licence: as published with the data; images of ``isic_client`` carry their own.
-        read: finds tables, images and masks in an unpacked folder.
-        aliases: other words on the command line.
+    ``name`` and ``aliases`` are words on the command line; ``read`` finds tables, images and masks
+    in an unpacked folder. Images of ``isic_client`` carry licences of their own.
     """
 
     name: str
@@ -81,6 +68,18 @@ class Source:
     licence: str
     read: Callable[[Layout], SourceTable] = field(repr=False)
     aliases: tuple[str, ...] = ()
+
+
+def found_row(
+    layout: Layout,
+    stem: str,
+    label: Label,
+    where: str,
+    known: Mapping[str, str],
+    split: Split = "train",
+) -> SourceRow:
+    """A row with the image and the mask of that name."""
+    return SourceRow(stem, label, split, where, layout.image(stem), layout.mask(stem), known)
 
 
 def classify(code: str, meaning: Mapping[str, Label], *, where: str) -> Label:
@@ -107,8 +106,6 @@ def cleaned(text: str | None) -> str:
 def attributes(row: Mapping[str, str], columns: Mapping[str, str]) -> dict[str, str]:
     """Take the attributes of a row.
 
-    Args:
-        row: the source's cells.
-        columns: attribute to the source's column; a column that is not there is skipped.
+    ``columns`` maps an attribute to the column of the source; one that is not there is skipped.
     """
     return {name: cleaned(row[column]) for name, column in columns.items() if column in row}

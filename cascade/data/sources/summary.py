@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cascade.config import CLASSES
-from cascade.data.sources.division import Row
-from cascade.data.sources.options import PrepareConfig
 from cascade.data.sources.rows import Source, SourceTable, Split
+from cascade.data.sources.selection import PrepareConfig, Row
 from cascade.data.spreadsheet import listed
 from cascade.files import file_digest
 
@@ -23,12 +22,9 @@ FORMAT = 1
 class Summary:
     """What was written, and what was not.
 
-    Attributes:
-        counts: images by table and class (``unlabelled`` without classes), of this source only.
-        masks: how many of them have a mask.
-        excluded: images left out on purpose, by reason.
-        missing: names of images left out because their file is missing.
-        warnings: what the user should know.
+    ``counts`` are images by table and class (``unlabelled`` without classes), of this source only;
+    ``excluded`` counts images left out on purpose by reason, ``missing`` names those without a
+    file.
     """
 
     counts: Mapping[Split, Mapping[str, int]]

@@ -9,11 +9,6 @@ from cascade.data.synthetic.lesion import SyntheticLesion, Traits, draw_lesion
 from cascade.data.synthetic.non_lesions import NON_LESIONS, draw_non_lesion
 
 __all__ = [
-    "NON_LESIONS",
-    "SyntheticConfig",
-    "SyntheticLesion",
-    "Traits",
-    "draw_lesion",
-    "draw_non_lesion",
+    "NON_LESIONS", "SyntheticConfig", "SyntheticLesion", "Traits", "draw_lesion", "draw_non_lesion",
     "write_synthetic_dataset",
-]
+]  # fmt: skip

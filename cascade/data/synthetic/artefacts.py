@@ -13,15 +13,7 @@ _SHIFT = 3  # sub-pixel bits of cv2's drawing functions
 
 
 def add_artefacts(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Add artefacts at random, then blur, noise and rounding.
-
-    Args:
-        image: ``(3, H, W)`` float32 RGB in [0, 255].
-        generator: source of randomness.
-
-    Returns:
-        ``(H, W, 3)`` uint8 RGB.
-    """
+    """``(3, H, W)`` float32 RGB in [0, 255] to ``(H, W, 3)`` uint8, with artefacts, then noise."""
     if generator.random() < 0.15:
         image = _bubbles(image, generator)
     if generator.random() < 0.55:

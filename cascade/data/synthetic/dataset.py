@@ -19,17 +19,7 @@ from cascade.progress import progress
 
 log = logging.getLogger(__name__)
 
-COLUMNS = (
-    "name",
-    "class",
-    "patient_id",
-    "lesion_id",
-    "diagnosis",
-    "age",
-    "sex",
-    "site",
-    "source",
-)
+COLUMNS = ("name", "class", "patient_id", "lesion_id", "diagnosis", "age", "sex", "site", "source")
 _DIAGNOSES = {"benign": "synthetic nevus", "malignant": "synthetic melanoma"}
 _SITES = ("anterior torso", "posterior torso", "upper extremity", "lower extremity", "head/neck")
 
@@ -59,7 +49,7 @@ class _Plan:
     label: str
     patient: int
     lesion: int
-    photograph: int
+    image: int
 
 
 def write_synthetic_dataset(
@@ -114,9 +104,9 @@ def _plan(
     generator.shuffle(lesions)
     patients = np.repeat(*_numbered(_parts(generator, len(lesions))))
     plans = [
-        _Plan(label, start + int(patient), start + lesion, photograph)
+        _Plan(label, start + int(patient), start + lesion, image)
         for lesion, ((label, size), patient) in enumerate(zip(lesions, patients, strict=True))
-        for photograph in range(size)
+        for image in range(size)
     ]
     yield from (plans[index] for index in generator.permutation(count))
 
@@ -139,7 +129,7 @@ def _write_image(
     """Draw and write one image with its mask; return its row."""
     patient = np.random.default_rng([config.seed, 2, plan.patient])
     of_lesion = np.random.default_rng([config.seed, 3, plan.lesion])
-    view = np.random.default_rng([config.seed, 4, plan.lesion, plan.photograph])
+    view = np.random.default_rng([config.seed, 4, plan.lesion, plan.image])
     shape = config.sizes[int(of_lesion.integers(len(config.sizes)))]
     drawn = draw_lesion(
         of_lesion,

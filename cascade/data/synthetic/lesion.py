@@ -1,4 +1,4 @@
-"""One invented lesion: its outline, its pigment, and the image of it.
+"""One invented lesion: its border, its pigment, and the image of it.
 
 Benign and malignant lesions differ in three traits only, asymmetry, irregularity of the border and
 number of colours, each drawn from two overlapping distributions. Everything else (size, place, skin
@@ -37,10 +37,8 @@ _COLOURS = (
 class Traits:
     """What tells the classes apart.
 
-    Attributes:
-        asymmetry: 0 (mirror symmetric) to 1.
-        irregularity: of the border, 0 (smooth oval) to 1.
-        colours: names of the colours in the lesion, the first is brown.
+    Asymmetry goes from 0 (mirror symmetric) to 1, irregularity of the border from 0 (smooth oval)
+    to 1; the first of the colours is brown.
     """
 
     asymmetry: float
@@ -186,7 +184,7 @@ def _opacity(generator: np.random.Generator, level: np.ndarray) -> np.ndarray:
 
 
 def _pigment(generator: np.random.Generator, frame: _Frame, traits: Traits) -> np.ndarray:
-    """Optical density ``(3, H, W)`` of the lesion, not yet cut to its outline."""
+    """Optical density ``(3, H, W)`` of the lesion, not yet cut to its border."""
     shape = frame.u.shape
     strength = generator.uniform(0.45, 1.15)
     clouds = 1.0 + 0.16 * smooth_noise(generator, shape, 0.6 * frame.radius_px)

@@ -1,8 +1,7 @@
-"""Images that show no lesion at all, to see whether a detector of unfamiliar images notices.
+"""Images that show no lesion at all, to try an out-of-distribution detector on.
 
-Each kind is drawn from a seed and needs no download. They are easy cases on purpose, all but plain
-skin: a detector that misses these is of no use, and one that finds them may still miss an image
-of a dog.
+Each kind is drawn from a seed and needs no download. All but plain skin are easy cases on purpose:
+a detector that misses these is of no use, and one that finds them may still miss an image of a dog.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def draw_non_lesion(kind: str, *, seed: int, shape: Shape = (240, 320)) -> np.nd
     """
     if kind not in _PAINTERS:
         raise ConfigError(
-            f"kind of picture {kind!r} is unknown{did_you_mean(kind, list(NON_LESIONS))}; "
+            f"kind of image {kind!r} is unknown{did_you_mean(kind, list(NON_LESIONS))}; "
             f"choose from {', '.join(NON_LESIONS)}"
         )
     if seed < 0 or min(shape) < _SMALLEST:
@@ -46,8 +45,8 @@ def draw_non_lesion(kind: str, *, seed: int, shape: Shape = (240, 320)) -> np.nd
             f"{_SMALLEST}"
         )
     generator = np.random.default_rng([seed, NON_LESIONS.index(kind)])
-    picture = _PAINTERS[kind](generator, shape)
-    return np.ascontiguousarray(np.rint(np.clip(picture, 0, 255)), np.uint8)
+    image = _PAINTERS[kind](generator, shape)
+    return np.ascontiguousarray(np.rint(np.clip(image, 0, 255)), np.uint8)
 
 
 def _colour(generator: np.random.Generator) -> np.ndarray:
@@ -176,14 +175,14 @@ def _landscape(generator: np.random.Generator, shape: Shape) -> np.ndarray:
     height = rows / shape[0]
     sky = _mixed(height, np.array([70.0, 130.0, 215.0]), np.array([215.0, 230.0, 245.0]))
     haze = np.clip(smooth_noise(generator, shape, 0.3 * min(shape)) - 0.4, 0.0, 1.0)
-    picture = sky + haze[..., None] * (250.0 - sky)
+    image = sky + haze[..., None] * (250.0 - sky)
     for level in np.sort(generator.uniform(0.4, 0.85, 3)):
-        outline = smooth_noise(generator, (4, shape[1]), 0.3 * shape[1])[0]
-        ground = height > level + 0.05 * outline
+        ridge = smooth_noise(generator, (4, shape[1]), 0.3 * shape[1])[0]
+        ground = height > level + 0.05 * ridge
         green = np.array([70.0, 115.0, 50.0]) * generator.uniform(0.5, 1.3)
         grass = 1.0 + 0.15 * smooth_noise(generator, shape, 2)
-        picture[ground] = (green * grass[..., None])[ground]
-    return picture
+        image[ground] = (green * grass[..., None])[ground]
+    return image
 
 
 def _fabric(generator: np.random.Generator, shape: Shape) -> np.ndarray:
@@ -203,21 +202,11 @@ def _skin(generator: np.random.Generator, shape: Shape) -> np.ndarray:
 
 
 _PAINTERS: dict[str, Callable[[np.random.Generator, Shape], np.ndarray]] = {
-    "noise": _noise,
-    "blurred_noise": _blurred_noise,
-    "plain": _plain,
-    "gradient": _gradient,
-    "stripes": _stripes,
-    "checkerboard": _checkerboard,
-    "text": _text,
-    "shapes": _shapes,
-    "bricks": _bricks,
-    "wood": _wood,
-    "clouds": _clouds,
-    "landscape": _landscape,
-    "fabric": _fabric,
+    "noise": _noise, "blurred_noise": _blurred_noise, "plain": _plain, "gradient": _gradient,
+    "stripes": _stripes, "checkerboard": _checkerboard, "text": _text, "shapes": _shapes,
+    "bricks": _bricks, "wood": _wood, "clouds": _clouds, "landscape": _landscape, "fabric": _fabric,
     "skin": _skin,
-}
+}  # fmt: skip
 
 NON_LESIONS = tuple(_PAINTERS)
 """The kinds of image; ``skin`` is plain skin and the hardest."""
