@@ -17,10 +17,8 @@ def heat_in_image(
 ) -> tuple[np.ndarray, float]:
     """Lay a crop's activation map back on its image.
 
-    Args:
-        activation: ``(h, w)`` float log odds.
-        box: the square of the image that the crop shows; it may reach over the border.
-        shape: ``(H, W)`` of the image.
+    ``activation`` is ``(h, w)`` float log odds, ``box`` the square of the image that the crop
+    shows; it may reach over the border of ``shape``.
 
     Returns:
         The heat ``(H, W)`` float32, that is, the activation above 0 divided by its maximum, 0
@@ -57,10 +55,8 @@ def _total(heat: np.ndarray) -> float:
 def heat_inside(heat: np.ndarray, mask: np.ndarray, box: Box) -> tuple[float | None, float | None]:
     """How much of the heat lies within the lesion.
 
-    Args:
-        heat: ``(H, W)`` float32, 0 or above.
-        mask: ``(H, W)`` bool, the lesion.
-        box: the part of the image that the classifier saw.
+    ``heat`` is ``(H, W)`` float32, 0 or above, ``mask`` ``(H, W)`` bool, ``box`` the part that the
+    classifier saw.
 
     Returns:
         The share of the heat within the mask, and the ratio of the mean heat within the mask to

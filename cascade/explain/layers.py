@@ -21,10 +21,8 @@ _POOLING = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 class TargetLayer:
     """A layer whose output has a value for each place in the image.
 
-    Attributes:
-        module: the layer.
-        prefix_tokens: tokens before those of the image's patches, such as the class token.
-        rectified: the network applies a ReLU to the output that is no module of its own.
+    ``prefix_tokens`` come before those of the image, such as the class token; ``rectified``: the
+    network applies a ReLU to the output that is no module of its own.
     """
 
     module: nn.Module

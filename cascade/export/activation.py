@@ -21,11 +21,8 @@ _TOLERANCE = 1e-4
 class Head:
     """How a classifier's logits come from its last feature maps: their mean, then a linear layer.
 
-    Attributes:
-        layer: the module whose output are the feature maps.
-        rectified: negative values of that output are cut before the mean.
-        linear: the last layer.
-        share: factor of the map where it is one of several.
+    ``rectified`` cuts negative values of the output before the mean; ``share`` is the factor of a
+    map that is one of several.
     """
 
     layer: nn.Module

@@ -126,11 +126,8 @@ def check_int8(
 ) -> dict[str, Any]:
     """Compare a cascade with 8-bit stages with the exported one in float32, on images.
 
-    Args:
-        exported: the one in float32.
-        quantized: the other one.
-        images: that were not used to quantize it.
-        difference: largest change of a probability that is allowed, from image to answer.
+    ``images`` were not used to quantize; ``difference`` is the largest change of a probability that
+    is allowed, from image to answer.
 
     Returns:
         The report of ``parity.json``.

@@ -80,9 +80,7 @@ def quantized(model: onnx.ModelProto, inputs: Sequence[np.ndarray]) -> onnx.Mode
     Of a segmenter only the decoder does, where most of the time goes. Encoders are made of layers
     that lose much by it, and left as they are they give the same features.
 
-    Args:
-        model: a graph in float32; it stays as it is.
-        inputs: ``(1, S, S, 3)`` uint8 each.
+    ``inputs`` are ``(1, S, S, 3)`` uint8; the float32 model stays as it is.
 
     Raises:
         ConfigError: there is no convolution to quantize.

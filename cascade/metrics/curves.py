@@ -57,11 +57,8 @@ class PrecisionRecallCurve:
 class ReliabilityBins:
     """Images by their probability of malignant; empty bins hold NaN.
 
-    Attributes:
-        edges: ``(K + 1,)`` from 0 to 1; a bin includes its lower edge, the last its upper too.
-        counts: ``(K,)`` number of images.
-        mean_probability: ``(K,)`` what the classifier said on average.
-        frequency: ``(K,)`` share of malignant images.
+    ``edges`` ``(K + 1,)`` go from 0 to 1; a bin includes its lower edge, the last its upper too.
+    The other arrays are ``(K,)``.
     """
 
     edges: np.ndarray

@@ -130,9 +130,7 @@ class OnnxClassifier(OnnxStage):
         The last feature maps weighted as the last layer weighs them. Averaged over the image they
         are the logit of the class, but for a constant, so values below 0 speak against it.
 
-        Args:
-            images: ``(N, S, S, 3)`` uint8 RGB.
-            target: ``benign`` or ``malignant``.
+        ``images`` are ``(N, S, S, 3)`` uint8 RGB.
 
         Returns:
             ``(N, h, w)`` float32, not scaled; h and w are those of the last feature maps.

@@ -104,8 +104,7 @@ class Segmenter(Network):
     def predict_with_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities as :meth:`predict` gives them, and features of the same pass.
 
-        Args:
-            images: ``(N, S, S, 3)`` uint8 RGB.
+        ``images`` are ``(N, S, S, 3)`` uint8 RGB.
 
         Returns:
             ``(N, S, S)`` float32 in [0, 1], and ``(N, D)`` float32: means and spreads of the

@@ -51,9 +51,8 @@ class ConformalScores:
     def from_probabilities(cls, malignant: np.ndarray, labels: np.ndarray) -> ConformalScores:
         """Take the scores of calibration images.
 
-        Args:
-            malignant: ``(N,)`` float, calibrated probability of ``malignant``.
-            labels: ``(N,)`` integers, 1 is malignant.
+        ``malignant`` ``(N,)`` float are calibrated probabilities, ``labels`` ``(N,)`` int are 1 for
+        malignant.
 
         Raises:
             ShapeError: the arrays differ in length, or a probability is outside [0, 1].

@@ -166,12 +166,7 @@ def classification_task(
 
 
 def operating_points(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Target sensitivity, as text such as ``"0.90"``, to the cutoff that reaches it.
-
-    Args:
-        labels: ``(N,)`` int, 1 for malignant.
-        probabilities: ``(N,)`` float in [0, 1] of malignant.
-    """
+    """Target sensitivity, as text such as ``"0.90"``, to the cutoff that reaches it."""
     return {
         f"{target:.2f}": cutoff_at_sensitivity(labels, probabilities, target)
         for target in SENSITIVITIES

@@ -149,12 +149,8 @@ def nested_scores(
 ) -> tuple[np.ndarray, dict[int, tuple[float, ...]]]:
     """Searched means in which no image helped to choose the weights that it is scored with.
 
-    Args:
-        scores: ``(M, N)`` out-of-fold probabilities of M runs.
-        labels: ``(N,)`` int, 1 for malignant.
-        groups: patient, else lesion, of each image; no group is in two folds.
-        folds: ``(N,)`` int, the fold of each image, the same one in all runs.
-        seed: seed of the search.
+    ``scores`` are ``(M, N)`` out-of-fold probabilities of M runs, ``labels`` and ``folds`` ``(N,)``
+    int; no group is in two folds, and all runs have the same.
 
     Returns:
         ``(N,)`` scores, and for each fold the weights that were found on the other folds.

@@ -34,11 +34,7 @@ def open_run(
 ) -> None:
     """Claim a folder for a training before anything is computed.
 
-    Args:
-        folder: where the run's files go.
-        settings: everything that decides the result, as plain values.
-        resume: go on with the run that is there; it must have the same settings.
-        overwrite: replace the run that is there.
+    A run that is resumed must have the same settings.
 
     Raises:
         ConfigError: another run is there, or a resumed run has other settings.

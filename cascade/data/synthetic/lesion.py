@@ -50,11 +50,7 @@ class Traits:
 class SyntheticLesion:
     """An image with its truth.
 
-    Attributes:
-        image: ``(H, W, 3)`` uint8 RGB.
-        mask: ``(H, W)`` bool, True on the lesion; one component without holes.
-        malignant: the class.
-        traits: what the class was expressed in.
+    ``image`` is ``(H, W, 3)`` uint8 RGB; ``mask`` ``(H, W)`` bool is one component without holes.
     """
 
     image: np.ndarray

@@ -23,10 +23,8 @@ _SMALLEST = 16
 def draw_non_lesion(kind: str, *, seed: int, shape: Shape = (240, 320)) -> np.ndarray:
     """Draw one image without a lesion.
 
-    Args:
-        kind: one of :data:`NON_LESIONS`.
-        seed: another seed draws another image of the kind; the same seed draws the same one.
-        shape: ``(H, W)`` in pixels, each at least 16.
+    ``kind`` is one of :data:`NON_LESIONS`; sides of ``shape`` are at least 16 pixels. The same seed
+    draws the same image.
 
     Returns:
         ``(H, W, 3)`` uint8 RGB.
