@@ -14,8 +14,10 @@ from cascade.data.synthetic import (
     draw_lesion,
     write_synthetic_dataset,
 )
+from cascade.data.tables import read_table
 from cascade.lesion.masking import MaskPolicy
 from cascade.pipeline import Cascade
+from cascade.reliability import OutOfDistributionDetector
 
 # the same examples on every run, and no failure because a machine is busy
 settings.register_profile(
@@ -105,6 +107,21 @@ class MappedClassifier(FakeClassifier):
         return (np.stack(maps) * sign + self.offset).astype(np.float32)
 
 
+def plain_detector(threshold: float = 1.0, mean=(0.0, 0.0)) -> OutOfDistributionDetector:
+    """Its distance is that from ``mean`` over the root of the number of features."""
+    return OutOfDistributionDetector(
+        mean=np.array(mean, np.float32),
+        scale=np.ones(len(mean), np.float32),
+        components=np.eye(1, len(mean), dtype=np.float16),
+        variances=np.ones(1, np.float32),
+        noise_variance=1.0,
+        threshold=threshold,
+        false_alarm=0.01,
+        fitted_on=10,
+        held_out=5,
+    )
+
+
 @pytest.fixture
 def lesion() -> SyntheticLesion:
     """One synthetic malignant lesion, 96 x 128: ``image``, ``mask``, ``malignant``, ``traits``."""
@@ -118,6 +135,20 @@ def dataset_folder(tmp_path_factory):
     sizes = ((64, 80), (80, 96), (64, 64))
     write_synthetic_dataset(folder, SyntheticConfig(count_train=12, count_test=4, sizes=sizes))
     return folder
+
+
+@pytest.fixture(scope="session")
+def table(dataset_folder):
+    """The 12 training images."""
+    return read_table(dataset_folder / "train_data.csv")
+
+
+@pytest.fixture(scope="session")
+def splits(table):
+    """Their division for training and validation."""
+    from cascade.data.splits import make_splits
+
+    return make_splits(table, fraction=0.4, seed=0)
 
 
 @pytest.fixture

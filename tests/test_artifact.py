@@ -1,9 +1,6 @@
 import json
 import os
 import struct
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -63,19 +60,6 @@ def rewrite_document(path, change):
     path.write_bytes(struct.pack("<Q", len(text)) + text + content[start:])
 
 
-def test_everything_comes_back_as_it_was_written(path):
-    written = artifact()
-    write_artifact(path, written)
-    read = read_artifact(path)
-    assert read.stages == written.stages
-    assert read.provenance == written.provenance
-    assert read.metrics == written.metrics
-    assert set(read.tensors) == set(written.tensors)
-    for name, tensor in written.tensors.items():
-        assert read.tensors[name].dtype == tensor.dtype
-        np.testing.assert_array_equal(read.tensors[name], tensor)
-
-
 @given(
     shape=st.lists(st.integers(0, 3), max_size=4),
     kind=st.sampled_from(["float32", "float16", "float64", "int64", "uint8", "bool"]),
@@ -96,12 +80,18 @@ def test_any_array_comes_back(tmp_path_factory, shape, kind, data):
     assert found.tobytes() == tensor.tobytes()  # not-a-number included
 
 
-def test_arrays_that_are_turned_or_strided_are_stored_in_their_own_order(path):
+def test_everything_comes_back_as_it_was_written(path):
     square = np.arange(12, dtype=np.float32).reshape(3, 4)
-    write_artifact(path, artifact(turned=square.T, strided=square[:, ::2]))
-    tensors = read_artifact(path).stage_tensors("segmenter")
-    np.testing.assert_array_equal(tensors["turned"], square.T)
-    np.testing.assert_array_equal(tensors["strided"], square[:, ::2])
+    written = artifact(turned=square.T, strided=square[:, ::2], count=np.array(7, np.int64))
+    write_artifact(path, written)
+    read = read_artifact(path)
+    assert (read.stages, read.provenance, read.metrics) == (
+        written.stages, written.provenance, written.metrics,
+    )  # fmt: skip
+    assert set(read.tensors) == set(written.tensors)
+    for name, tensor in written.tensors.items():
+        assert read.tensors[name].dtype == tensor.dtype
+        np.testing.assert_array_equal(read.tensors[name], tensor)
 
 
 def test_the_header_says_what_the_file_is(path):
@@ -122,33 +112,22 @@ def test_anybody_may_read_the_file(path):
     assert path.stat().st_mode & 0o777 == 0o644
 
 
-def test_the_header_is_read_without_torch_and_without_tensors(path):
+def test_the_header_is_read_without_the_tensors(path):
     write_artifact(path, artifact())
     _, start = header_of(path)
-    lines = f"""
-        import sys
-        from cascade.models.artifact import read_document
-        print(read_document({str(path)!r})["stages"])
-        print([name for name in ("torch", "timm", "cv2", "sklearn") if name in sys.modules])
-    """
-    ran = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(lines)], capture_output=True, text=True, check=True
-    )
-    assert ran.stdout.splitlines() == ["{'segmenter': {'config': {'size': 64}}}", "[]"]
-    damaged = bytearray(path.read_bytes())
-    damaged[start:] = bytes(len(damaged) - start)
-    path.write_bytes(damaged)
-    assert read_document(path)["stages"]  # the tensors were not looked at
+    content = path.read_bytes()
+    path.write_bytes(content[:start] + bytes(len(content) - start))
+    assert read_document(path)["stages"] == {"segmenter": {"config": {"size": 64}}}
 
 
-@pytest.mark.parametrize("place", [0, 1, 17, 100, 191, -1])
+@pytest.mark.parametrize("place", [0, 100, -1])
 def test_one_flipped_bit_in_the_tensors_is_found(path, place):
     write_artifact(path, artifact())
     content = bytearray(path.read_bytes())
     _, start = header_of(path)
     content[place if place < 0 else start + place] ^= 0x01
     path.write_bytes(content)
-    with pytest.raises(ModelFileError, match=r"model\.safetensors.*SHA-256.*copy it again"):
+    with pytest.raises(ModelFileError, match=r"model\.safetensors.*SHA-256"):
         read_artifact(path)
 
 
@@ -165,13 +144,7 @@ def test_the_digest_sees_names_types_and_shapes_too():
         tensors_digest({}),
     }
     assert len(digests) == 8
-
-
-def test_the_digest_does_not_depend_on_order_or_memory_layout():
-    one, other = np.arange(6.0).reshape(2, 3), np.ones(2, np.float32)
-    assert tensors_digest({"a": one, "b": other}) == tensors_digest(
-        {"b": other, "a": np.asfortranarray(one)}
-    )
+    assert tensors_digest({"a": values, "b": values}) == tensors_digest({"b": values, "a": values})
 
 
 def test_a_truncated_file_is_refused_wherever_it_ends(path):
@@ -184,10 +157,15 @@ def test_a_truncated_file_is_refused_wherever_it_ends(path):
             read_artifact(path)
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path):
-    for absent in (tmp_path / "absent.safetensors", tmp_path):
-        with pytest.raises(ModelFileError, match="there is no such model file"):
+def test_a_missing_file_a_folder_and_an_unknown_stage_are_refused(path):
+    for absent in (path, path.parent):
+        with pytest.raises(ModelFileError, match="no such model file"):
             read_document(absent)
+    write_artifact(path, artifact("explainer"))
+    with pytest.raises(ModelFileError, match="explainer"):
+        read_document(path)
+    with pytest.raises(DataError, match=path.name):
+        write_artifact(path / "model.safetensors", artifact())
 
 
 def test_a_pickle_is_refused_as_a_model(tmp_path):
@@ -199,11 +177,15 @@ def test_a_pickle_is_refused_as_a_model(tmp_path):
         read_artifact(path)
 
 
-def test_safetensors_of_another_program_are_refused(path):
-    for metadata in (None, {"format": "pt"}):
-        save_file({"weight": np.zeros(2, np.float32)}, path, metadata=metadata)
-        with pytest.raises(ModelFileError, match="was not written by cascade"):
-            read_artifact(path)
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [(None, "not written by cascade"), ({"format": "pt"}, "not written by cascade"),
+     ({"cascade": "{not json"}, "not JSON")],
+)  # fmt: skip
+def test_safetensors_of_another_program_are_refused(path, metadata, words):
+    save_file({"weight": np.zeros(2, np.float32)}, path, metadata=metadata)
+    with pytest.raises(ModelFileError, match=words):
+        read_artifact(path)
 
 
 def test_another_format_is_refused_by_number(path):
@@ -221,23 +203,11 @@ def test_a_description_that_lacks_a_key_names_it(path, key):
         read_document(path)
 
 
-def test_a_stage_that_this_version_does_not_know_is_named(path):
-    write_artifact(path, artifact("explainer"))
-    with pytest.raises(ModelFileError, match="explainer"):
-        read_document(path)
-
-
-@pytest.mark.parametrize("content", [[], "text", 3, [None], {"format": FORMAT, "stages": []}])
+@pytest.mark.parametrize("content", [[], 3, {"format": FORMAT, "stages": []}])
 def test_a_description_of_another_kind_is_refused(path, content):
     write_artifact(path, artifact())
     rewrite_document(path, lambda _: content)
     with pytest.raises(ModelFileError, match=r"model\.safetensors"):
-        read_document(path)
-
-
-def test_a_description_that_is_not_json_is_refused(path):
-    save_file({"weight": np.zeros(2, np.float32)}, path, metadata={"cascade": "{not json"})
-    with pytest.raises(ModelFileError, match="not JSON"):
         read_document(path)
 
 
@@ -257,16 +227,6 @@ def test_two_stages_merge_into_one_file_and_come_apart_again(path):
         tensors, before = both.stage_tensors(stage), part.stage_tensors(stage)
         assert set(tensors) == set(before)
         np.testing.assert_array_equal(tensors["network.weight"], before["network.weight"])
-
-
-def test_merging_takes_only_the_wanted_stage_of_each_file():
-    both = merge_artifacts(artifact("segmenter", seed=1), artifact("classifier", seed=2))
-    again = merge_artifacts(both, artifact("classifier", seed=3))
-    np.testing.assert_array_equal(
-        again.stage_tensors("classifier")["network.weight"],
-        artifact("classifier", seed=3).stage_tensors("classifier")["network.weight"],
-    )
-    assert len(again.tensors) == len(both.tensors)
 
 
 def test_differences_are_listed_and_counted():
@@ -297,9 +257,3 @@ def test_a_failed_write_keeps_the_file_that_was_there(path, monkeypatch):
         write_artifact(path, artifact(seed=2))
     assert path.read_bytes() == before
     assert [item.name for item in path.parent.iterdir()] == [path.name]
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match="file"):
-        write_artifact(tmp_path / "file" / "model.safetensors", artifact())

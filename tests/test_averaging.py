@@ -45,15 +45,6 @@ def test_each_tensor_is_the_mean_and_counters_the_highest(tmp_path):
     assert not torch.equal(average["network.conv1.0.weight"], members[0]["network.conv1.0.weight"])
 
 
-def test_the_average_of_equal_networks_predicts_what_they_predict(tmp_path):
-    path = write(tmp_path / "a.safetensors", 1)
-    crops = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
-    expected = Classifier.load(path, device="cpu").predict_proba(crops)
-    np.testing.assert_allclose(
-        average_classifiers([path, path]).predict_proba(crops), expected, atol=1e-6
-    )
-
-
 def test_it_has_seen_what_all_have_seen_and_no_cutoffs(tmp_path):
     first = write(tmp_path / "a.safetensors", 1, seen=("x", "y"), operating_points={"0.90": 0.2})
     second = write(tmp_path / "b.safetensors", 2, seen=("y", "z"), cutoff=0.3)
@@ -118,17 +109,6 @@ def test_the_command_writes_a_classifier_and_overwrites_only_when_asked(tmp_path
     assert "at least two" in capsys.readouterr().err
 
 
-def test_the_card_lists_the_commands_that_made_an_average(tmp_path):
-    paths = [write(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2)]
-    average = average_classifiers(paths)
-    lines = training_commands({"classifier": average.provenance})
-    assert [line.split()[1] for line in lines] == ["cls-train"] * 3 + ["average"]
-    start = "--initial_model models/classifier/best.safetensors"
-    assert [start in line for line in lines] == [False, True, True, False]
-    assert "--seed 2" in lines[2]
-    assert "models/classifier_2/best.safetensors models/classifier_3/best.safetensors" in lines[3]
-
-
 def test_the_card_trains_once_what_two_averages_share(tmp_path):
     paths = [write(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2)]
     average = average_classifiers(paths).provenance
@@ -141,18 +121,6 @@ def test_the_card_trains_once_what_two_averages_share(tmp_path):
     assert "--initial_model models/classifier_4/best.safetensors" in lines[5]
     assert "models/classifier_5/best.safetensors models/classifier_4/best.safetensors" in lines[6]
     assert all(line.count("--initial_model") <= 1 for line in lines)
-
-
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_an_average_among_the_members_keeps_its_own_members(tmp_path, order):
-    paths = [write(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2)]
-    average_classifiers(paths).save(tmp_path / "average.safetensors")
-    both = [tmp_path / "average.safetensors", write(tmp_path / "3.safetensors", 3)]
-    made = average_classifiers([both[number] for number in order]).provenance
-    lines = training_commands({"classifier": made})
-    assert [line.split()[1] for line in lines].count("average") == 2
-    assert {seed for seed in "123" if any(f"--seed {seed}" in line for line in lines)} == set("123")
-    assert "models/classifier.safetensors" in lines[-1]
 
 
 def test_an_average_of_averages_names_all_trainings(tmp_path):

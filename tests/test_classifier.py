@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import timm
 import torch
@@ -15,14 +14,13 @@ from torch.nn import functional
 from cascade.config import ClassifierConfig
 from cascade.errors import ConfigError, ModelFileError
 from cascade.lesion.masking import MaskPolicy
-from cascade.models.architectures import Architecture, find_architecture
+from cascade.models.architectures import find_architecture
 from cascade.models.classifier import Classifier
 from cascade.training.classification import classification_loss
 
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-NAMES = ["resnet18 64", "googlenet 64", "inception_v3 96", "inception_v3 299", "mobilenet_v2 64",
-         "timm/test_resnet 64"]  # fmt: skip
+NAMES = ["resnet18 32", "googlenet 32", "inception_v3 75", "mobilenet_v2 32", "timm/test_resnet 32"]
 
 
 def config(architecture="mobilenet_v2", size=32, **settings):
@@ -49,10 +47,6 @@ class TestEveryClassifier(StageContract):
     def result_shape(self, network):
         return (2,)
 
-    def training_output(self, network, images):
-        logits, auxiliary = network.forward_with_auxiliary(images)
-        return torch.cat([logits, *auxiliary])
-
     def statistics(self, network):
         name = network.config.architecture.rpartition("/")[2]
         if network.config.architecture.startswith("timm/"):
@@ -60,14 +54,14 @@ class TestEveryClassifier(StageContract):
             return settings.mean, settings.std
         return HALF if name in ("googlenet", "inception_v3") else IMAGENET
 
-    def test_probabilities_of_both_classes_sum_to_one(self, built):
-        values = built.network.predict_proba(built.images).astype(np.float64)
-        np.testing.assert_allclose(values.sum(axis=1), 1.0, atol=1e-6)
+    def training_output(self, network, images):
+        logits, auxiliary = network.forward_with_auxiliary(images)
+        return torch.cat([logits, *auxiliary])
 
 
 @pytest.mark.parametrize(
     ("architecture", "size", "count", "weight"),
-    [("googlenet", 64, 2, 0.3), ("inception_v3", 299, 1, 0.4), ("inception_v3", 96, 0, 0.4),
+    [("googlenet", 32, 2, 0.3), ("inception_v3", 299, 1, 0.4), ("inception_v3", 75, 0, 0.4),
      ("mobilenet_v2", 32, 0, 0.0)],
 )  # fmt: skip
 def test_auxiliary_heads_answer_in_training_and_only_there(architecture, size, count, weight):
@@ -83,8 +77,8 @@ def test_auxiliary_heads_answer_in_training_and_only_there(architecture, size, c
 
 @pytest.mark.parametrize(("architecture", "share"), [("googlenet", 0.3), ("mobilenet_v2", 0.0)])
 def test_the_loss_adds_the_auxiliary_heads_by_the_weight_of_their_paper(architecture, share):
-    classifier = Classifier.build(config(architecture, 64)).train()
-    images, labels = torch.from_numpy(noise(4, 64)), torch.tensor([0, 1, 1, 0])
+    classifier = Classifier.build(config(architecture, 32)).train()
+    images, labels = torch.from_numpy(noise(4, 32)), torch.tensor([0, 1, 1, 0])
     weights = torch.tensor([1.0, 3.0])
     torch.manual_seed(5)  # the heads drop units
     criterion = torch.nn.CrossEntropyLoss(weight=weights, label_smoothing=0.1)
@@ -106,9 +100,8 @@ def test_the_loss_adds_the_auxiliary_heads_by_the_weight_of_their_paper(architec
 
 @pytest.mark.parametrize(
     ("short", "full", "size"),
-    [("inception", "torchvision/inception_v3", 299), ("resnet", "torchvision/resnet50", 224),
-     ("mobilenet", "torchvision/mobilenet_v2", 224), ("resnet10t", "timm/resnet10t", 176),
-     ("timm/resnet18", "timm/resnet18", 224), ("torchvision/vgg11", "torchvision/vgg11", 224)],
+    [("inception", "torchvision/inception_v3", 299), ("resnet18", "torchvision/resnet18", 224),
+     ("resnet10t", "timm/resnet10t", 176), ("timm/resnet18", "timm/resnet18", 224)],
 )  # fmt: skip
 def test_names_resolve_to_a_library_and_a_default_size(short, full, size):
     architecture = find_architecture(short)
@@ -116,16 +109,9 @@ def test_names_resolve_to_a_library_and_a_default_size(short, full, size):
     assert architecture.default_size == size
 
 
-def test_torchvision_comes_first_where_both_libraries_know_a_name():
-    assert timm.is_model("resnet18")
-    assert find_architecture("resnet18") == Architecture("torchvision", "resnet18")
-
-
 @pytest.mark.parametrize(
-    ("wrong", "near"),
-    [("resnet81", "resnet18"), ("incepton", "inception"), ("timm/convnext_tyni", "convnext_tiny"),
-     ("torchvision/googlnet", "googlenet")],
-)  # fmt: skip
+    ("wrong", "near"), [("incepton", "inception"), ("timm/convnext_tyni", "convnext_tiny")]
+)
 def test_a_mistyped_architecture_is_answered_with_the_nearest_name(wrong, near):
     with pytest.raises(ConfigError, match=f"{wrong}.*did you mean.*{near}"):
         Classifier.build(config(wrong))
@@ -136,40 +122,17 @@ def test_a_name_of_the_other_library_is_not_taken_from_this_one():
         find_architecture("torchvision/resnet10t")
 
 
-def test_inception_below_its_smallest_size_is_refused_before_training():
-    with pytest.raises(ConfigError, match="inception_v3 takes images of 75 pixels or more, not 74"):
-        Classifier.build(config("inception_v3", 74))
-    assert Classifier.build(config("inception_v3", 75)).size == 75
-
-
 def test_a_size_that_a_network_cannot_take_names_the_network_and_the_size():
-    with pytest.raises(ConfigError, match="timm/test_vit cannot take images of 40 pixels"):
+    with pytest.raises(ConfigError, match=r"inception_v3.* 75 .*74"):
+        Classifier.build(config("inception_v3", 74))
+    with pytest.raises(ConfigError, match=r"timm/test_vit.* 40 "):
         Classifier.build(config("timm/test_vit", 40))
+    assert Classifier.build(config("timm/test_vit", 96)).predict_proba(noise(1, 96)).shape == (1, 2)
 
 
-def test_a_transformer_is_built_for_its_size():
-    classifier = Classifier.build(config("timm/test_vit", 96))
-    assert classifier.predict_proba(noise(1, 96)).shape == (1, 2)
-
-
-def test_dropout_reaches_the_last_layers(small):
-    dropouts = [item.p for item in small.network.modules() if isinstance(item, torch.nn.Dropout)]
-    assert dropouts == [0.2]
-    other = Classifier.build(config(dropout=0.6))
-    assert [item.p for item in other.network.modules() if isinstance(item, torch.nn.Dropout)] == [
-        0.6
-    ]
-
-
-@pytest.mark.parametrize("temperature", [1.0, 2.5])
-def test_temperature_divides_the_logits_before_the_softmax(temperature):
-    torch.manual_seed(0)
-    classifier, images = Classifier.build(config()).eval(), noise(3, 32)
-    classifier.temperature = temperature
-    with torch.no_grad():
-        logits = classifier(torch.from_numpy(images)).numpy().astype(np.float64) / temperature
-    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(classifier.predict_proba(images), expected, atol=1e-6)
+def test_dropout_reaches_the_last_layers():
+    network = Classifier.build(config(dropout=0.6)).network
+    assert [item.p for item in network.modules() if isinstance(item, torch.nn.Dropout)] == [0.6]
 
 
 def test_policy_temperature_cutoff_and_operating_points_travel_with_the_file(tmp_path):
@@ -184,7 +147,7 @@ def test_policy_temperature_cutoff_and_operating_points_travel_with_the_file(tmp
     assert loaded.operating_points == {"0.90": 0.123456789}
 
 
-@pytest.mark.parametrize("classes", [["malignant", "benign"], ["benign"], ["no", "yes"], []])
+@pytest.mark.parametrize("classes", [["malignant", "benign"], []])
 def test_any_other_order_of_classes_is_refused(small, tmp_path, classes):
     path = tmp_path / "c.safetensors"
     tiny_file(path, small, classes=classes)
@@ -193,8 +156,7 @@ def test_any_other_order_of_classes_is_refused(small, tmp_path, classes):
 
 
 @pytest.mark.parametrize(
-    "damage",
-    [{"config": None}, {"policy": None}, {"policy": 3}, {"temperature": None}, {"classes": 2}],
+    "damage", [{"config": None}, {"policy": 3}, {"temperature": None}, {"classes": 2}]
 )
 def test_a_description_of_another_kind_is_refused(small, tmp_path, damage):
     path = tmp_path / "c.safetensors"
@@ -222,13 +184,6 @@ def test_a_segmenters_file_is_no_classifier(small, tmp_path):
     Segmenter.build(SegmenterConfig(encoder="mobilenet_v2", size=32)).save(path)
     with pytest.raises(ModelFileError, match="holds segmenter, but no classifier"):
         Classifier.load(path, device="cpu")
-
-
-def test_half_storage_keeps_the_probabilities(small, tmp_path):
-    images = noise(4, 32)
-    small.save(tmp_path / "half.safetensors", half=True)
-    loaded = Classifier.load(tmp_path / "half.safetensors", device="cpu")
-    np.testing.assert_allclose(loaded.predict_proba(images), small.predict_proba(images), atol=5e-3)
 
 
 def test_another_size_keeps_the_weights_and_drops_what_was_fitted_at_the_first(small):

@@ -7,10 +7,12 @@ import pytest
 
 from cascade.command_line import main as console
 from cascade.command_line.main import module_of
+from cascade.commands.training import default_model
 from cascade.commands.training.default_model import build_parser, steps
 from cascade.data.splits import read_splits
 from cascade.data.synthetic import SyntheticConfig, write_synthetic_dataset
 from cascade.pipeline import Cascade
+from cascade.training import calibration
 
 SEGMENTER = """
 encoder: tu-test_resnet
@@ -36,7 +38,7 @@ whole_image_share: 0.1
 
 def write_data(folder, prefix, seed, *, masks):
     config = SyntheticConfig(
-        count_train=40, count_test=12, seed=seed, sizes=((48, 64),), masks=masks
+        count_train=20, count_test=8, seed=seed, sizes=((48, 64),), masks=masks
     )
     write_synthetic_dataset(folder, config)
     for path in [*folder.glob("*/synthetic_*")]:
@@ -53,6 +55,14 @@ def write_data(folder, prefix, seed, *, masks):
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
+
+
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch):
+    """Crops of 64 pixels in use, few drawn images, and a third of the images for validation."""
+    monkeypatch.setattr(default_model, "CLASSIFIER_SIZE", 64)
+    monkeypatch.setattr(default_model, "VALIDATION_FRACTION", 0.3)
+    monkeypatch.setattr(calibration, "NON_LESIONS_OF_A_KIND", 2)
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +99,11 @@ def test_one_command_makes_a_cascade_and_its_card_and_keeps_finished_steps(
     assert console.main(flags(workplace)) == 0
     cascade = Cascade.load(workplace / "default.safetensors", device="cpu")
     assert cascade.segmenter.size == 64
-    assert cascade.classifier.size == 256, "of the crops in use"
+    assert cascade.classifier.size == 64, "of the crops in use"
     assert cascade.safeguards.conformal is not None
     card = (workplace / "card.md").read_text()
     metrics = json.loads((workplace / "run" / "evaluation_both" / "metrics.json").read_text())
-    assert metrics["classification"]["n"] == 24
+    assert metrics["classification"]["n"] == 16
     assert "not a medical device" in card.casefold()
     both = read_splits(workplace / "run" / "splits.json")
     first = read_splits(workplace / "run" / "splits_isic.json")

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cascade.errors import CascadeError, DeviceError
+from cascade.errors import DeviceError
 from cascade.models.network import describe_device, resolve_device
 
 
@@ -31,46 +31,24 @@ def test_auto_takes_the_best_there_is(devices, present, chosen):
     assert resolve_device() == resolve_device("auto") == torch.device(chosen)
 
 
-@pytest.mark.parametrize(
-    ("asked", "present"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1), ("cuda:8", 8)]
-)
-def test_a_cuda_device_that_is_absent_is_an_error_and_never_replaced(devices, asked, present):
+@pytest.mark.parametrize(("asked", "present"), [("cuda", 0), ("cuda:1", 1), ("mps", 0)])
+def test_a_device_that_is_absent_is_an_error_and_never_replaced(devices, asked, present):
     devices(cuda=present)
-    with pytest.raises(DeviceError, match=f"{asked}.*torch sees {present} CUDA.*--device auto"):
+    with pytest.raises(DeviceError, match=asked):
         resolve_device(asked)
 
 
-@pytest.mark.parametrize(("asked", "present"), [("cuda", 1), ("cuda:0", 1), ("cuda:3", 4)])
-def test_a_cuda_device_that_exists_is_taken(devices, asked, present):
-    devices(cuda=present)
+@pytest.mark.parametrize("asked", ["cuda", "cuda:3", "mps"])
+def test_a_device_that_exists_is_taken(devices, asked):
+    devices(cuda=4, mps=True)
     assert resolve_device(asked) == torch.device(asked)
 
 
-def test_mps_is_an_error_where_there_is_none(devices):
-    devices()
-    with pytest.raises(DeviceError, match="mps"):
-        resolve_device("mps")
-    devices(mps=True)
-    assert resolve_device("mps").type == "mps"
-
-
-@pytest.mark.parametrize("asked", ["gpu", "", "cuda:", "cuda:x", "cpu!", "CUDA", "0"])
+@pytest.mark.parametrize("asked", ["gpu", "", "cuda:x", "CUDA", "meta"])
 def test_an_unknown_device_is_refused(devices, asked):
     devices(cuda=1)
-    with pytest.raises(DeviceError, match=r"unknown.*auto, cpu, cuda or cuda:N"):
+    with pytest.raises(DeviceError, match=f"{asked!r}.*cuda"):
         resolve_device(asked)
-
-
-@pytest.mark.parametrize("asked", ["meta", "xla", "vulkan"])
-def test_a_device_that_torch_knows_but_cascade_does_not_is_refused(devices, asked):
-    devices(cuda=1)
-    with pytest.raises(DeviceError, match="not supported"):
-        resolve_device(asked)
-
-
-def test_the_error_is_a_runtime_error_of_the_family():
-    assert issubclass(DeviceError, CascadeError)
-    assert issubclass(DeviceError, RuntimeError)
 
 
 def test_a_device_is_described_in_words(monkeypatch):

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny_training import interrupted
 from torch import nn
 
 from cascade.config import ClassificationTrainConfig, ClassifierConfig
@@ -12,13 +13,9 @@ from cascade.errors import ConfigError, DataError
 from cascade.lesion.masking import MaskPolicy
 from cascade.models.artifact import read_artifact
 from cascade.models.classifier import Classifier
+from cascade.training import classification
 from cascade.training.classification import classification_loss, train_classifier
-from cascade.training.diagnosis import (
-    UNKNOWN,
-    diagnosis_indices,
-    diagnosis_layer,
-    with_diagnosis,
-)
+from cascade.training.diagnosis import UNKNOWN, diagnosis_indices, diagnosis_layer, with_diagnosis
 
 CONFIG = ClassifierConfig(architecture="timm/test_resnet", size=32)
 NAMES = ("nevus", "Nevus", "Melanoma, NOS", "melanoma", "")
@@ -34,18 +31,17 @@ def table(dataset_folder):
     return replace(read, records=tuple(records))
 
 
-def train(table, output, **changes):
-    training = ClassificationTrainConfig(
-        **{"epochs": 2, "batch_size": 4, "precision": "fp32", "diagnosis_weight": 1.0, **changes}
-    )
+def train(table, output, *, resume=False, **changes):
+    fixed = {"epochs": 2, "batch_size": 4, "precision": "fp32", "diagnosis_weight": 1.0}
     return train_classifier(
         table,
         make_splits(table, fraction=0.4, seed=0),
         config=CONFIG,
-        training=training,
+        training=ClassificationTrainConfig(**{**fixed, **changes}),
         policy=MaskPolicy.from_mode("crop"),
         device="cpu",
         output=output,
+        resume=resume,
     )
 
 
@@ -116,31 +112,10 @@ def test_the_file_holds_the_binary_network_only(table, tmp_path):
     assert not np.array_equal(with_layer.tensors[name], without.tensors[name])
 
 
-def test_a_resumed_training_ends_with_the_same_weights(table, tmp_path, monkeypatch):
-    from cascade.training.loop import Trainer
-
+def test_a_resumed_training_ends_with_the_same_weights(table, tmp_path):
     whole = train(table, tmp_path / "whole").state_dict()
-    record = Trainer._record
-
-    def stop_after_one(self, row):
-        record(self, row)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_record", stop_after_one)
-        with pytest.raises(KeyboardInterrupt):
-            train(table, tmp_path / "stopped")
-    resumed = train_classifier(
-        table,
-        make_splits(table, fraction=0.4, seed=0),
-        config=CONFIG,
-        training=ClassificationTrainConfig(
-            epochs=2, batch_size=4, precision="fp32", diagnosis_weight=1.0
-        ),
-        policy=MaskPolicy.from_mode("crop"),
-        device="cpu",
-        output=tmp_path / "stopped",
-        resume=True,
-    ).state_dict()
+    with interrupted(classification, "validate_classifier", call=2):
+        train(table, tmp_path / "stopped")
+    resumed = train(table, tmp_path / "stopped", resume=True).state_dict()
     for name, tensor in whole.items():
         torch.testing.assert_close(resumed[name], tensor, rtol=0, atol=0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import cv2
 import numpy as np
 import pytest
@@ -14,7 +12,6 @@ from cascade.evaluation.overlays import draw_outline
 from cascade.explain import Explanation, explain, heat_inside, overlay_heat
 from cascade.lesion.masking import MaskPolicy
 from cascade.pipeline import Cascade
-from cascade.pipeline.augmented_views import VIEWS
 
 
 @pytest.fixture
@@ -39,9 +36,6 @@ def explained(scene, fake_segmenter):
     return run
 
 
-# --- where the heat is ----------------------------------------------------------------------------
-
-
 def test_heat_lies_where_the_evidence_is_in_original_pixels(explained):
     prediction, found = explained(MappedClassifier(cells=12))
     assert prediction.box is not None
@@ -64,20 +58,6 @@ def test_nothing_outside_the_crop_is_hot(explained):
     np.testing.assert_array_equal(found.heat_map, seen.astype(np.float32))
 
 
-@pytest.mark.parametrize("cell", [(0, 0), (0, 3), (3, 0), (2, 1)])
-def test_each_cell_of_the_map_covers_its_part_of_the_crop(explained, cell):
-    single = np.full((4, 4), -1.0)
-    single[cell] = 3.0
-    prediction, found = explained(MappedClassifier(fixed=single))
-    top, left, bottom, right = prediction.crop_box
-    hottest = np.argwhere(found.heat_map == found.heat_map.max()).mean(axis=0) + 0.5
-    where = (hottest - (top, left)) / (bottom - top, right - left)
-    expected = (np.array(cell) + 0.5) / 4
-    inner = np.isin(cell, (1, 2))  # at the border the outer half of the cell is equally hot
-    assert np.allclose(where[inner], expected[inner], atol=0.02)
-    assert np.all(np.abs(where - expected) < 0.13)
-
-
 def test_a_crop_that_reaches_over_the_border_is_mapped_without_a_shift(fake_segmenter):
     image = np.full((60, 200, 3), 200, np.uint8)
     image[::2] = 210
@@ -94,142 +74,72 @@ def test_a_crop_that_reaches_over_the_border_is_mapped_without_a_shift(fake_segm
     crossing = np.argmax(found.heat_map[30] >= 0.5)
     assert crossing == pytest.approx(middle, abs=1)
     assert found.heat_map[0].max() == found.heat_map[-1].max() == 1
+    assert any(f"{1 - 60 / (bottom - top):.0%}" in text for text in found.warnings)
 
 
-def test_heat_beyond_the_border_is_a_warning(fake_segmenter):
-    image = np.full((60, 200, 3), 200, np.uint8)
-    image[::2] = 210
-    image[5:55, 40:160] = 50
-    cascade = Cascade(fake_segmenter, MappedClassifier(fixed=np.ones((4, 4))))
-    prediction = cascade([image])[0]
-    top, _, bottom, _ = prediction.crop_box
-    share = 1 - 60 / (bottom - top)
-    found = explain(cascade, image, prediction)
-    assert any(f"{share:.0%} of the heat lies beyond" in text for text in found.warnings)
-    assert not found.is_empty
-
-
-@pytest.mark.parametrize("reason", ["no lesion", "doubtful mask"])
+@pytest.mark.parametrize("reason", ["no lesion", "low mask quality"])
 def test_where_the_whole_image_was_classified_the_heat_covers_it(scene, fake_segmenter, reason):
     from cascade.reliability import MaskQualityLimits, Safeguards
 
-    image = scene if reason == "doubtful mask" else np.full_like(scene, 205)
+    image = scene if reason == "low mask quality" else np.full_like(scene, 205)
     image = np.ascontiguousarray(image)
     image[::2] += 4
     safeguards = Safeguards(mask_quality_limits=MaskQualityLimits(smallest_area=1.0))
     halves = np.zeros((2, 2))
     halves[1] = 1.0
-    cascade = Cascade(fake_segmenter, MappedClassifier(fixed=halves), safeguards=safeguards)
+    classifier = MappedClassifier(fixed=halves, policy=MaskPolicy(on_empty="abstain"))
+    cascade = Cascade(fake_segmenter, classifier, safeguards=safeguards)
     prediction = cascade([image])[0]
     assert prediction.crop_box == (0, 0, 96, 128)
     found = explain(cascade, image, prediction)
     assert found.heat_map[:20].max() == 0
     assert found.heat_map[-20:].min() == 1
-    doubted = any("mask quality is low" in text for text in found.warnings)
-    assert doubted == (reason == "doubtful mask")
+    low_quality = any("mask quality is low" in text for text in found.warnings)
+    assert low_quality == (reason == "low mask quality")
     assert (found.inside_fraction is None) == (reason == "no lesion")
-
-
-def test_the_answer_that_was_withheld_is_named_as_such(fake_segmenter):
-    image = np.full((64, 64, 3), 205, np.uint8)
-    image[::2] = 209
-    classifier = MappedClassifier(policy=MaskPolicy(on_empty="abstain"))
-    cascade = Cascade(fake_segmenter, classifier)
-    (prediction,) = cascade([image])
-    assert prediction.label is None
-    found = explain(cascade, image, prediction)
-    assert any("gave no label" in text for text in found.warnings)
-
-
-def test_stored_orientation_plays_no_role(scene, fake_segmenter, tmp_path):
-    from PIL import Image
-
-    from cascade.imaging import read_image
-
-    turned = Image.fromarray(np.ascontiguousarray(np.rot90(scene)))
-    exif = turned.getexif()
-    exif[0x0112] = 6  # to be turned clockwise for display
-    turned.save(tmp_path / "a.png", exif=exif)
-    displayed = read_image(tmp_path / "a.png").pixels
-    np.testing.assert_array_equal(displayed, scene)
-    cascade = Cascade(fake_segmenter, MappedClassifier())
-    (prediction,) = cascade(tmp_path / "a.png")
-    (plain,) = cascade([scene])
-    np.testing.assert_array_equal(
-        explain(cascade, displayed, prediction).heat_map, explain(cascade, scene, plain).heat_map
-    )
-
-
-# --- for which class ------------------------------------------------------------------------------
-
-
-def test_what_both_classes_share_is_no_heat(explained):
-    _, plain = explained(MappedClassifier())
-    _, shifted = explained(MappedClassifier(offset=1000.0))
-    np.testing.assert_allclose(shifted.heat_map, plain.heat_map, atol=1e-4)
+    assert any("gave no label" in text for text in found.warnings) == (prediction.label is None)
 
 
 def test_the_other_class_is_hot_where_this_one_is_cold(explained):
     halves = np.array([[1.0, -1.0], [1.0, -1.0]])
     prediction, malignant = explained(MappedClassifier(fixed=halves))
-    _, benign = explained(MappedClassifier(fixed=halves), target="benign")
+    _, benign = explained(MappedClassifier(fixed=halves, offset=1000.0), target="benign")
     assert (malignant.target, benign.target) == ("malignant", "benign")
     _, left, _, right = prediction.crop_box
     assert malignant.heat_map[48, left + 2] == benign.heat_map[48, right - 3] == 1
     assert malignant.heat_map[48, right - 3] == benign.heat_map[48, left + 2] == 0
 
 
-def test_malignant_is_explained_unless_another_class_is_asked_for(explained):
-    assert explained(MappedClassifier())[1].target == "malignant"
-
-
-# --- no heat --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("value", [-3.0, 0.0, 1e-9])
+@pytest.mark.parametrize("value", [-3.0, 1e-9])
 def test_an_empty_map_is_said_to_be_empty(explained, scene, value):
     prediction, found = explained(MappedClassifier(fixed=np.full((3, 3), value)))
     assert found.is_empty
     assert not found.heat_map.any()
     assert (found.inside_fraction, found.mean_ratio) == (None, None)
-    assert found.warnings == (
-        "no heat: no place in the crop speaks more for malignant than against it",
-    )
+    (warning,) = found.warnings
+    assert "no heat" in warning
+    assert "malignant" in warning
     np.testing.assert_array_equal(
         overlay_heat(scene, found, prediction.mask), draw_outline(scene, prediction.mask)
     )
     np.testing.assert_array_equal(overlay_heat(scene, found), scene)
 
 
-def test_a_map_that_is_not_finite_is_refused(explained):
-    with pytest.raises(ModelFileError, match="not finite"):
-        explained(MappedClassifier(fixed=np.full((3, 3), np.nan)))
-
-
-# --- whether the heat follows the crop ------------------------------------------------------------
-
-
-def test_heat_that_follows_the_crop_agrees_with_itself_when_turned(explained):
+def test_heat_that_stays_in_its_corner_when_the_crop_turns_is_a_warning(explained):
     _, found = explained(MappedClassifier())
     assert found.turn_agreement == pytest.approx(1, abs=1e-5)
     assert found.warnings == ()
-
-
-def test_heat_that_stays_in_its_corner_is_a_warning(explained):
+    assert explained(MappedClassifier(fixed=np.ones((3, 3))))[1].turn_agreement is None
     corner = np.zeros((4, 4))
     corner[3, 3] = 1
     _, found = explained(MappedClassifier(fixed=corner))
     assert found.turn_agreement == pytest.approx(
         np.corrcoef(corner.ravel(), corner[::-1, ::-1].ravel())[0, 1]
     )
-    assert "does not turn with the crop (correlation -0.07)" in found.warnings[0]
+    assert "-0.07" in found.warnings[0]
 
 
-def test_a_map_that_is_the_same_everywhere_has_no_agreement(explained):
-    assert explained(MappedClassifier(fixed=np.ones((3, 3))))[1].turn_agreement is None
-
-
-@pytest.mark.parametrize("tta", ["none", "flips", "dihedral"])
+@pytest.mark.parametrize("tta", ["none", "dihedral"])
 def test_heat_is_the_mean_over_the_views_that_were_averaged(explained, tta):
     corner = np.full((2, 2), -1.0)
     corner[0, 0] = 5.0
@@ -238,10 +148,6 @@ def test_heat_is_the_mean_over_the_views_that_were_averaged(explained, tta):
     ends = found.heat_map[top : bottom : bottom - top - 1, left : right : right - left - 1]
     expected = {"none": [[1, 0], [0, 0]]}.get(tta, [[1, 1], [1, 1]])
     np.testing.assert_allclose(ends, expected, atol=1e-6)
-    assert len(VIEWS[tta]) in (1, 4, 8)
-
-
-# --- numbers --------------------------------------------------------------------------------------
 
 
 def test_numbers_are_the_documented_formulas(explained):
@@ -256,22 +162,11 @@ def test_numbers_are_the_documented_formulas(explained):
     assert found.mean_ratio > 1
 
 
-def test_even_heat_gives_the_lesions_share_of_the_crop_and_a_ratio_of_one():
-    mask = np.zeros((10, 10), bool)
-    mask[2:6, 2:7] = True
-    heat = np.zeros((10, 10), np.float32)
-    heat[:8, :8] = 0.5
-    share, ratio = heat_inside(heat, mask, (-3, -3, 8, 8))
-    assert share == pytest.approx(20 / 64)
-    assert ratio == pytest.approx(1)
-
-
 @pytest.mark.parametrize(
     ("mask", "heat", "expected"),
     [
         ("none", "all", (None, None)),
         ("left", "none", (None, None)),
-        ("left", "left", (1.0, None)),
         ("left", "right", (0.0, 0.0)),
         ("all", "all", (1.0, None)),
         ("right", "all", (0.5, 1.0)),
@@ -283,16 +178,6 @@ def test_numbers_that_cannot_be_are_missing(mask, heat, expected):
     lesion[:, parts[mask]] = True
     warm[:, parts[heat]] = 0.25
     assert heat_inside(warm, lesion, (0, 0, 8, 8)) == expected
-
-
-def test_a_lesion_outside_the_box_has_a_share_of_zero_and_no_ratio():
-    lesion, warm = np.zeros((8, 8), bool), np.zeros((8, 8), np.float32)
-    lesion[:, :2] = True
-    warm[:, 4:] = 1
-    assert heat_inside(warm, lesion, (0, 4, 8, 8)) == (0.0, None)
-
-
-# --- the image ----------------------------------------------------------------------------------
 
 
 def explanation_of(heat, **changes):
@@ -313,19 +198,6 @@ def test_cold_pixels_show_the_photograph_and_hot_ones_a_warm_colour(scene):
     assert change[127] > change[90] > change[70] > 0
 
 
-def test_the_outline_is_drawn_over_the_heat(scene):
-    heat = np.full((96, 128), 0.5, np.float32)
-    mask = np.zeros((96, 128), bool)
-    mask[30:60, 40:80] = True
-    plain = overlay_heat(scene, explanation_of(heat))
-    np.testing.assert_array_equal(
-        overlay_heat(scene, explanation_of(heat), mask), draw_outline(plain, mask)
-    )
-    np.testing.assert_array_equal(
-        overlay_heat(scene, explanation_of(heat), np.zeros_like(mask)), plain
-    )
-
-
 def test_parts_of_different_images_are_refused(scene):
     heat = np.ones((96, 128), np.float32)
     with pytest.raises(ShapeError, match="heat map is"):
@@ -336,16 +208,14 @@ def test_parts_of_different_images_are_refused(scene):
         overlay_heat(scene / 255.0, explanation_of(heat))
 
 
-# --- refusals -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("options", [{"target": "melanoma"}, {"tta": "many"}])
-def test_an_unknown_class_or_view_is_refused_with_the_choices(explained, options):
-    with pytest.raises(ConfigError, match="choose from"):
-        explained(MappedClassifier(), **options)
-
-
-def test_a_prediction_of_another_image_or_cascade_is_refused(scene, fake_segmenter):
+def test_what_cannot_be_explained_is_refused(explained, scene, fake_segmenter, fake_cascade):
+    for options in ({"target": "melanoma"}, {"tta": "many"}):
+        with pytest.raises(ConfigError, match=next(iter(options.values()))):
+            explained(MappedClassifier(), **options)
+    with pytest.raises(ModelFileError, match="not finite"):
+        explained(MappedClassifier(fixed=np.full((3, 3), np.nan)))
+    with pytest.raises(ConfigError, match="FakeClassifier"):
+        explain(fake_cascade, scene, fake_cascade([scene])[0])
     cascade = Cascade(fake_segmenter, MappedClassifier())
     (prediction,) = cascade([scene])
     with pytest.raises(ShapeError, match="as it is displayed"):
@@ -355,16 +225,3 @@ def test_a_prediction_of_another_image_or_cascade_is_refused(scene, fake_segment
     other = Cascade(fake_segmenter, MappedClassifier(size=32))
     with pytest.raises(ConfigError, match="the cascade that made it"):
         explain(other, scene, prediction)
-
-
-def test_a_stage_without_maps_is_refused(scene, fake_cascade):
-    (prediction,) = fake_cascade([scene])
-    with pytest.raises(ConfigError, match="not a FakeClassifier"):
-        explain(fake_cascade, scene, prediction)
-
-
-def test_an_explanation_cannot_be_changed(explained):
-    _, found = explained(MappedClassifier())
-    with pytest.raises(AttributeError):
-        found.target = "benign"
-    assert replace(found, target="benign").target == "benign"

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import sys
 
 import numpy as np
 import pytest
-from conftest import FakeClassifier, MappedClassifier
+from conftest import MappedClassifier
 
-from cascade.command_line.main import main as console
 from cascade.commands.prediction.explain import COLUMNS, main
 from cascade.data.tables import read_csv
 from cascade.explain import explain, overlay_heat
@@ -56,12 +54,7 @@ def test_each_input_has_one_row_and_a_broken_one_says_why(run, photos, capsys):
     assert "4 rows, 2 failed" in capsys.readouterr().out
 
 
-def test_without_broken_inputs_the_exit_code_is_0(run, photos):
-    assert run(photos / "a.png")[0] == 0
-
-
-@pytest.mark.parametrize("tta", ["none", "flips"])
-@pytest.mark.parametrize("target", ["malignant", "benign"])
+@pytest.mark.parametrize(("target", "tta"), [("malignant", "none"), ("benign", "flips")])
 def test_a_row_and_its_picture_are_what_the_library_says(
     run, photos, tmp_path, fake_segmenter, classifier, target, tta
 ):
@@ -92,7 +85,7 @@ def test_no_heat_is_said_in_words(run, photos, classifier):
     assert code == 0
     assert row["has_heat"] == "no"
     assert row["inside_fraction"] == row["mean_ratio"] == ""
-    assert "no heat: no place in the crop" in row["warnings"]
+    assert "no heat" in row["warnings"]
     assert row["overlay"] == "overlays/a.png"
 
 
@@ -123,33 +116,6 @@ def test_the_model_gets_what_the_flags_say(run, photos, loads):
     assert asked["limits"].max_pixels == 5000
 
 
-def test_images_over_the_limit_have_an_error_row(run, photos):
-    code, rows = run(photos / "a.png", "--max_megapixels", "0.005")
-    assert code == 3
-    assert "too large" in rows[0]["error"]
-
-
-def test_tables_folders_and_patterns_are_inputs(run, photos, dataset_folder):
-    _, rows = run(dataset_folder / "test_data.csv", str(photos / "*.jpg"))
-    assert len(rows) == 5
-    assert names(rows)[-1] == "c.jpg"
-    assert not [row["error"] for row in rows if row["error"]]
-
-
-def test_results_are_no_inputs(run, photos, monkeypatch):
-    monkeypatch.chdir(photos)
-    args = [".", "--output", "."]
-    assert main(args) == 3
-    assert main([*args, "--resume"]) == 0
-    assert names(read_csv("explanations.csv")[1]) == ["a.png", "b.png", "c.jpg"]
-
-
-def test_a_photograph_is_never_changed(run, photos):
-    before = {path.name: path.read_bytes() for path in photos.iterdir()}
-    run(photos)
-    assert {path.name: path.read_bytes() for path in photos.iterdir()} == before
-
-
 def test_going_on_explains_only_what_has_no_row(run, photos, capsys):
     _, first = run(photos / "a.png")
     assert run(photos)[0] == 2, "not without a word"
@@ -160,33 +126,16 @@ def test_going_on_explains_only_what_has_no_row(run, photos, capsys):
     assert "2 rows, 1 failed, 1 kept from before" in capsys.readouterr().out
 
 
-def test_a_run_goes_on_only_for_its_own_class(run, photos, capfd):
+def test_a_run_goes_on_only_for_its_own_class(run, photos, tmp_path, capfd):
     _, first = run(photos / "a.png")
     code, rows = run(photos, "--resume", "--target", "benign")
     assert (code, rows) == (2, first)
-    assert "a.png was explained for malignant, now it is benign" in capfd.readouterr().err
+    assert "a.png" in capfd.readouterr().err
+    run(photos, "--overwrite")
     code, rows = run(photos / "a.png", "--overwrite", "--target", "benign")
     assert code == 0
     assert [row["target"] for row in rows] == ["benign"]
-
-
-def test_overwriting_replaces_rows_and_pictures(run, photos, tmp_path):
-    run(photos)
-    _, rows = run(photos / "a.png", "--overwrite")
-    assert names(rows) == ["a.png"]
-    out = tmp_path / "explanations"
-    left = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
-    assert left == ["explanations.csv", "overlays/a.png"]
-
-
-def test_what_cannot_be_explained_costs_no_earlier_result(
-    run, photos, fake_segmenter, monkeypatch, capfd
-):
-    _, before = run(photos)
-    monkeypatch.setattr(Cascade, "load", lambda *_, **__: Cascade(fake_segmenter, FakeClassifier()))
-    code, after = run(photos, "--overwrite")
-    assert (code, after) == (2, before)
-    assert "not a FakeClassifier" in capfd.readouterr().err
+    assert [path.name for path in tmp_path.glob("explanations/overlays/*")] == ["a.png"]
 
 
 def test_a_stage_that_was_exported_without_maps_is_refused_before_anything_is_removed(
@@ -197,24 +146,3 @@ def test_a_stage_that_was_exported_without_maps_is_refused_before_anything_is_re
     code, after = run(photos, "--overwrite")
     assert (code, after) == (2, before)
     assert "with the torch runtime" in capfd.readouterr().err
-
-
-def test_a_torch_network_without_the_library_ends_with_the_command_to_install_it(
-    photos, tmp_path, fake_segmenter, monkeypatch, capfd
-):
-    from cascade.config import ClassifierConfig
-    from cascade.models.classifier import Classifier
-
-    network = Classifier.build(ClassifierConfig(architecture="timm/test_resnet", size=32))
-    monkeypatch.setattr(Cascade, "load", lambda *_, **__: Cascade(fake_segmenter, network))
-    monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
-    assert main([str(photos), "--output", str(tmp_path / "out")]) == 2
-    error = capfd.readouterr().err
-    assert "pip install 'cascade[explain]'" in error
-    assert "Traceback" not in error
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_console_command_reaches_it(loads, photos, tmp_path):
-    assert console(["explain", str(photos / "a.png"), "--output", str(tmp_path / "out")]) == 0
-    assert len(loads) == 1

@@ -24,7 +24,7 @@ from cascade.files import file_digest
 from cascade.imaging import write_image
 from cascade.models.artifact import tensors_digest
 from cascade.models.classifier import Classifier
-from cascade.models.ensemble import ClassifierEnsemble
+from cascade.models.ensemble import ClassifierEnsemble, load_classifier
 from cascade.models.exported import FILES, read_exported
 from cascade.models.runtimes import model_identity
 from cascade.pipeline import Cascade
@@ -42,9 +42,6 @@ def photographs(count: int) -> list[np.ndarray]:
         draw_lesion(generator, malignant=bool(i % 2), shape=shapes[i % 3]).image
         for i in range(count)
     ]
-
-
-# --- the same answers -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -66,8 +63,8 @@ def test_both_stages_answer_as_in_torch_whatever_the_batch(exported, count):
     np.testing.assert_allclose(chances, original.classifier.predict_proba(crops), atol=1e-5)
 
 
-@pytest.mark.parametrize("tta", ["none", "flips"])
-def test_a_photograph_gives_the_same_prediction(exported, tta):
+def test_an_image_gives_the_same_prediction(exported):
+    tta = "flips"
     images = photographs(3)
     for got, expected in zip(
         exported(images, tta=tta), tiny_cascade()(images, tta=tta), strict=True
@@ -94,18 +91,6 @@ def test_settings_cutoffs_and_provenance_travel_along(exported):
     assert model_identity(tiny_export()) == tensors_digest(original.to_artifact().tensors)
 
 
-def test_temperature_and_bias_are_inside_the_graph():
-    original = tiny_cascade()
-    with torch.no_grad():
-        logits = original.classifier(torch.from_numpy(noise(4, 64)))
-    difference = (logits[:, 1] - logits[:, 0]).double().numpy()
-    chances = Cascade.load(tiny_export()).classifier.predict_proba(noise(4, 64))[:, 1]
-    np.testing.assert_allclose(chances, 1 / (1 + np.exp(-difference / 1.7 + 0.4)), atol=1e-5)
-
-
-# --- class activation maps ------------------------------------------------------------------------
-
-
 def test_the_mean_of_an_activation_map_is_the_logit_but_for_a_constant(exported):
     images = noise(5, 64)
     with torch.no_grad():
@@ -121,13 +106,11 @@ def test_the_mean_of_an_activation_map_is_the_logit_but_for_a_constant(exported)
 
 @pytest.mark.parametrize(
     ("name", "has_map"),
-    [("timm/test_resnet", True), ("torchvision/mobilenet_v2", True), ("densenet121", True),
-     ("timm/test_convnext", False), ("timm/test_vit", False), ("squeezenet1_1", False)],
-)  # fmt: skip
+    [("torchvision/mobilenet_v2", True), ("timm/test_convnext", False), ("squeezenet1_1", False)],
+)
 def test_a_map_is_offered_only_where_a_mean_and_a_linear_layer_are_the_end(name, has_map):
     torch.manual_seed(0)
-    size = 160 if name == "timm/test_vit" else 64
-    assert bool(find_heads(tiny_classifier(name, size=size))) == has_map
+    assert bool(find_heads(tiny_classifier(name))) == has_map
 
 
 class Ending(torch.nn.Module):
@@ -159,16 +142,9 @@ def classifier_with(between):
     ids=["mean", "rectified", "maximum", "curved"],
 )  # fmt: skip
 def test_the_head_is_recognized_by_what_it_computes(between, rectified):
-    assert [head.rectified for head in find_heads(classifier_with(between))] == rectified
-
-
-def test_searching_for_the_head_leaves_no_hook_behind():
-    classifier = tiny_cascade().classifier
-    find_heads(classifier)
+    classifier = classifier_with(between)
+    assert [head.rectified for head in find_heads(classifier)] == rectified
     assert not any(module._forward_hooks for module in classifier.modules())
-
-
-# --- what is written ------------------------------------------------------------------------------
 
 
 def test_the_folder_describes_itself():
@@ -201,9 +177,6 @@ def test_a_graph_is_valid_and_whole_and_says_what_it_is(stage):
     assert oct(path.stat().st_mode & 0o777) == "0o644"
 
 
-# --- other cascades -------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def ready_segmenter(monkeypatch):
     """The first stage's graph from the folder that is there, to save the time of tracing it."""
@@ -220,12 +193,16 @@ def ready(ready_segmenter, monkeypatch):
 
 @pytest.mark.usefixtures("ready_segmenter")
 def test_an_ensemble_is_one_graph_with_the_mean_of_its_members(tmp_path):
-    torch.manual_seed(3)
-    members = [tiny_classifier(), tiny_classifier()]
-    members[1].temperature = 2.5
+    members = [tiny_classifier(seed=1), tiny_classifier(seed=2, temperature=2.5)]
     ensemble = ClassifierEnsemble(members, [0.3, 0.7]).eval()
     ensemble.bias = 0.4
+    ensemble.save(tmp_path / "half.safetensors", half=True)
+    ensemble = load_classifier(tmp_path / "half.safetensors", device="cpu").train()
     export_onnx(Cascade(tiny_cascade().segmenter, ensemble), tmp_path / "onnx")
+    assert ensemble.training, "the caller's network is left as it was"
+    path, single = tmp_path / "onnx" / "classifier.onnx", tiny_export() / "classifier.onnx"
+    assert path.stat().st_size < 2 * 0.7 * single.stat().st_size, "half precision takes half"
+    members = ensemble.eval().classifiers
     exported, crops = Cascade.load(tmp_path / "onnx"), noise(3, 64)
     np.testing.assert_allclose(
         exported.classifier.predict_proba(crops), ensemble.predict_proba(crops), atol=1e-5
@@ -238,66 +215,16 @@ def test_an_ensemble_is_one_graph_with_the_mean_of_its_members(tmp_path):
     np.testing.assert_allclose(rest, rest[0], atol=1e-5)
 
 
-@pytest.mark.usefixtures("ready_segmenter")
-def test_a_half_precision_file_gives_graphs_of_half_the_size_and_loses_nothing(tmp_path):
-    tiny_cascade().save(tmp_path / "half.safetensors", half=True)
-    original = Cascade.load(tmp_path / "half.safetensors", device="cpu")
-    original.classifier.train()
-    original.segmenter = tiny_cascade().segmenter
-    export_onnx(original, tmp_path / "onnx")
-    assert original.classifier.training, "the caller's network is left as it was"
-    path = tmp_path / "onnx" / "classifier.onnx"
-    assert path.stat().st_size < 0.65 * (tiny_export() / "classifier.onnx").stat().st_size
-    onnx.checker.check_model(path, full_check=True)
-    np.testing.assert_allclose(
-        Cascade.load(tmp_path / "onnx").classifier.predict_proba(noise(3, 64)),
-        original.classifier.predict_proba(noise(3, 64)),
-        atol=1e-5,
-    )
-
-
 @pytest.mark.usefixtures("ready")
-def test_a_file_and_what_was_exported_from_it_have_the_same_identity(tmp_path, monkeypatch):
-    tiny_cascade().save(tmp_path / "half.safetensors", half=True)
-    # the graphs are those of the unrounded weights
-    monkeypatch.setattr(parity, "EXACT", parity.Limits())
-    export_onnx(tmp_path / "half.safetensors", tmp_path / "onnx")
-    assert model_identity(tmp_path / "onnx") == model_identity(tmp_path / "half.safetensors")
-    assert model_identity(tmp_path / "onnx") != model_identity(tiny_export())
-
-
-# --- refused --------------------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("ready")
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_graphs_that_answer_otherwise_are_not_written(tmp_path, overwrite):
+def test_graphs_that_answer_otherwise_are_not_written(tmp_path):
     other = copy.deepcopy(tiny_cascade())
     other.classifier.bias += 0.01
-    if overwrite:
-        shutil.copytree(tiny_export(), tmp_path / "onnx")
+    shutil.copytree(tiny_export(), tmp_path / "onnx")
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(ExportError, match="answer otherwise on noise: classifier difference is"):
-        export_onnx(other, tmp_path / "onnx", overwrite=overwrite)
+    with pytest.raises(ExportError, match="noise: classifier difference"):
+        export_onnx(other, tmp_path / "onnx", overwrite=True)
     assert sorted(tmp_path.iterdir()) == before
-    if overwrite:
-        assert Cascade.load(tmp_path / "onnx").describe() == tiny_cascade().describe()
-
-
-def test_a_network_that_onnx_cannot_express_is_a_clear_error(tmp_path):
-    spectrum = classifier_with(lambda maps: torch.linalg.svdvals(maps)[..., 0])
-    with pytest.raises(ConfigError, match="the classifier cannot be exported to ONNX: "):
-        graphs.classifier_graph(spectrum)
-
-
-def test_a_folder_with_something_else_in_it_is_kept(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    for overwrite in (False, True):
-        with pytest.raises(ConfigError, match=r"holds other files, such as notes\.txt"):
-            export_onnx(tiny_cascade(), tmp_path, overwrite=overwrite)
-    with pytest.raises(ConfigError, match="is a file; name a folder"):
-        export_onnx(tiny_cascade(), tmp_path / "notes.txt")
-    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert Cascade.load(tmp_path / "onnx").describe() == tiny_cascade().describe()
 
 
 @pytest.mark.usefixtures("ready")
@@ -312,27 +239,35 @@ def test_an_exported_cascade_is_replaced_only_if_that_was_said(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["onnx"]
 
 
-def test_stages_without_weights_cannot_be_exported(fake_cascade, tmp_path):
+def test_what_cannot_be_exported_is_refused_by_name(monkeypatch, fake_cascade, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match=r"other files.*notes\.txt"):
+            export_onnx(tiny_cascade(), tmp_path, overwrite=overwrite)
+    with pytest.raises(ConfigError, match="is a file"):
+        export_onnx(tiny_cascade(), tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
     with pytest.raises(ConfigError, match="only a cascade of torch networks"):
         export_onnx(fake_cascade, tmp_path / "onnx")
-
-
-def test_a_missing_library_is_named(monkeypatch, tmp_path):
+    with pytest.raises(DataError, match=r"at least 20 .*got 3 \(--images\)"):
+        export_onnx(tiny_cascade(), tmp_path / "onnx", images=photographs(3), int8="both")
+    with pytest.raises(ConfigError, match=r"'all'.*none, both, segmenter"):
+        export_onnx(tiny_cascade(), tmp_path / "onnx", int8="all")
+    spectrum = classifier_with(lambda maps: torch.linalg.svdvals(maps)[..., 0])
+    with pytest.raises(ConfigError, match="classifier cannot be exported"):
+        graphs.classifier_graph(spectrum)
     monkeypatch.setattr(onnx_export.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"needs onnx and onnxscript and onnxruntime: pip"):
+    with pytest.raises(MissingExtraError, match="onnxscript"):
         export_onnx(tiny_cascade(), tmp_path / "onnx")
 
 
-# --- 8-bit integers -------------------------------------------------------------------------------
-
-
 @pytest.mark.usefixtures("ready")
-def test_an_int8_segmenter_keeps_features_and_says_what_it_changed(tmp_path, caplog):
-    images = photographs(24)
+def test_an_int8_segmenter_keeps_features_and_says_what_it_changed(tmp_path):
+    images = photographs(20)
     report = export_onnx(
         tiny_cascade(), tmp_path / "onnx", images=images, int8="segmenter", int8_difference=1.0
     )["int8"]
-    assert report["images"]["images"] == 12, "the other half set the ranges"
+    assert report["images"]["images"] == 10, "the other half set the ranges"
     assert report["images"]["mean_mask_iou"] >= 0.99
     assert report["images"]["map_difference"] > 0
     assert report["limits"] == {"mean_mask_iou": 0.99, "cascade_difference": 1.0}
@@ -341,7 +276,6 @@ def test_an_int8_segmenter_keeps_features_and_says_what_it_changed(tmp_path, cap
     assert document["graphs"]["classifier"]["precision"] == "float32"
     graph = onnx.load(tmp_path / "onnx" / "segmenter.onnx", load_external_data=False)
     assert "cascade" in {item.key for item in graph.metadata_props}
-    assert "pre-processing" not in caplog.text, "onnxruntime's advice is of no use to a user"
     small, usual = (Cascade.load(folder).segmenter for folder in (tmp_path / "onnx", tiny_export()))
     np.testing.assert_allclose(
         small.predict_with_features(noise(2, 32))[1],
@@ -358,24 +292,6 @@ def test_int8_that_changes_a_probability_too_much_is_refused(tmp_path):
             int8_difference=1e-7,
         )  # fmt: skip
     assert list(tmp_path.iterdir()) == []
-
-
-def test_int8_needs_images(tmp_path):
-    with pytest.raises(DataError, match=r"at least 20 images.*got 3 \(--images\)"):
-        export_onnx(tiny_cascade(), tmp_path / "onnx", images=photographs(3), int8="both")
-    with pytest.raises(ConfigError, match="int8 is 'all'; choose from none, both, segmenter"):
-        export_onnx(tiny_cascade(), tmp_path / "onnx", int8="all")
-
-
-# --- comparing ------------------------------------------------------------------------------------
-
-
-def test_a_cascade_differs_from_itself_by_nothing():
-    found = parity.compare(tiny_cascade(), tiny_cascade(), photographs(5))
-    assert found.images == 5
-    assert (found.map_difference, found.mask_pixels, found.changed_labels) == (0, 0, 0)
-    assert found.mean_mask_iou == found.lowest_mask_iou == 1
-    assert parity.EXACT.breaches(found) == []
 
 
 def test_differences_are_the_worst_of_all_images(fake_segmenter, fake_classifier):
@@ -399,7 +315,11 @@ def test_differences_are_the_worst_of_all_images(fake_segmenter, fake_classifier
 
 
 def test_a_number_that_is_none_is_beyond_every_limit():
-    found = parity.compare(tiny_cascade(), tiny_cascade(), photographs(1))
+    found = parity.compare(tiny_cascade(), tiny_cascade(), photographs(2))
+    assert found.images == 2
+    assert (found.map_difference, found.mask_pixels, found.changed_labels) == (0, 0, 0)
+    assert found.mean_mask_iou == found.lowest_mask_iou == 1
+    assert parity.EXACT.breaches(found) == []
     broken = dataclasses.replace(found, map_difference=float("nan"))
     assert parity.EXACT.breaches(broken) == ["map difference is nan, allowed is 0.0001"]
 
@@ -411,9 +331,6 @@ def test_images_that_cannot_be_read_are_left_out(tmp_path, caplog):
     assert "bad.jpg: is not an image" in caplog.text
     with pytest.raises(DataError, match="none of the images"):
         parity.compare(tiny_cascade(), tiny_cascade(), images[:1])
-
-
-# --- the command ----------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from contracts import noise
+from tiny_training import interrupted
 
 from cascade.config import (
     ClassificationTrainConfig,
@@ -11,14 +12,12 @@ from cascade.config import (
     SegmentationTrainConfig,
     SegmenterConfig,
 )
-from cascade.data.splits import make_splits
-from cascade.data.tables import read_table
 from cascade.explain.gradcam import GradCAM
 from cascade.lesion.masking import MaskPolicy
 from cascade.models.classifier import Classifier
-from cascade.models.network import describe_device, resolve_device
 from cascade.models.segmenter import Segmenter
 from cascade.pipeline import Cascade
+from cascade.training import segmentation
 from cascade.training.classification import train_classifier
 from cascade.training.segmentation import train_segmenter
 
@@ -43,16 +42,6 @@ def exact_arithmetic():
 
 
 @pytest.fixture(scope="module")
-def table(dataset_folder):
-    return read_table(dataset_folder / "train_data.csv")
-
-
-@pytest.fixture(scope="module")
-def splits(table):
-    return make_splits(table, fraction=0.4, seed=0)
-
-
-@pytest.fixture(scope="module")
 def files(table, splits, tmp_path_factory):
     """Both stages, trained on the CUDA device."""
     folder = tmp_path_factory.mktemp("gpu")
@@ -67,11 +56,6 @@ def files(table, splits, tmp_path_factory):
     return {stage: folder / stage / "best.safetensors" for stage in ("segmenter", "classifier")}
 
 
-def test_auto_takes_cuda_and_says_which():
-    assert resolve_device("auto").type == "cuda"
-    assert torch.cuda.get_device_name(0) in describe_device(torch.device("cuda:0"))
-
-
 @pytest.mark.parametrize(("stage", "name"), [(Segmenter, "segmenter"), (Classifier, "classifier")])
 def test_trained_on_cuda_it_predicts_the_same_on_both_devices(files, stage, name):
     on_cpu = stage.load(files[name], device="cpu")
@@ -84,25 +68,6 @@ def test_trained_on_cuda_it_predicts_the_same_on_both_devices(files, stage, name
     assert isinstance(other, np.ndarray)
     assert other.dtype == np.float32
     np.testing.assert_allclose(one, other, atol=1e-4)
-
-
-@pytest.mark.parametrize("build", [
-    lambda: Segmenter.build(SEGMENTER), lambda: Classifier.build(CLASSIFIER),
-])  # fmt: skip
-def test_one_training_step_moves_the_first_layer_and_stays_finite(build):
-    torch.manual_seed(0)
-    network = build().to("cuda").train()
-    first = next(item for item in network.modules() if isinstance(item, torch.nn.Conv2d))
-    before = first.weight.detach().clone()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    images = torch.from_numpy(noise(4, 64)).cuda()
-    with torch.autocast("cuda", dtype=torch.bfloat16):
-        loss = network(images).float().square().mean()
-    loss.backward()
-    optimizer.step()
-    assert torch.isfinite(loss)
-    assert torch.isfinite(first.weight).all()
-    assert not torch.equal(before, first.weight)
 
 
 def test_the_cascade_says_the_same_on_both_devices(files, table):
@@ -124,47 +89,16 @@ def test_the_cascade_says_the_same_on_both_devices(files, table):
             )
 
 
-def test_a_training_that_was_resumed_on_cuda_goes_on(table, splits, tmp_path, monkeypatch):
-    from cascade.training import segmentation
-
-    validate, calls = segmentation.validate_segmenter, []
-
-    def stop_in_the_second_epoch(*arguments):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return validate(*arguments)
-
+def test_a_training_that_was_resumed_on_cuda_goes_on(table, splits, tmp_path):
     options = {
         "config": SEGMENTER, "output": tmp_path / "run", "device": "cuda",
         "training": SegmentationTrainConfig(**TRAINING, average=0.9, patience=5),
     }  # fmt: skip
-    monkeypatch.setattr(segmentation, "validate_segmenter", stop_in_the_second_epoch)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(segmentation, "validate_segmenter", call=2):
         train_segmenter(table, splits, **options)
-    monkeypatch.setattr(segmentation, "validate_segmenter", validate)
     network = train_segmenter(table, splits, **options, resume=True)
     assert network.device.type == "cuda"
     assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 3
-
-
-def test_a_device_number_that_is_absent_is_an_error():
-    from cascade.errors import DeviceError
-
-    absent = f"cuda:{torch.cuda.device_count()}"
-    with pytest.raises(DeviceError, match=absent):
-        Segmenter.build(SEGMENTER).to(resolve_device(absent))
-
-
-def test_either_precision_trains_and_keeps_float32_weights(table, splits, tmp_path):
-    for precision in ("fp32", "bf16"):
-        network = train_segmenter(
-            table, splits, config=SEGMENTER,
-            training=SegmentationTrainConfig(**{**TRAINING, "epochs": 1}, precision=precision),
-            output=tmp_path / precision, device="cuda",
-        )  # fmt: skip
-        assert next(network.parameters()).dtype == torch.float32
-        assert np.isfinite(network.metrics["validation"]["validation_loss"])
 
 
 def test_heat_maps_are_those_of_the_cpu():

@@ -70,9 +70,6 @@ def small():
 IMAGES = noise(3, 64)
 
 
-# --- the same as the class activation map ---------------------------------------------------------
-
-
 def features_and_head(classifier):
     network = classifier.network
     if classifier.config.architecture.endswith("mobilenet_v2"):
@@ -80,8 +77,9 @@ def features_and_head(classifier):
     return nn.Sequential(*list(network.children())[:-2]), network.fc
 
 
-@pytest.mark.parametrize("target", ["benign", "malignant"])
-@pytest.mark.parametrize("architecture", ["mobilenet_v2", "resnet18", "timm/test_resnet"])
+@pytest.mark.parametrize(
+    ("architecture", "target"), [("mobilenet_v2", "benign"), ("timm/test_resnet", "malignant")]
+)
 def test_after_a_mean_and_one_layer_it_is_the_class_activation_map(architecture, target):
     classifier = build(architecture)
     features, head = features_and_head(classifier)
@@ -95,8 +93,6 @@ def test_after_a_mean_and_one_layer_it_is_the_class_activation_map(architecture,
     found = activation_map(classifier, IMAGES, target=target)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
-    heats = [np.maximum(one, 0) / max(one.max(), 1e-9) for one in (found, expected)]
-    assert np.corrcoef(heats[0].ravel(), heats[1].ravel())[0, 1] > 0.9999
     log_odds = (logits - bias)[:, index] - (logits - bias)[:, 1 - index]
     np.testing.assert_allclose(found.mean(axis=(1, 2)), log_odds, rtol=1e-3, atol=1e-3)
 
@@ -114,35 +110,6 @@ def test_channels_are_weighed_by_their_summed_gradient_and_nothing_else(small):
     np.testing.assert_allclose(activation_map(classifier, IMAGES), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_layer_of_a_densenet_is_taken_behind_its_relu():
-    classifier = build("densenet121", 32 + 32)
-    network = classifier.network
-    with torch.no_grad():
-        maps = network.features(classifier.normalization(torch.from_numpy(IMAGES)))
-    assert (maps < 0).any()
-    maps = maps.relu().requires_grad_()
-    logits = network.classifier(maps.relu().mean(dim=(2, 3)))
-    (logits[:, 1] - logits[:, 0]).sum().backward()
-    expected = (maps.grad.sum(dim=(2, 3), keepdim=True) * maps).sum(dim=1).detach().numpy()
-    np.testing.assert_allclose(activation_map(classifier, IMAGES), expected, rtol=1e-3, atol=1e-4)
-
-
-def test_a_temperature_divides_the_log_odds(small):
-    classifier = copy.deepcopy(small)
-    plain = activation_map(classifier, IMAGES)
-    classifier.temperature, classifier.bias = 2.0, 5.0
-    np.testing.assert_allclose(activation_map(classifier, IMAGES), plain / 2, rtol=1e-5)
-
-
-def test_each_image_has_the_map_that_it_has_alone(small):
-    together = activation_map(small, IMAGES)
-    alone = np.concatenate([activation_map(small, IMAGES[[place]]) for place in range(3)])
-    np.testing.assert_allclose(together, alone, rtol=1e-3, atol=1e-5)
-
-
-# --- any architecture -----------------------------------------------------------------------------
-
-
 def tiny_torchvision_vit():
     return torchvision.models.VisionTransformer(
         image_size=64, patch_size=16, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32,
@@ -157,42 +124,31 @@ def tiny_torchvision_swin():
     )  # fmt: skip
 
 
-def tiny_timm_swin(name="swin_tiny_patch4_window7_224", window=4):
+def tiny_timm_swin():
     return timm.create_model(
-        name, img_size=64, embed_dim=12, depths=(1, 1, 1), num_heads=(1, 1, 1), num_classes=2,
-        window_size=window,
+        "swinv2_tiny_window8_256", img_size=64, embed_dim=12, depths=(1, 1, 1),
+        num_heads=(1, 1, 1), num_classes=2, window_size=4,
     )  # fmt: skip
 
 
 NETWORKS = {
-    "torchvision/resnet18": (None, "layer4", (2, 2)),
-    "torchvision/mobilenet_v2": (None, "features", (2, 2)),
     "torchvision/squeezenet1_1": (None, "classifier.2", (3, 3)),
-    "torchvision/googlenet": (None, "inception5b", (2, 2)),
-    "torchvision/shufflenet_v2_x0_5": (None, "conv5", (2, 2)),
-    "torchvision/efficientnet_b0": (None, "features", (2, 2)),
     "torchvision/densenet121": (None, "features", (2, 2)),
     "torchvision VisionTransformer": (
         tiny_torchvision_vit, "encoder.layers.encoder_layer_1.ln_1", (4, 4),
     ),
     "torchvision SwinTransformer": (tiny_torchvision_swin, "norm", (4, 4)),
     "timm/test_vit": (None, "blocks.5.norm1", (4, 4)),
-    "timm/test_efficientnet": (None, "bn2", (2, 2)),
     "timm/test_convnext": (None, "norm_pre", (2, 2)),
     "timm/test_mambaout": (None, "stages", (2, 2)),
     "timm/test_nfnet": (None, "final_act", (2, 2)),
-    "timm/resnest14d": (None, "layer4", (2, 2)),
-    "timm SwinTransformer": (tiny_timm_swin, "norm", (4, 4)),
-    "timm SwinTransformerV2": (
-        lambda: tiny_timm_swin("swinv2_tiny_window8_256"), "norm", (4, 4),
-    ),
+    "timm SwinTransformerV2": (tiny_timm_swin, "norm", (4, 4)),
     "timm/xcit_nano_12_p16_224": (None, "blocks.11.norm1", (4, 4)),
 }  # fmt: skip
 """Name to how it is built (by default by its name), its layer, and the size of its map."""
 UNUSUAL = [
     "torchvision VisionTransformer", "torchvision SwinTransformer", "timm/test_vit",
-    "timm/test_mambaout", "timm SwinTransformer", "timm SwinTransformerV2",
-    "timm/xcit_nano_12_p16_224",
+    "timm/test_mambaout", "timm SwinTransformerV2", "timm/xcit_nano_12_p16_224",
 ]  # fmt: skip
 """Those with tokens or with the channels last."""
 
@@ -237,76 +193,50 @@ def test_a_place_of_the_map_is_the_same_place_of_the_image(known):
     assert (row, column) == (0, width - 1)
 
 
-def test_a_network_without_maps_is_refused_by_name():
-    class Flat(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.dense = nn.Linear(3 * 32 * 32, 2)
+class Strange(nn.Module):
+    """A class token, which no layer's maps account for, and a layer that is never run."""
 
-        def forward(self, images):
-            return self.dense(images.flatten(1))
+    def __init__(self):
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, 8))
+        self.patches = nn.Conv2d(3, 8, 8, 8)
+        self.idle = nn.Conv2d(3, 4, 8, 8)
+        self.head = nn.Linear(8, 2)
 
-    with pytest.raises(ConfigError, match="Flat has no layer"), GradCAM(wrapped(Flat(), 32)):
-        pass
-
-
-def test_an_unknown_network_with_a_class_token_is_refused_not_guessed():
-    class Strange(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.cls_token = nn.Parameter(torch.zeros(1, 1, 8))
-            self.patches = nn.Conv2d(3, 8, 8, 8)
-            self.head = nn.Linear(8, 2)
-
-        def forward(self, images):
-            return self.head(self.patches(images).mean(dim=(2, 3)) + self.cls_token[:, 0])
-
-    classifier = wrapped(Strange(), 32)
-    with pytest.raises(ConfigError, match=r"Strange has no layer.*layer=NAME"), GradCAM(classifier):
-        pass
-    with GradCAM(classifier, layer="patches") as maps:
-        assert maps.activation_map(noise(1, 32)).shape == (1, 4, 4)
+    def forward(self, images):
+        return self.head(self.patches(images).mean(dim=(2, 3)) + self.cls_token[:, 0])
 
 
-def test_a_layer_of_ones_own_choice_gives_its_map(small):
-    with GradCAM(small, layer="layer3") as maps:
-        found = maps.activation_map(IMAGES)
-    assert found.shape == (3, 4, 4)
-    assert found.std() > 0
+class Flat(nn.Module):
+    """No maps at all."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = nn.Linear(3 * 32 * 32, 2)
+
+    def forward(self, images):
+        return self.dense(images.flatten(1))
 
 
 @pytest.mark.parametrize(
-    ("layer", "message"),
+    ("network", "layer", "message"),
     [
-        ("layer9", r"no layer 'layer9'; its first parts are conv1, "),
-        ("fc", r"output of Linear is \(3, 2\), which is no map"),
-        ("layer4.0.nothing", "no layer 'layer4.0.nothing'"),
+        (Flat, None, "Flat has no layer"),
+        (Strange, None, r"Strange has no layer.*layer=NAME"),
+        (Strange, "idle", "does not change the class"),
+        (Strange, "layer9", r"'layer9'.*cls_token|'layer9'.*patches"),
+        (Strange, "head", r"Linear is \(1, 2\)"),
     ],
 )
-def test_a_layer_that_is_none_is_refused(small, layer, message):
-    with pytest.raises(ConfigError, match=message), GradCAM(small, layer=layer) as maps:
-        maps.activation_map(IMAGES)
-
-
-def test_a_layer_that_does_not_run_is_refused():
-    class Idle(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.body = nn.Conv2d(3, 4, 8, 8)
-            self.idle = nn.Conv2d(3, 4, 8, 8)
-            self.head = nn.Linear(4, 2)
-
-        def forward(self, images):
-            return self.head(self.body(images).mean(dim=(2, 3)))
-
-    with (
-        pytest.raises(ConfigError, match="does not change the class"),
-        GradCAM(wrapped(Idle(), 32), layer="idle") as maps,
-    ):
+def test_what_has_no_map_is_refused_and_not_guessed(network, layer, message):
+    classifier = wrapped(network(), 32)
+    with pytest.raises(ConfigError, match=message), GradCAM(classifier, layer=layer) as maps:
         maps.activation_map(noise(1, 32))
 
 
-# --- ensembles ------------------------------------------------------------------------------------
+def test_a_layer_of_ones_own_choice_gives_its_map():
+    with GradCAM(wrapped(Strange(), 32), layer="patches") as maps:
+        assert maps.activation_map(noise(1, 32)).shape == (1, 4, 4)
 
 
 def test_an_ensemble_has_the_weighted_mean_of_its_members_maps():
@@ -325,9 +255,6 @@ def test_members_with_coarser_maps_are_brought_to_the_finest():
     coarse = np.stack([cv2.resize(one, (4, 4), interpolation=cv2.INTER_LINEAR) for one in coarse])
     ensemble = ClassifierEnsemble(members, [0.5, 0.5])
     np.testing.assert_allclose(activation_map(ensemble, IMAGES), (coarse + fine) / 2, rtol=1e-4)
-
-
-# --- nothing is left behind -----------------------------------------------------------------------
 
 
 def hook_count(classifier):
@@ -375,33 +302,17 @@ def test_the_network_is_as_it_was(half_trained):
     assert half_trained.network.fc.weight.grad is not None
 
 
-@pytest.mark.parametrize("where", ["within", "map", "layer"])
-def test_the_network_is_as_it_was_after_an_error_too(half_trained, where):
+@pytest.mark.parametrize("layer", ["layer9", None])
+def test_the_network_is_as_it_was_after_an_error_too(half_trained, layer):
     before = state_of(half_trained)
-    layer = "layer9" if where == "layer" else None
-
-    def use(maps):
-        if where == "within":
-            raise KeyError
+    with pytest.raises((ShapeError, ConfigError)), GradCAM(half_trained, layer=layer) as maps:
         maps.activation_map(IMAGES.astype(np.float32))
-
-    with (
-        pytest.raises((KeyError, ShapeError, ConfigError)),
-        GradCAM(half_trained, layer=layer) as maps,
-    ):
-        use(maps)
     assert_same_state(before, state_of(half_trained))
 
 
-def test_maps_are_not_those_of_training(half_trained):
-    expected = activation_map(half_trained.eval(), IMAGES)
-    np.testing.assert_array_equal(activation_map(half_trained.train(), IMAGES), expected)
-
-
-@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
-def test_it_works_within_inference_mode(small, mode):
+def test_it_works_within_inference_mode(small):
     expected = activation_map(small, IMAGES)
-    with mode():
+    with torch.inference_mode():
         np.testing.assert_array_equal(activation_map(small, IMAGES), expected)
 
 
@@ -412,31 +323,21 @@ def test_a_network_that_was_made_in_inference_mode_is_refused_with_the_way_out()
         pass
 
 
-def test_predicting_within_the_block_gives_the_same_bits(small):
-    expected = small.predict_proba(IMAGES)
-    with GradCAM(small) as maps:
-        np.testing.assert_array_equal(small.predict_proba(IMAGES), expected)
-        first = maps.activation_map(IMAGES)
-        np.testing.assert_array_equal(small.predict_proba(IMAGES), expected)
-        np.testing.assert_array_equal(maps.activation_map(IMAGES), first)
-
-
 def test_blocks_may_be_opened_again_and_within_each_other(small):
     before = state_of(small)
     outer = GradCAM(small)
+    with pytest.raises(ConfigError, match="with GradCAM"):
+        outer.activation_map(IMAGES)
     with outer, GradCAM(small) as inner:
         expected = inner.activation_map(IMAGES)
         np.testing.assert_array_equal(outer.activation_map(IMAGES), expected)
+        with pytest.raises(ConfigError, match="open already"), outer:
+            pass
+        with pytest.raises(ConfigError, match="benign, malignant"):
+            outer.activation_map(IMAGES, target="melanoma")
     with outer:
         np.testing.assert_array_equal(outer.activation_map(IMAGES), expected)
     assert_same_state(before, state_of(small))
-
-
-def test_one_block_is_not_opened_twice(small):
-    maps = GradCAM(small)
-    with maps, pytest.raises(ConfigError, match="open already"), maps:
-        pass
-    assert hook_count(small) == 0
 
 
 def test_an_ensemble_whose_second_member_fails_leaves_no_trace_of_the_first(small):
@@ -449,19 +350,6 @@ def test_an_ensemble_whose_second_member_fails_leaves_no_trace_of_the_first(smal
     assert_same_state(before, state_of(ensemble))
 
 
-def test_outside_the_block_there_is_no_map(small):
-    maps = GradCAM(small)
-    with pytest.raises(ConfigError, match="with GradCAM"):
-        maps.activation_map(IMAGES)
-    with maps:
-        pass
-    with pytest.raises(ConfigError, match="with GradCAM"):
-        maps.activation_map(IMAGES)
-
-
-# --- threads --------------------------------------------------------------------------------------
-
-
 def test_threads_explain_in_turn_and_predict_meanwhile(small):
     batches = [noise(2, 64, seed=seed) for seed in range(4)]
     expected = [(activation_map(small, batch), small.predict_proba(batch)) for batch in batches]
@@ -469,7 +357,7 @@ def test_threads_explain_in_turn_and_predict_meanwhile(small):
 
     def work(place, explaining):
         together.wait()
-        for _ in range(5):
+        for _ in range(2):
             batch = batches[place]
             found = activation_map(small, batch) if explaining else small.predict_proba(batch)
             if not np.array_equal(found, expected[place][0 if explaining else 1]):
@@ -488,28 +376,12 @@ def test_threads_explain_in_turn_and_predict_meanwhile(small):
     assert hook_count(small) == 0
 
 
-# --- refusals -------------------------------------------------------------------------------------
-
-
 def test_without_the_library_the_error_names_the_extra(small, monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
     before = state_of(small)
     with pytest.raises(MissingExtraError, match=r"cascade\[explain\]"), GradCAM(small):
         pass
     assert_same_state(before, state_of(small))
-
-
-def test_only_classifiers_are_explained(fake_classifier):
-    with pytest.raises(ConfigError, match="not a FakeClassifier"):
-        GradCAM(fake_classifier)
-
-
-def test_an_unknown_class_is_refused_with_the_choices(small):
-    with GradCAM(small) as maps, pytest.raises(ConfigError, match="benign, malignant"):
-        maps.activation_map(IMAGES, target="melanoma")
-
-
-# --- with the cascade -----------------------------------------------------------------------------
 
 
 def test_a_cascade_of_torch_is_explained_for_the_crop_that_it_saw(small, fake_segmenter, lesion):
@@ -527,9 +399,6 @@ def test_a_cascade_of_torch_is_explained_for_the_crop_that_it_saw(small, fake_se
     assert hook_count(small) == 0
 
 
-# --- does it say anything? (Adebayo et al. 2018) --------------------------------------------------
-
-
 def lesions_to_tell_apart(count, *, seed):
     """Lesions anywhere in a 64 px image; every second one is red, and called malignant."""
     random = np.random.default_rng(seed)
@@ -543,22 +412,6 @@ def lesions_to_tell_apart(count, *, seed):
         images.append(np.roll(image.clip(0, 255).astype(np.uint8), shift, (0, 1)))
         masks.append(np.roll(drawn.mask, shift, (0, 1)))
     return np.stack(images), np.stack(masks)
-
-
-def trained_a_little(classifier):
-    images, _ = lesions_to_tell_apart(48, seed=0)
-    labels = torch.arange(48) % 2
-    optimizer = torch.optim.AdamW(classifier.parameters(), lr=0.003)
-    order = torch.Generator().manual_seed(0)
-    classifier.train()
-    for _ in range(25):
-        batch = torch.randperm(48, generator=order)[:16]
-        logits = classifier(torch.from_numpy(images[batch]))
-        loss = nn.functional.cross_entropy(logits, labels[batch])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return classifier.eval()
 
 
 def likeness(first, second):
@@ -583,8 +436,16 @@ def test_the_heat_of_a_trained_network_is_not_that_of_a_randomised_one():
             return maps.activation_map(images)
 
     images, masks = (array[1::2] for array in lesions_to_tell_apart(24, seed=1))
-    trained = trained_a_little(build("timm/test_resnet"))
-    learned = heat(trained)
+    trained, (crops, _) = build("timm/test_resnet").train(), lesions_to_tell_apart(48, seed=0)
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=0.003)
+    order = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        batch = torch.randperm(48, generator=order)[:16]
+        logits = trained(torch.from_numpy(crops[batch]))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(logits, batch % 2).backward()
+        optimizer.step()
+    learned = heat(trained.eval())
     assert concentration(learned, masks) > 2, "it found where the redness is"
 
     nearly = copy.deepcopy(trained)
@@ -594,6 +455,6 @@ def test_the_heat_of_a_trained_network_is_not_that_of_a_randomised_one():
             parameter.mul_(1 + 0.01 * torch.randn_like(parameter))
     assert likeness(learned, heat(nearly)) > 0.95, "and does not depend on a hair"
 
-    randomised = [heat(build("timm/test_resnet", seed=seed)) for seed in range(10, 16)]
+    randomised = [heat(build("timm/test_resnet", seed=seed)) for seed in range(10, 13)]
     assert np.mean([likeness(learned, other) for other in randomised]) < 0.4
     assert max(concentration(other, masks) for other in randomised) < 2

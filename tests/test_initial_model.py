@@ -2,28 +2,16 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from tiny_training import SEGMENTER as CONFIG
 from tiny_training import segmentation_settings as settings
 
 from cascade.data.splits import make_splits
-from cascade.data.tables import read_table
-from cascade.errors import DataError, ModelFileError
+from cascade.errors import DataError
 from cascade.models.segmenter import Segmenter
 from cascade.training.run import image_marks
 from cascade.training.segmentation import train_segmenter
-
-
-@pytest.fixture(scope="module")
-def table(dataset_folder):
-    return read_table(dataset_folder / "train_data.csv")
-
-
-@pytest.fixture(scope="module")
-def splits(table):
-    return make_splits(table, fraction=0.3, seed=0)
 
 
 def train(table, splits, output, *, size=32, **changes):
@@ -45,14 +33,8 @@ def test_it_starts_with_the_weights_of_the_file_at_another_size(first, table, sp
     assert second.size == 64
     for name, tensor in before.network.named_parameters():
         assert torch.equal(tensor, second.network.get_parameter(name)), name
-
-
-def test_its_file_says_where_it_comes_from(first, table, splits, tmp_path):
-    second = train(table, splits, tmp_path / "run", initial_model=first)
-    before = Segmenter.load(first, device="cpu").provenance
-    assert second.provenance["initial_model"]["settings"] == before["settings"]
+    assert second.provenance["initial_model"]["settings"] == before.provenance["settings"]
     assert second.provenance["settings"]["initial_model"] == "best.safetensors"
-    assert second.provenance["trained_on"] == image_marks(table.names())
 
 
 def test_validation_images_that_the_earlier_training_learnt_from_are_refused(
@@ -72,19 +54,3 @@ def test_images_seen_by_the_earlier_training_alone_stay_known_as_seen(first, tab
     assert set(image_marks(["elsewhere.jpg", *table.names()])) == set(
         second.provenance["trained_on"]
     )
-
-
-def test_another_architecture_is_refused_with_the_tensors_that_differ(
-    first, table, splits, tmp_path
-):
-    wider = replace(CONFIG, decoder_channels=(32, 16, 8, 8, 8))
-    with pytest.raises(ModelFileError, match=r"tensors do not fit the network.*decoder"):
-        train(table, splits, tmp_path / "run", config=wider, initial_model=first)
-
-
-def test_nothing_but_the_size_changes_what_a_network_computes(first):
-    network = Segmenter.load(first, device="cpu")
-    copy = Segmenter.build(CONFIG)
-    copy.continue_from(first)
-    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(network.predict(images), copy.predict(images))

@@ -7,8 +7,8 @@ from cascade.config import TrainConfig
 from cascade.training.optimization import make_schedule
 
 
-@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.2, 0.25, 0.5, 0.9])
-@pytest.mark.parametrize("steps", [1, 2, 3, 4, 9, 19, 99])
+@pytest.mark.parametrize("warmup", [0.0, 0.25, 0.9])
+@pytest.mark.parametrize("steps", [1, 2, 4, 19])
 def test_onecycle_runs_all_steps_and_anneals(steps, warmup):
     config = TrainConfig(learning_rate=0.1, warmup=warmup)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
@@ -13,13 +12,7 @@ from contracts import noise
 from tiny_export import tiny_cascade, tiny_export
 
 from cascade.data.synthetic import draw_lesion
-from cascade.errors import (
-    ConfigError,
-    DeviceError,
-    MissingExtraError,
-    ModelFileError,
-    ShapeError,
-)
+from cascade.errors import ConfigError, DeviceError, MissingExtraError, ModelFileError, ShapeError
 from cascade.files import file_digest
 from cascade.models import onnx_session, runtimes
 from cascade.models.artifact import default_model
@@ -51,21 +44,11 @@ def rewrite(folder, change, *, resign=None):
     path.write_text(json.dumps(document))
 
 
-# --- what goes in and out -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "images",
-    [noise(1, 16), noise(1, 32).astype(np.float32), noise(1, 32)[0], noise(1, 32)[..., :2]],
-    ids=["size", "float", "no batch", "channels"],
-)
-def test_a_wrong_batch_is_refused_by_name(exported, images):
-    with pytest.raises(ShapeError, match=r"takes uint8 RGB \(N, 32, 32, 3\), got") as caught:
-        exported.segmenter.predict(images)
-    assert caught.value.actual == images.shape
-
-
-def test_an_unknown_target_of_a_map_is_refused(exported):
+def test_wrong_batches_and_targets_are_refused(exported):
+    for images in (noise(1, 16), noise(1, 32).astype(np.float32), noise(1, 32)[0]):
+        with pytest.raises(ShapeError, match=r"uint8 RGB \(N, 32, 32, 3\)") as caught:
+            exported.segmenter.predict(images)
+        assert caught.value.actual == images.shape
     with pytest.raises(ConfigError, match="target is 'malign'; choose from benign, malignant"):
         exported.classifier.activation_map(noise(1, 64), target="malign")
 
@@ -90,8 +73,8 @@ def test_a_classifier_without_maps_says_so():
 
 @pytest.mark.parametrize(
     ("shape", "outputs"),
-    [((1, 3, 64, 64), ("probabilities",)), (("N", "S", "S", 3), ("probabilities",)),
-     ((), ("probabilities",)), (("batch", 64, 64, 3), ("logits",))],
+    [(("N", "S", "S", 3), ("probabilities",)), ((), ("probabilities",)),
+     (("batch", 64, 64, 3), ("logits",))],
 )  # fmt: skip
 def test_a_foreign_graph_is_refused(shape, outputs):
     with pytest.raises(ModelFileError, match="a graph of cascade takes"):
@@ -109,69 +92,31 @@ def test_a_classifier_with_other_settings_is_refused(change):
         OnnxClassifier(Session(), description, source="x.onnx")
 
 
-def test_threads_share_a_cascade_and_get_their_own_answers(exported):
-    generator = np.random.default_rng(0)
-    images = [draw_lesion(generator, malignant=bool(i % 2), shape=(64, 80)).image for i in range(8)]
-    alone = [exported(image)[0].probabilities for image in images]
-    assert len({answer["malignant"] for answer in alone}) > 1
-    with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda image: exported(image)[0].probabilities, images))
-    for got, expected in zip(together, alone, strict=True):
-        assert got == pytest.approx(expected, abs=1e-6)
-
-
-def test_it_cannot_be_saved_as_weights(exported, tmp_path):
-    with pytest.raises(ConfigError, match="only a cascade of torch networks"):
-        exported.save(tmp_path / "x.safetensors")
-
-
-# --- verified -------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["segmenter.onnx", "classifier.onnx", "safeguards.safetensors"])
-def test_one_wrong_bit_is_found(folder, name):
+def test_one_wrong_bit_or_a_missing_file_is_found(folder, name):
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
-    with pytest.raises(ModelFileError, match=rf"{name}: does not match its SHA-256"):
+    with pytest.raises(ModelFileError, match=f"{name}.*SHA-256"):
         Cascade.load(folder)
-
-
-@pytest.mark.parametrize("name", ["segmenter.onnx", "classifier.onnx", "safeguards.safetensors"])
-def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(ModelFileError, match=name):
         Cascade.load(folder)
 
 
-@pytest.mark.parametrize("name", ["segmenter.onnx", "classifier.onnx"])
-def test_a_file_that_is_no_graph_is_refused_even_if_its_digest_is_right(folder, name):
-    for content in (b"", b"hello", (folder / name).read_bytes()[:-9]):
+def test_a_file_that_is_no_graph_is_refused_even_if_its_digest_is_right(folder):
+    name = "segmenter.onnx"
+    for content in (b"", (folder / name).read_bytes()[:-9]):
         (folder / name).write_bytes(content)
         rewrite(folder, lambda document: None, resign=name)
         with pytest.raises(ModelFileError, match=name):
             Cascade.load(folder)
 
 
-def test_the_graph_of_the_other_stage_is_refused(folder):
-    shutil.copy(folder / "classifier.onnx", folder / "segmenter.onnx")
-    with pytest.raises(ModelFileError, match="does not match its SHA-256"):
-        Cascade.load(folder)
-
-
-@pytest.mark.parametrize("key", ["stages", "provenance", "metrics", "sha256", "tensors_sha256"])
+@pytest.mark.parametrize("key", ["stages", "sha256"])
 def test_an_incomplete_document_is_refused(folder, key):
     rewrite(folder, lambda document: document.pop(key))
     with pytest.raises(ModelFileError, match=f"missing, unknown or unusable: {key}"):
-        Cascade.load(folder)
-
-
-def test_a_document_without_a_stage_or_with_another_one_is_refused(folder):
-    rewrite(
-        folder,
-        lambda document: document["stages"].update(third=document["stages"].pop("segmenter")),
-    )
-    with pytest.raises(ModelFileError, match=r"stages\.segmenter, stages\.third"):
         Cascade.load(folder)
 
 
@@ -197,12 +142,12 @@ def with_weights_elsewhere(path, location):
     path.write_bytes(model.SerializeToString())
 
 
-@pytest.mark.parametrize("location", ["weights.bin", "../../etc/passwd", "/etc/passwd"])
+@pytest.mark.parametrize("location", ["weights.bin", "/etc/passwd"])
 def test_weights_in_other_files_are_refused(folder, location, monkeypatch):
     monkeypatch.chdir(folder)  # where a runtime would look
     with_weights_elsewhere(folder / "classifier.onnx", location)
     rewrite(folder, lambda document: None, resign="classifier.onnx")
-    with pytest.raises(ModelFileError, match="keeps weights in other files, which is refused"):
+    with pytest.raises(ModelFileError, match="weights in other files"):
         Cascade.load(folder)
 
 
@@ -243,26 +188,18 @@ def test_bytes_that_are_no_model_are_refused(content):
         require_whole(content, "x.onnx")
 
 
-# --- who computes ---------------------------------------------------------------------------------
-
-
-def test_folder_and_document_are_the_same_model(folder):
+def test_each_model_is_run_by_its_own_runtime(folder, tmp_path):
     assert is_exported(folder)
-    assert is_exported(folder / "cascade.json")
     assert choose_runtime(folder) == (folder, "onnx")
     assert isinstance(Cascade.load(folder / "cascade.json").segmenter, OnnxSegmenter)
-
-
-def test_a_file_of_weights_is_run_by_torch(tmp_path):
+    with pytest.raises(ConfigError, match="exported cascade"):
+        Cascade.load(folder, runtime="torch")
     tiny_cascade().save(tmp_path / "x.safetensors")
+    with pytest.raises(ConfigError, match="OMP_NUM_THREADS"):
+        Cascade.load(tmp_path / "x.safetensors", threads=2)
     assert choose_runtime(tmp_path / "x.safetensors") == (tmp_path / "x.safetensors", "torch")
     with pytest.raises(ModelFileError, match=r"is no exported cascade.*cascade export --model"):
         Cascade.load(tmp_path / "x.safetensors", runtime="onnx")
-
-
-def test_torch_refuses_an_exported_cascade(folder):
-    with pytest.raises(ConfigError, match="is an exported cascade, which torch does not run"):
-        Cascade.load(folder, runtime="torch")
 
 
 @pytest.mark.parametrize(
@@ -277,29 +214,19 @@ def test_unusable_options_are_refused(options, message):
         Cascade.load(tiny_export(), **options)
 
 
-def test_threads_are_not_for_torch(tmp_path):
-    tiny_cascade().save(tmp_path / "x.safetensors")
-    with pytest.raises(ConfigError, match="torch reads OMP_NUM_THREADS"):
-        Cascade.load(tmp_path / "x.safetensors", threads=2)
-
-
 @pytest.mark.parametrize(
     ("device", "message"),
-    [("cuda", "this onnxruntime has no CUDA"), ("cuda:1", "has no CUDA"),
-     ("cuda:x", "is unknown"), ("tpu", "is unknown; use auto, cpu, cuda or cuda:N")],
-)  # fmt: skip
+    [("cuda:1", "has no CUDA"), ("cuda:x", "is unknown"), ("tpu", "is unknown")],
+)
 def test_another_device_is_an_error_and_not_replaced(device, message):
     with pytest.raises(DeviceError, match=message):
         Cascade.load(tiny_export(), device=device)
-
-
-def test_cuda_is_asked_for_where_it_is_there():
     both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     assert onnx_session._providers("auto", both) == ["CPUExecutionProvider"]
     assert onnx_session._providers("cuda:1", both)[0] == (both[0], {"device_id": 1})
 
 
-@pytest.mark.parametrize(("given", "expected"), [("3", 3), ("", None), ("many", None), ("0", None)])
+@pytest.mark.parametrize(("given", "expected"), [("3", 3), ("many", None), ("0", None)])
 def test_threads_follow_the_variable_that_torch_reads_too(monkeypatch, given, expected):
     monkeypatch.setenv("OMP_NUM_THREADS", given)
     assert onnx_session.thread_count(None) == expected
@@ -337,62 +264,37 @@ def test_a_missing_library_is_named(monkeypatch):
         Cascade.load(tiny_export(), runtime="openvino")
 
 
-# --- OpenVINO -------------------------------------------------------------------------------------
-
-
 def test_openvino_gives_the_same_answers(exported):
-    pytest.importorskip("openvino")
+    openvino = pytest.importorskip("openvino")
     other = Cascade.load(tiny_export(), runtime="openvino", threads=1)
-    for count in (1, 3):
-        images, crops = noise(count, 32), noise(count, 64)
-        for got, expected in zip(
-            other.segmenter.predict_with_features(images),
-            exported.segmenter.predict_with_features(images),
-            strict=True,
-        ):
-            np.testing.assert_allclose(got, expected, atol=1e-5)
-        np.testing.assert_allclose(
-            other.classifier.predict_proba(crops),
-            exported.classifier.predict_proba(crops),
-            atol=1e-5,
-        )
+    images, crops = noise(3, 32), noise(3, 64)
+    for got, expected in zip(
+        other.segmenter.predict_with_features(images),
+        exported.segmenter.predict_with_features(images),
+        strict=True,
+    ):
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+    judged = (cascade.classifier.predict_proba(crops) for cascade in (other, exported))
+    np.testing.assert_allclose(*judged, atol=1e-5)
+    coarse = Cascade.load(tiny_export(), runtime="openvino", precision="bfloat16")
+    for loaded, kinds in ((other, {"f32"}), (coarse, {"f32", "bf16"})):  # as the processor can
+        hint = loaded.segmenter._session._compiled.get_property("INFERENCE_PRECISION_HINT")
+        assert hint in [getattr(openvino.Type, kind) for kind in kinds]
     with pytest.raises(DeviceError, match="openvino runs on the CPU"):
         Cascade.load(tiny_export(), runtime="openvino", device="cuda")
-
-
-def test_openvino_computes_in_float32_unless_told_otherwise():
-    openvino = pytest.importorskip("openvino")
-    usual = Cascade.load(tiny_export(), runtime="openvino").segmenter._session._compiled
-    assert usual.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
-    coarse = Cascade.load(tiny_export(), runtime="openvino", precision="bfloat16")
-    chosen = coarse.segmenter._session._compiled.get_property("INFERENCE_PRECISION_HINT")
-    if chosen != openvino.Type.bf16:
-        pytest.skip("this processor does not compute in bfloat16")
-    images = noise(2, 32)
-    fine = Cascade.load(tiny_export()).segmenter.predict(images)
-    assert 0 < np.abs(coarse.segmenter.predict(images) - fine).max() < 0.1
-
-
-# --- what is shipped ------------------------------------------------------------------------------
 
 
 def test_both_shipped_forms_of_the_default_cascade_are_the_same():
     if not (default_model().is_file() and is_exported(default_export())):
         pytest.skip("not both forms of the default cascade are here")
     assert model_identity(default_export()) == model_identity(default_model())
-    in_torch, exported = (
-        Cascade.load(runtime=runtime, device="cpu") for runtime in ("torch", "onnx")
+    image = draw_lesion(np.random.default_rng(0), malignant=True, shape=(300, 400)).image
+    got, expected = (
+        Cascade.load(runtime=runtime, device="cpu")(image)[0] for runtime in ("onnx", "torch")
     )
-    generator = np.random.default_rng(0)
-    images = [
-        draw_lesion(generator, malignant=malignant, shape=(300, 400)).image
-        for malignant in (False, True)
-    ]
-    for got, expected in zip(exported(images), in_torch(images), strict=True):
-        assert np.mean(got.mask != expected.mask) <= 1e-4
-        assert got.probabilities == pytest.approx(expected.probabilities, abs=1e-4)
-        assert got.out_of_distribution_score == pytest.approx(
-            expected.out_of_distribution_score, rel=1e-3
-        )
-    size = sum(path.stat().st_size for path in default_export().iterdir())
-    assert size < 20e6
+    assert np.mean(got.mask != expected.mask) <= 1e-4
+    assert got.probabilities == pytest.approx(expected.probabilities, abs=1e-4)
+    assert got.out_of_distribution_score == pytest.approx(
+        expected.out_of_distribution_score, rel=1e-3
+    )
+    assert sum(path.stat().st_size for path in default_export().iterdir()) < 20e6

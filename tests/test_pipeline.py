@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import weakref
 
 import numpy as np
 import pytest
@@ -67,9 +66,6 @@ def white():
     return image
 
 
-# --- what comes out -------------------------------------------------------------------------------
-
-
 def test_a_prediction_is_what_both_stages_say_of_the_image(lesion):
     segmenter, classifier = FakeSegmenter(), FakeClassifier()
     (prediction,) = Cascade(segmenter, classifier)(lesion.image)
@@ -85,14 +81,6 @@ def test_a_prediction_is_what_both_stages_say_of_the_image(lesion):
     assert sum(prediction.probabilities.values()) == pytest.approx(1)
 
 
-def test_a_prediction_overlaps_the_true_lesion(fake_cascade, lesion):
-    (prediction,) = fake_cascade([lesion.image])
-    both = (prediction.mask & lesion.mask).sum() / (prediction.mask | lesion.mask).sum()
-    assert both > 0.7
-    assert prediction.area_fraction == pytest.approx(prediction.mask.mean())
-    assert prediction.box == bounding_box(prediction.mask)
-
-
 def test_documented_shapes_and_types_hold(fake_cascade, lesion):
     (prediction,) = fake_cascade([lesion.image])
     assert (prediction.mask.shape, prediction.mask.dtype) == ((96, 128), np.bool_)
@@ -104,28 +92,6 @@ def test_documented_shapes_and_types_hold(fake_cascade, lesion):
     assert all(type(side) is int for side in (*prediction.box, *prediction.crop_box))
 
 
-def test_prediction_leaves_the_image_alone(fake_cascade, lesion):
-    before = lesion.image.copy()
-    fake_cascade([lesion.image], tta="dihedral")
-    assert np.array_equal(lesion.image, before)
-
-
-# --- what goes in ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF", "WEBP"])
-def test_path_bytes_pillow_and_array_give_the_same_prediction(fake_cascade, lesion, tmp_path, kind):
-    data = encoded(lesion.image, kind)
-    path = tmp_path / f"a.{kind.lower()}"
-    path.write_bytes(data)
-    pixels = read_image(path).pixels
-    sources = [path, str(path), data, bytearray(data), memoryview(data), pixels, pixels[..., ::1]]
-    with Image.open(path) as opened, Image.open(io.BytesIO(data)) as loaded:
-        loaded.load()
-        predictions = fake_cascade([*sources, opened, loaded])
-    assert all(same(predictions[0], other) for other in predictions)
-
-
 def test_arrays_may_hold_blue_first_if_that_is_said(fake_cascade, lesion):
     (expected,) = fake_cascade(lesion.image)
     assert same(fake_cascade(lesion.image[..., ::-1], bgr=True)[0], expected)
@@ -135,30 +101,23 @@ def test_arrays_may_hold_blue_first_if_that_is_said(fake_cascade, lesion):
     )
 
 
-@pytest.mark.parametrize(
-    "one", ["path", "text", "bytes", "bytearray", "memoryview", "pillow", "array", "loaded"]
-)
-def test_one_image_gives_a_list_of_one(fake_cascade, lesion, tmp_path, one):
-    path = tmp_path / "a.png"
-    data = encoded(lesion.image)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_every_kind_of_source_gives_the_same_prediction(fake_cascade, lesion, tmp_path, kind):
+    data = encoded(lesion.image, kind)
+    path = tmp_path / f"a.{kind.lower()}"
     path.write_bytes(data)
-    source = {
-        "path": path,
-        "text": str(path),
-        "bytes": data,
-        "bytearray": bytearray(data),
-        "memoryview": memoryview(data),
-        "pillow": Image.fromarray(lesion.image),
-        "array": lesion.image,
-        "loaded": read_image(path),
-    }[one]
-    (called,) = fake_cascade(source)
-    (iterated,) = fake_cascade.predict_iter(source)
-    assert same(called, fake_cascade([lesion.image])[0])
-    assert same(called, iterated)
+    loaded = read_image(path)
+    with Image.open(path) as opened:
+        sources = [path, str(path), data, bytearray(data), memoryview(data), loaded,
+                   loaded.pixels, loaded.pixels[..., ::1], opened]  # fmt: skip
+        predictions = fake_cascade(sources)
+        assert all(same(predictions[0], other) for other in predictions)
+        for source in sources:
+            (called,), (iterated,) = fake_cascade(source), fake_cascade.predict_iter(source)
+            assert same(called, iterated)
 
 
-@pytest.mark.parametrize("kind", [list, tuple, iter, np.stack])
+@pytest.mark.parametrize("kind", [iter, np.stack])
 def test_several_images_may_come_in_any_iterable(fake_cascade, lesion, kind):
     images = [lesion.image, lesion.image[::-1].copy()]
     first, second = fake_cascade(kind(images))
@@ -166,12 +125,7 @@ def test_several_images_may_come_in_any_iterable(fake_cascade, lesion, kind):
     assert same(second, fake_cascade(images[1])[0])
 
 
-def test_nothing_gives_nothing(fake_cascade):
-    assert fake_cascade([]) == []
-    assert list(fake_cascade.predict_iter(iter(()))) == []
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("orientation", [1, 6, 7])
 def test_every_exif_orientation_gives_the_same_prediction(
     fake_cascade, lesion, tmp_path, orientation
 ):
@@ -193,17 +147,7 @@ def test_every_exif_orientation_gives_the_same_prediction(
     assert sorted(map(tuple, lit)) == sorted(map(tuple, lesion.image[prediction.mask]))
 
 
-def test_without_a_lesion_there_is_no_stored_box(fake_cascade, white):
-    (prediction,) = fake_cascade(white)
-    assert prediction.box is None
-    assert prediction.stored_box is None
-    assert not prediction.stored_mask.any()
-
-
-# --- broken inputs --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
+@pytest.mark.parametrize("batch_size", [2, 100])
 def test_each_input_has_one_result_in_order_whatever_breaks(
     fake_cascade, lesion, tmp_path, batch_size
 ):
@@ -235,43 +179,16 @@ def test_each_input_has_one_result_in_order_whatever_breaks(
     good_alone = fake_cascade(good)[0]
     assert same(results[1], good_alone)
     assert same(results[10], good_alone)
+    with pytest.raises(ImageError, match=r"empty\.jpg"):
+        fake_cascade(sources)  # a call raises the first error
 
 
-def test_a_call_raises_the_first_error(fake_cascade, lesion, tmp_path):
-    with pytest.raises(ImageError, match=r"none\.png"):
-        fake_cascade([lesion.image, tmp_path / "none.png"])
-
-
-def test_the_limits_are_those_given(fake_segmenter, fake_classifier, lesion):
-    small = Cascade(fake_segmenter, fake_classifier, limits=ImageLimits(max_pixels=10_000))
-    with pytest.raises(ImageError, match="too large"):
-        small(lesion.image)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -0.1, 7.0])
+@pytest.mark.parametrize("value", [np.nan, -0.1])
 def test_a_segmenter_that_gives_no_probabilities_fails_that_image(lesion, value):
     cascade = Cascade(Constant(value), FakeClassifier())
     (result,) = cascade.predict_iter([lesion.image])
     assert isinstance(result, Failure)
     assert isinstance(result.error, ShapeError)
-
-
-def test_a_classifier_that_gives_no_number_is_not_called_benign(lesion):
-    class Doubtful(FakeClassifier):
-        def predict_proba(self, images):
-            probabilities = super().predict_proba(images)
-            probabilities[1] = np.nan
-            return probabilities
-
-    cascade = Cascade(FakeSegmenter(), Doubtful())
-    results = list(cascade.predict_iter([lesion.image] * 3, batch_size=3))
-    assert isinstance(results[1], Failure)
-    assert isinstance(results[1].error, ModelFileError)
-    assert "no probabilities" in str(results[1].error)
-    assert same(results[0], results[2])
-
-
-# --- batches and memory ---------------------------------------------------------------------------
 
 
 def test_the_batch_size_changes_how_often_the_networks_are_called_and_nothing_else(lesion):
@@ -284,8 +201,8 @@ def test_the_batch_size_changes_how_often_the_networks_are_called_and_nothing_el
     assert all(map(same, singles, batched))
 
 
-@pytest.mark.parametrize("batch_size", [1, 4])
-def test_inputs_are_taken_only_when_their_results_are_asked_for(fake_cascade, lesion, batch_size):
+def test_inputs_are_taken_only_when_their_results_are_asked_for(fake_cascade, lesion):
+    batch_size = 4
     taken = []
 
     def endless():
@@ -300,17 +217,6 @@ def test_inputs_are_taken_only_when_their_results_are_asked_for(fake_cascade, le
     for _ in range(2 * batch_size):
         next(results)
     assert len(taken) == 3 * batch_size
-
-
-def test_results_that_were_handed_out_are_not_kept(fake_cascade, lesion):
-    seen = []
-    for prediction in fake_cascade.predict_iter(lesion.image.copy() for _ in range(6)):
-        seen.append(weakref.ref(prediction))
-    del prediction
-    assert sum(reference() is not None for reference in seen) <= 1
-
-
-# --- test-time augmentation -----------------------------------------------------------------------
 
 
 @given(
@@ -346,16 +252,7 @@ def test_augmenting_a_constant_stage_gives_that_constant(probability, tta):
     assert np.allclose(judged, [[1 - stage.probability, stage.probability]], atol=1e-6)
 
 
-@pytest.mark.parametrize("tta", ["flips", "dihedral"])
-def test_augmenting_an_equivariant_stage_changes_nothing(fake_cascade, lesion, tta):
-    (plain,) = fake_cascade(lesion.image)
-    (augmented,) = fake_cascade(lesion.image, tta=tta)
-    assert np.allclose(augmented.mask_probability, plain.mask_probability, atol=1e-6)
-    assert np.array_equal(augmented.mask, plain.mask)
-    assert augmented.probabilities == pytest.approx(plain.probabilities, abs=1e-6)
-
-
-@pytest.mark.parametrize(("tta", "views"), [("none", 1), ("flips", 4), ("dihedral", 8)])
+@pytest.mark.parametrize(("tta", "views"), [("none", 1), ("flips", 4)])
 def test_augmentation_is_the_mean_over_its_views(lesion, tta, views):
     class Corner(FakeSegmenter):
         """Sees only the top left quarter, so that turning matters."""
@@ -374,14 +271,6 @@ def test_augmentation_is_the_mean_over_its_views(lesion, tta, views):
     assert np.array_equal(average(each[:1]), each[0])
 
 
-def test_an_unknown_augmentation_is_refused(fake_cascade, lesion):
-    with pytest.raises(ConfigError, match="tta is 'all'; choose from none, flips, dihedral"):
-        fake_cascade(lesion.image, tta="all")
-
-
-# --- policy, cutoff and missing lesions -----------------------------------------------------------
-
-
 def test_another_policy_than_the_classifiers_is_refused(fake_segmenter, fake_classifier):
     same_policy = Cascade(fake_segmenter, fake_classifier, policy=MaskPolicy())
     assert same_policy.policy == fake_classifier.policy
@@ -390,8 +279,7 @@ def test_another_policy_than_the_classifiers_is_refused(fake_segmenter, fake_cla
 
 
 @pytest.mark.parametrize(
-    ("cutoff", "label"),
-    [(0.0, "malignant"), (0.25, "malignant"), (0.2500001, "benign"), (1.0, "benign")],
+    ("cutoff", "label"), [(0.0, "malignant"), (0.25, "malignant"), (0.2500001, "benign")]
 )
 def test_a_probability_at_the_cutoff_is_malignant(lesion, cutoff, label):
     class Quarter(Constant):
@@ -399,36 +287,30 @@ def test_a_probability_at_the_cutoff_is_malignant(lesion, cutoff, label):
 
     cascade = Cascade(FakeSegmenter(), Quarter(0.25), cutoff=cutoff)
     assert cascade(lesion.image)[0].label == label
+    assert Cascade(FakeSegmenter(), FakeClassifier(cutoff=0.3)).cutoff == 0.3
 
 
-def test_the_cutoff_is_the_classifiers_own_unless_given(fake_segmenter):
-    judge = FakeClassifier(cutoff=0.3)
-    assert Cascade(fake_segmenter, judge).cutoff == 0.3
-    assert Cascade(fake_segmenter, judge, cutoff=0.0).cutoff == 0.0
-
-
-@pytest.mark.parametrize("cutoff", [-0.1, 1.1, float("nan")])
+@pytest.mark.parametrize("cutoff", [1.1, float("nan")])
 def test_a_cutoff_that_is_no_probability_is_refused(fake_segmenter, fake_classifier, cutoff):
     with pytest.raises(ConfigError, match="cutoff is"):
         Cascade(fake_segmenter, fake_classifier, cutoff=cutoff)
 
 
-def test_without_a_lesion_the_whole_image_is_classified_and_that_is_said(white):
-    cascade = Cascade(FakeSegmenter(), FakeClassifier(policy=MaskPolicy(on_empty="whole")))
-    (prediction,) = cascade(white)
-    assert prediction.label == "malignant"
+@pytest.mark.parametrize(
+    ("mode", "on_empty", "label"),
+    [("crop", "whole", "malignant"), ("crop", "abstain", None), ("whole", "abstain", "malignant")],
+)
+def test_without_a_lesion_the_policy_decides_and_that_is_said(white, mode, on_empty, label):
+    policy = MaskPolicy.from_mode(mode, on_empty=on_empty)
+    (prediction,) = Cascade(FakeSegmenter(), FakeClassifier(policy=policy))(white)
+    assert prediction.label == label
+    assert bool(prediction.probabilities) == (label is not None)
+    assert prediction.box is prediction.stored_box is None
     assert not prediction.mask.any()
-    assert prediction.crop_box == (0, 0, 64, 80)
-    assert "no lesion found: the whole image was classified" in prediction.warnings
-    assert sum("no lesion" in warning for warning in prediction.warnings) == 1
-
-
-def test_without_a_lesion_an_abstaining_cascade_gives_no_label(white):
-    cascade = Cascade(FakeSegmenter(), FakeClassifier(policy=MaskPolicy(on_empty="abstain")))
-    (prediction,) = cascade(white)
-    assert prediction.label is None
-    assert prediction.probabilities == {}
-    assert "no lesion found: no label is given" in prediction.warnings
+    assert not prediction.stored_mask.any()
+    assert sum("no lesion found" in warning for warning in prediction.warnings) == 1
+    if label:
+        assert prediction.crop_box == (0, 0, 64, 80)
 
 
 def test_without_a_lesion_a_strict_cascade_fails_that_image_only(white, lesion):
@@ -440,28 +322,15 @@ def test_without_a_lesion_a_strict_cascade_fails_that_image_only(white, lesion):
         cascade(white)
 
 
-def test_a_policy_without_mask_never_abstains(white):
-    policy = MaskPolicy.from_mode("whole", on_empty="abstain")
-    (prediction,) = Cascade(FakeSegmenter(), FakeClassifier(policy=policy))(white)
-    assert prediction.label == "malignant"
-    assert "no lesion found" in prediction.warnings
-
-
-def test_doubtful_masks_are_announced(fake_cascade):
+def test_odd_masks_and_images_are_announced(fake_cascade):
     image = np.full((64, 64, 3), 230, np.uint8)
     image[0:20, 0:20] = 40
     image[40:50, 40:50] = 40
     (prediction,) = fake_cascade(image)
-    assert "the lesion touches the image border" in prediction.warnings
-    assert "2 separate regions in the mask, the largest was used" in prediction.warnings
-
-
-def test_a_uniform_picture_is_announced(fake_cascade):
-    (prediction,) = fake_cascade(np.full((64, 64, 3), 128, np.uint8))
-    assert any("nearly uniform" in warning for warning in prediction.warnings)
-
-
-# --- the rest -------------------------------------------------------------------------------------
+    assert any("border" in warning for warning in prediction.warnings)
+    assert any("2 separate regions" in warning for warning in prediction.warnings)
+    (uniform,) = fake_cascade(np.full((64, 64, 3), 128, np.uint8))
+    assert any("uniform" in warning for warning in uniform.warnings)
 
 
 def test_a_cascade_describes_itself_in_plain_values(fake_cascade):
@@ -473,14 +342,17 @@ def test_a_cascade_describes_itself_in_plain_values(fake_cascade):
     assert fake_cascade.provenance == {"segmenter": {}, "classifier": {}}
 
 
-def test_stages_that_are_no_torch_networks_cannot_be_saved(fake_cascade, tmp_path):
-    with pytest.raises(ConfigError, match="only a cascade of torch networks can be saved"):
-        fake_cascade.save(tmp_path / "a.safetensors")
+def test_what_a_cascade_cannot_do_is_refused(fake_cascade, lesion, tmp_path):
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(ConfigError, match="only a cascade of torch networks"):
+        fake_cascade.save(path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_unknown_runtime_or_missing_file_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="runtime 'tpu' is unknown"):
-        Cascade.load(tmp_path / "a.safetensors", runtime="tpu")
+    with pytest.raises(ConfigError, match="'tpu'"):
+        Cascade.load(path, runtime="tpu")
     with pytest.raises(ModelFileError, match=r"a\.safetensors"):
-        Cascade.load(tmp_path / "a.safetensors")
+        Cascade.load(path)
+    with pytest.raises(ConfigError, match=r"'all'.*none, flips, dihedral"):
+        fake_cascade(lesion.image, tta="all")
+    small = Cascade(FakeSegmenter(), FakeClassifier(), limits=ImageLimits(max_pixels=10_000))
+    with pytest.raises(ImageError, match="too large"):
+        small(lesion.image)

@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 
 from cascade.config import ClassifierConfig, SegmenterConfig
 from cascade.errors import PretrainedWeightsError
-from cascade.models import pretrained
 from cascade.models.architectures import build_architecture, find_architecture, last_layer
 from cascade.models.classifier import Classifier
 from cascade.models.pretrained import download, hub_file, load_backbone, read_weights
@@ -89,8 +88,8 @@ def test_a_local_file_fills_the_classifier_except_its_last_layer(donor, weights)
     assert classifier.provenance["weights"] == "mobilenet_v2.pth"
 
 
-@pytest.mark.parametrize("name", ["timm/tf_efficientnet_lite0", "torchvision/mobilenet_v2"])
-def test_the_new_last_layer_starts_near_even_chances(tmp_path, name):
+def test_the_new_last_layer_starts_near_even_chances(tmp_path):
+    name = "timm/tf_efficientnet_lite0"
     architecture = find_architecture(name)
     donor = build_architecture(architecture, size=64, dropout=0.0).state_dict()
     state = {key: value for key, value in donor.items() if not key.startswith("classifier")}
@@ -100,14 +99,6 @@ def test_the_new_last_layer_starts_near_even_chances(tmp_path, name):
     last = last_layer(classifier.network, name)
     assert 0.005 < last.weight.std() < 0.02
     assert not last.bias.any()
-
-
-def test_filled_features_are_those_of_the_donor(donor, weights):
-    classifier = Classifier.build(CLASSIFIER, weights=weights).eval()
-    images = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    donor.eval()
-    with torch.no_grad():
-        torch.testing.assert_close(classifier.network.features(images), donor.features(images))
 
 
 @pytest.mark.parametrize("layout", ["safetensors", "state_dict inside", "without head"])
@@ -139,29 +130,6 @@ def test_googlenet_takes_its_file_with_and_without_auxiliary_heads(tmp_path):
         assert same(classifier.network, state, without=("fc", "aux1.fc2", "aux2.fc2"))
 
 
-def test_a_timm_encoder_takes_a_timm_file(tmp_path):
-    import timm
-
-    donor = timm.create_model("test_resnet", pretrained=False)
-    torch.save(donor.state_dict(), tmp_path / "timm.pth")
-    config = SegmenterConfig(encoder="tu-test_resnet", size=32)
-    segmenter = Segmenter.build(config, weights=str(tmp_path / "timm.pth"))
-    assert same(segmenter.network.encoder.model, donor.state_dict(), without=("fc",))
-
-
-@pytest.mark.parametrize("stage", [Segmenter, Classifier])
-def test_weights_of_another_architecture_are_refused_with_examples(tmp_path, stage):
-    path = tmp_path / "resnet18.pth"
-    torch.save(torchvision.models.resnet18(weights=None).state_dict(), path)
-    config = SEGMENTER if stage is Segmenter else CLASSIFIER
-    with pytest.raises(PretrainedWeightsError) as caught:
-        stage.build(config, weights=str(path))
-    message = str(caught.value)
-    assert str(path) in message
-    assert "another architecture" in message
-    assert "bn1.bias" in message
-
-
 def test_one_missing_or_misshapen_tensor_of_the_backbone_is_enough_to_refuse(donor):
     state = dict(donor.state_dict())
     network = torchvision.models.mobilenet_v2(weights=None)
@@ -176,38 +144,28 @@ def test_one_missing_or_misshapen_tensor_of_the_backbone_is_enough_to_refuse(don
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("kind", ["torch", "plain"])
-@pytest.mark.parametrize("stage", [Segmenter, Classifier])
-def test_a_hostile_pickle_is_refused_and_runs_nothing(tmp_path, stage, kind):
+def test_a_hostile_pickle_is_refused_and_runs_nothing(tmp_path, kind):
     path, marker = tmp_path / "hostile.pth", tmp_path / "marker"
     if kind == "torch":
         torch.save({"weight": Hostile(marker)}, path)
     else:
         path.write_bytes(pickle.dumps({"weight": Hostile(marker)}))
-    config = SEGMENTER if stage is Segmenter else CLASSIFIER
     with pytest.raises(PretrainedWeightsError, match=r"hostile\.pth: refused.*safetensors"):
-        stage.build(config, weights=str(path))
+        Classifier.build(CLASSIFIER, weights=str(path))
     assert not marker.exists()
-
-
-def test_the_hostile_pickle_above_would_have_run(tmp_path):
-    marker = tmp_path / "marker"
     pickle.loads(pickle.dumps(Hostile(marker)))
-    assert marker.exists()
+    assert marker.exists(), "or the refusal would prove nothing"
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ({"weight": torch.zeros(2), "name": "resnet"}, "is not a dictionary of tensors"),
-        (torch.zeros(3), "is not a dictionary of tensors"),
-        ([torch.zeros(3)], "is not a dictionary of tensors"),
-        ({"state_dict": 3}, "is not a dictionary of tensors"),
-    ],
+    "content", [{"weight": torch.zeros(2), "name": "resnet"}, torch.zeros(3), {"state_dict": 3}]
 )
-def test_a_file_without_a_state_dict_is_refused(tmp_path, content, words):
+def test_a_file_without_a_state_dict_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(PretrainedWeightsError, match=words):
+    with pytest.raises(PretrainedWeightsError, match=r"w\.pth.*dictionary of tensors"):
         read_weights(str(tmp_path / "w.pth"))
+    with pytest.raises(PretrainedWeightsError, match=r"absent\.pth.*none.*imagenet"):
+        read_weights(str(tmp_path / "absent.pth"))
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -218,24 +176,16 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, weights, suffix):
         read_weights(str(path))
 
 
-def test_a_missing_file_is_named_with_advice():
-    with pytest.raises(PretrainedWeightsError, match=r"absent\.pth.*no such file.*none.*imagenet"):
-        Classifier.build(CLASSIFIER, weights="absent.pth")
-
-
 @pytest.mark.parametrize(
     "build",
     [
         lambda: Segmenter.build(SEGMENTER, weights="imagenet"),
-        lambda: Segmenter.build(
-            SegmenterConfig(encoder="tu-test_resnet", size=32), weights="imagenet"
-        ),
         lambda: Classifier.build(CLASSIFIER, weights="imagenet"),
         lambda: Classifier.build(
             ClassifierConfig(architecture="timm/test_resnet", size=32), weights="imagenet"
         ),
     ],
-    ids=["smp", "smp timm", "torchvision", "timm"],
+    ids=["smp", "torchvision", "timm"],
 )
 def test_without_a_network_imagenet_fails_at_once_with_advice(build, offline, empty_hub):
     started = time.perf_counter()
@@ -243,23 +193,24 @@ def test_without_a_network_imagenet_fails_at_once_with_advice(build, offline, em
         build()
     assert time.perf_counter() - started < 5
     message = str(caught.value)
-    assert "does not answer" in message
     assert "--encoder_weights none" in message
-    assert "FILE" in message
     assert len(offline) == 1  # one try, no retries with longer and longer pauses
     assert offline[0][0].startswith("https://")
     assert offline[0][1] <= 4
 
 
-def test_a_server_that_refuses_the_check_is_still_asked_for_the_file(monkeypatch):
+def test_a_server_that_refuses_the_check_is_still_asked_for_the_file(monkeypatch, hub):
     def forbidden(request, **_):
         raise urllib.error.HTTPError(request.full_url, 405, "no HEAD here", {}, None)
 
     monkeypatch.setattr("urllib.request.urlopen", forbidden)
     assert download("https://example.org/file", lambda: "fetched", cached=False) == "fetched"
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)
+    assert hub_file("owner/repository", "config.json").endswith("config.json")
+    assert hub == [("owner/repository", "config.json", None, False)]
 
 
-@pytest.mark.parametrize("error", [OSError("reset"), RuntimeError("invalid hash"), KeyError("x")])
+@pytest.mark.parametrize("error", [OSError("reset"), KeyError("x")])
 def test_a_download_that_fails_half_way_is_our_error_with_advice(error):
     def fetch():
         raise error
@@ -286,19 +237,16 @@ def published(donor, tmp_path, monkeypatch):
     return file
 
 
-def test_imagenet_weights_of_torchvision_come_through_the_hub(donor, published, empty_hub):
+def test_imagenet_weights_of_torchvision_come_through_the_hub_once(
+    donor, published, empty_hub, monkeypatch
+):
     classifier = Classifier.build(CLASSIFIER, weights="imagenet")
     assert same(classifier.network, donor.state_dict(), without=("classifier",))
     assert classifier.provenance["weights"] == "imagenet"
     assert (empty_hub / published.name).read_bytes() == published.read_bytes()
-
-
-def test_a_cached_file_needs_no_network(donor, published, empty_hub, offline):
-    empty_hub.mkdir(parents=True)
-    (empty_hub / published.name).write_bytes(published.read_bytes())
-    classifier = Classifier.build(CLASSIFIER, weights="imagenet")
-    assert same(classifier.network, donor.state_dict(), without=("classifier",))
-    assert offline == []
+    monkeypatch.setattr("urllib.request.urlopen", None)  # the cached file needs no network
+    again = Classifier.build(CLASSIFIER, weights="imagenet")
+    assert same(again.network, donor.state_dict(), without=("classifier",))
 
 
 def test_a_download_with_another_digest_is_refused_and_not_kept(published, empty_hub):
@@ -342,20 +290,7 @@ def test_imagenet_weights_of_an_encoder_come_with_their_statistics(donor, hub, o
     assert offline == []
 
 
-def test_a_file_of_the_hub_is_downloaded_where_it_is_not_cached(monkeypatch, hub):
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)
-    monkeypatch.setattr(pretrained, "_require_server", lambda url: None)
-    assert hub_file("owner/repository", "config.json").endswith("config.json")
-    assert hub == [("owner/repository", "config.json", None, False)]
-
-
 def test_an_encoder_without_imagenet_weights_says_which_there_are(offline):
     with pytest.raises(PretrainedWeightsError, match=r"no imagenet weights.*instagram"):
         _hub_settings("resnext101_32x32d")
-    assert offline == []
-
-
-def test_none_opens_no_connection(offline):
-    Classifier.build(CLASSIFIER)
-    Segmenter.build(SEGMENTER)
     assert offline == []

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import math
-import os
-import subprocess
-import sys
+import re
 
 import cv2
 import numpy as np
@@ -48,20 +45,12 @@ def tables(tmp_path):
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 2, 40)
     scores = np.clip(generator.normal(0.3 + 0.4 * labels, 0.2), 0, 1)
-    words = np.where(labels, "malignant", "benign")
     names = [f"image_{i}" for i in range(40)]
-    truth = write_table(
-        tmp_path / "truth.csv",
-        ["name", "class", "lesion_id"],
-        [
-            (f"{n}.jpg", word, f"L{i // 2}")
-            for i, (n, word) in enumerate(zip(names, words, strict=True))
-        ],
-    )
-    predicted = write_table(
-        tmp_path / "scores.csv", ["name", "probability"], zip(names, scores, strict=True)
-    )
-    return truth, predicted
+    words = np.where(labels, "malignant", "benign")
+    rows = [(f"{names[i]}.jpg", words[i], f"L{i // 2}") for i in range(40)]
+    truth = write_table(tmp_path / "truth.csv", ["name", "class", "lesion_id"], rows)
+    scored = zip(names, scores, strict=True)
+    return truth, write_table(tmp_path / "scores.csv", ["name", "probability"], scored)
 
 
 def run(*arguments):
@@ -80,40 +69,27 @@ def test_masks_are_scored_and_written(folders, tmp_path, capsys):
     assert [float(row["iou"]) for row in rows] == [1.0, 0.5, 0.0]
     assert rows[0]["name"] == "ISIC_0"
     assert (output / "iou_histogram.png").stat().st_size > 1000
-    text = capsys.readouterr().out
-    assert "mean IoU                  0.5000" in text
-    assert "mean over images; ranks ISIC 2016 and 2017" in text
-
-
-def test_nothing_is_written_without_output(folders, tmp_path, capsys):
-    truth, predicted = folders
+    assert re.search(r"mean IoU +0\.5000", capsys.readouterr().out)
+    write_mask(predicted / "ISIC_9.png", square(3))
     before = sorted(tmp_path.rglob("*"))
     assert run("--truth", truth, "--predicted", predicted) == 0
-    assert sorted(tmp_path.rglob("*")) == before
-    assert "pooled IoU" in capsys.readouterr().out
-
-
-def test_missing_predictions_are_an_error_that_names_them(folders, capfd):
-    truth, predicted = folders
-    (predicted / "ISIC_1.png").unlink()
-    assert run("--truth", truth, "--predicted", predicted) == 2
-    assert "ISIC_1" in capfd.readouterr().err
-
-
-def test_extra_predictions_are_reported(folders, tmp_path, capsys):
-    truth, predicted = folders
-    write_mask(predicted / "ISIC_9.png", square(3))
-    assert run("--truth", truth, "--predicted", predicted, "--output", tmp_path / "out") == 0
     assert "not scored: 1 (ISIC_9)" in capsys.readouterr().out
-    document = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert document["extra_predictions"] == ["ISIC_9"]
+    assert sorted(tmp_path.rglob("*")) == before, "nothing is written without --output"
 
 
-def test_two_files_of_one_image_are_refused(folders, capfd):
+def test_missing_and_ambiguous_predictions_are_errors_that_name_them(folders, tables, capfd):
     truth, predicted = folders
+    assert run("--truth", truth, "--predicted", tables[1]) == 2
+    assert "both be folders" in capfd.readouterr().err
+    assert run("--truth", truth, "--predicted", truth / "nowhere") == 2
+    assert "nowhere" in capfd.readouterr().err
     write_mask(predicted / "ISIC_1_segmentation.png", square(3))
     assert run("--truth", truth, "--predicted", predicted) == 2
     assert "ISIC_1_segmentation.png" in capfd.readouterr().err
+    (predicted / "ISIC_1_segmentation.png").unlink()
+    (predicted / "ISIC_1.png").unlink()
+    assert run("--truth", truth, "--predicted", predicted) == 2
+    assert "ISIC_1" in capfd.readouterr().err
 
 
 def test_mask_of_another_size_is_an_error_unless_resizing_is_asked_for(folders, tmp_path, capfd):
@@ -129,18 +105,6 @@ def test_mask_of_another_size_is_an_error_unless_resizing_is_asked_for(folders, 
     document = json.loads((output / "metrics.json").read_text())
     assert document["resized_masks"] == 1
     assert document["segmentation"]["mean_iou"] == pytest.approx(0.5)
-
-
-def test_masks_are_cut_above_128(folders):
-    truth, predicted = folders
-    gray = square(20) * 255
-    gray[4, 4:14] = 128
-    gray[5, 4:14] = 129
-    cv2.imwrite(str(predicted / "ISIC_0.png"), gray.astype(np.uint8))
-    output = truth.parent / "out"
-    assert run("--truth", truth, "--predicted", predicted, "--output", output) == 0
-    rows = list(csv.DictReader((output / "images.csv").open()))
-    assert rows[0]["false_negative"] == "10"
 
 
 def test_masks_can_be_grouped_by_a_table(folders, tmp_path, capfd):
@@ -195,7 +159,7 @@ def test_other_words_for_the_classes_are_given_by_flag(tables, capfd):
     assert run("--truth", truth, "--predicted", predicted, "--classes", "0", "1") == 0
 
 
-@pytest.mark.parametrize("cell", ["nan", "inf", "1.5", "", "high"])
+@pytest.mark.parametrize("cell", ["nan", "1.5", "high"])
 def test_impossible_probability_names_the_image(tables, cell, capfd):
     truth, predicted = tables
     rows = [(f"image_{i}", cell if i == 7 else "0.5") for i in range(40)]
@@ -214,36 +178,7 @@ def test_missing_column_and_repeated_row_are_named(tables, capfd):
     assert "image_0" in capfd.readouterr().err
 
 
-def test_folder_against_table_and_missing_paths_are_refused(folders, tables, tmp_path, capfd):
-    assert run("--truth", folders[0], "--predicted", tables[1]) == 2
-    assert "both be folders" in capfd.readouterr().err
-    assert run("--truth", folders[0], "--predicted", tmp_path / "nowhere") == 2
-    assert "nowhere" in capfd.readouterr().err
-
-
 @pytest.mark.parametrize("flag", [("--cutoff", "1.5"), ("--resamples", "0"), ("--seed", "-1")])
 def test_impossible_settings_are_refused(tables, flag, capfd):
     assert run("--truth", tables[0], "--predicted", tables[1], *flag) == 2
     assert flag[0] in capfd.readouterr().err
-
-
-def test_scoring_does_not_import_torch(tables):
-    code = (
-        "import sys; from cascade.commands.evaluation.score import main; "
-        "code = main(sys.argv[1:]); sys.exit(code or 'torch' in sys.modules)"
-    )
-    arguments = ["--truth", str(tables[0]), "--predicted", str(tables[1]), "--resamples", "10"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr.decode()
-
-
-def test_numbers_in_the_document_are_finite(tables, tmp_path):
-    output = tmp_path / "out"
-    assert run("--truth", tables[0], "--predicted", tables[1], "--output", output) == 0
-    document = json.loads((output / "metrics.json").read_text())["classification"]
-    numbers = [value for value in document.values() if isinstance(value, float)]
-    assert numbers
-    assert all(math.isfinite(value) for value in numbers)

@@ -1,5 +1,4 @@
 import csv
-import itertools
 import json
 import re
 from dataclasses import replace
@@ -15,17 +14,11 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from cascade.data.tables import read_table
 from cascade.errors import DataError
 from cascade.evaluation.cases import CASE_COLUMNS, Case, classification_of, segmentation_of
 from cascade.evaluation.overlays import PREDICTED_COLOR, TRUTH_COLOR
 from cascade.evaluation.report import write_evaluation
-from cascade.evaluation.score_table import (
-    CLASSIFICATION_ROWS,
-    SEGMENTATION_ROWS,
-    metric_rows,
-    stage_rows,
-)
+from cascade.evaluation.score_table import CLASSIFICATION_ROWS, metric_rows
 from cascade.evaluation.stages import evaluate_cascade, evaluate_classifier, evaluate_segmenter
 from cascade.imaging import read_image, read_mask
 from cascade.lesion.masking import MaskPolicy, apply_mask, find_lesion, lesion_from_mask
@@ -44,9 +37,16 @@ CLASSIFICATION_KEYS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def table(dataset_folder):
-    return read_table(dataset_folder / "train_data.csv")
+class Blind:
+    """Finds nothing."""
+
+    size = 32
+
+    def predict(self, images):
+        return np.zeros(images.shape[:3], np.float32)
+
+    def describe(self):
+        return {}
 
 
 @pytest.fixture
@@ -76,9 +76,6 @@ def broken_at(table, place, tmp_path, *, mask=False):
     changed = replace(record, **{"mask_path" if mask else "image_path": path})
     records = [changed if item is record else item for item in table]
     return replace(table, records=tuple(records))
-
-
-# --- the segmenter
 
 
 def test_segmentation_scores_equal_a_loop_over_images_with_sklearn(table, fake_segmenter):
@@ -112,53 +109,19 @@ def test_segmentation_scores_equal_a_loop_over_images_with_sklearn(table, fake_s
     assert set(expected) == SEGMENTATION_KEYS
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, abs=1e-12), name
-    assert found["n"] == len(table)
+    assert (found["n"], found["n_groups"]) == (len(table), len(set(table.groups())))
     assert 0.1 < found["mean_iou"] < 0.99  # the fake is neither useless nor perfect
-
-
-def test_each_segmentation_score_has_an_interval_around_it(table, fake_segmenter):
-    found = evaluate_segmenter(fake_segmenter, table).metrics["segmentation"]
     assert set(found["intervals"]) == SEGMENTATION_KEYS
-    for name, (low, high) in found["intervals"].items():
-        assert low <= found[name] <= high
-    assert found["n_groups"] == len(set(table.groups()))
+    assert all(low <= found[name] <= high for name, (low, high) in found["intervals"].items())
 
 
 def test_cases_come_in_the_order_of_the_table_whatever_is_read_ahead(table, fake_segmenter):
     plain = evaluate_segmenter(fake_segmenter, table, num_workers=0)
     assert [case.record.name for case in plain.cases] == table.names()
-    for size, workers in itertools.product((1, 5, 64), (0, 3)):
+    for size, workers in ((1, 0), (5, 2)):
         other = evaluate_segmenter(fake_segmenter, table, batch_size=size, num_workers=workers)
         assert other.cases == plain.cases
         assert other.metrics == plain.metrics
-
-
-def test_batches_have_the_size_asked_for(table, fake_segmenter):
-    evaluate_segmenter(fake_segmenter, table, batch_size=5, num_workers=2)
-    assert fake_segmenter.batches == [5, 5, 2]
-
-
-def test_the_policy_of_the_mask_is_the_one_given(table, fake_segmenter):
-    strict = evaluate_segmenter(fake_segmenter, table, policy=MaskPolicy(threshold=0.999))
-    loose = evaluate_segmenter(fake_segmenter, table, policy=MaskPolicy(threshold=0.1))
-    assert (
-        strict.metrics["segmentation"]["sensitivity"]
-        < (loose.metrics["segmentation"]["sensitivity"])
-    )
-
-
-def test_a_missed_lesion_counts_as_zero_and_is_kept(table):
-    class Blind:
-        size = 32
-
-        def predict(self, images):
-            return np.zeros(images.shape[:3], np.float32)
-
-        def describe(self):
-            return {}
-
-    found = evaluate_segmenter(Blind(), table).metrics["segmentation"]
-    assert (found["n"], found["missed"], found["mean_iou"]) == (len(table), len(table), 0.0)
 
 
 def test_only_records_with_a_mask_are_scored_and_none_at_all_is_an_error(table, fake_segmenter):
@@ -169,15 +132,15 @@ def test_only_records_with_a_mask_are_scored_and_none_at_all_is_an_error(table, 
         ),
     )
     assert evaluate_segmenter(fake_segmenter, half).metrics["segmentation"]["n"] == 6
+    blind = Blind()  # a missed lesion counts as zero and is kept
+    found = evaluate_segmenter(blind, half).metrics["segmentation"]
+    assert (found["n"], found["missed"], found["mean_iou"]) == (6, 6, 0.0)
     bare = replace(table, records=tuple(replace(item, mask_path=None) for item in table))
     with pytest.raises(DataError, match="no image has a mask"):
         evaluate_segmenter(fake_segmenter, bare)
 
 
-# --- the classifier
-
-
-@pytest.mark.parametrize("mode", ["feathered_crop", "hard_full", "whole"])
+@pytest.mark.parametrize("mode", ["feathered_crop", "whole"])
 def test_classification_scores_equal_a_loop_over_images_with_sklearn(table, fake_classifier, mode):
     classifier = type(fake_classifier)(policy=MaskPolicy.from_mode(mode))
     evaluation = evaluate_classifier(classifier, table, cutoff=0.6, batch_size=5)
@@ -196,32 +159,10 @@ def test_classification_scores_equal_a_loop_over_images_with_sklearn(table, fake
     assert found["accuracy"] == pytest.approx(np.mean(called == labels))
     assert found["macro_f1"] == pytest.approx(f1_score(labels, called, average="macro"))
     assert found["cutoff"] == 0.6
+    assert set(found["intervals"]) == CLASSIFICATION_KEYS
     assert [case.label for case in evaluation.cases] == [
         "malignant" if value else "benign" for value in called
     ]
-
-
-def test_each_classification_score_has_an_interval(table, fake_classifier):
-    found = evaluate_classifier(fake_classifier, table).metrics["classification"]
-    assert set(found["intervals"]) == CLASSIFICATION_KEYS
-    assert set(found) >= CLASSIFICATION_KEYS | {"n", "positives", "abstained", "undefined"}
-
-
-def test_without_a_cutoff_the_classifiers_own_is_used(table, fake_classifier):
-    classifier = type(fake_classifier)(cutoff=0.0)
-    evaluation = evaluate_classifier(classifier, table)
-    assert evaluation.cutoff == 0.0
-    assert {case.label for case in evaluation.cases} == {"malignant"}
-
-
-def test_one_class_gives_null_with_a_reason_and_never_a_number(table, fake_classifier):
-    benign = table.subset(record.name for record in table if record.label == "benign")
-    found = evaluate_classifier(fake_classifier, benign).metrics["classification"]
-    assert found["roc_auc"] is None
-    assert "malignant" in found["undefined"]["roc_auc"]
-
-
-# --- the cascade
 
 
 def test_the_end_to_end_numbers_are_those_of_the_predictions(table, cascade):
@@ -283,48 +224,15 @@ def test_each_choice_of_mask_is_compared_on_the_same_images(table, cascade):
     assert by_hand["truth_mask"].keys() != by_hand["whole_image"].keys()
 
 
-def test_a_perfect_mask_costs_nothing(table, fake_classifier):
-    class Perfect:
-        """Knows the truth by the image's brightness pattern."""
-
-        size = 64
-
-        def __init__(self, records):
-            from cascade.imaging.resize import resize_pixels
-
-            self.known = {}
-            for item in records:
-                small = resize_pixels(read_image(item.image_path).pixels, 64)
-                mask = truth_of(item).astype(np.float32)
-                self.known[small.tobytes()] = (small, mask)
-
-        def predict(self, images):
-            import cv2
-
-            masks = [self.known[image.tobytes()][1] for image in images]
-            return np.stack([cv2.resize(mask, (64, 64)) for mask in masks])
-
-        def describe(self):
-            return {}
-
-    evaluation = evaluate_cascade(Cascade(Perfect(table), fake_classifier), table)
-    assert evaluation.metrics["segmentation"]["mean_iou"] > 0.9
-    difference = evaluation.metrics["stages"]["truth_mask"]["predicted_minus_this_roc_auc"]
-    assert abs(difference["difference"]) < 0.1
-
-
-def test_a_table_without_classes_gives_segmentation_alone(table, cascade):
+def test_a_table_without_classes_or_masks_gives_what_there_is(table, cascade):
     bare = replace(table, records=tuple(replace(item, label=None) for item in table))
     evaluation = evaluate_cascade(cascade, bare)
     assert set(evaluation.metrics) == {"segmentation"}
     assert len(evaluation.cases) == len(table)
-
-
-def test_a_table_without_masks_gives_classification_and_one_comparison(table, cascade):
     bare = replace(table, records=tuple(replace(item, mask_path=None) for item in table))
-    evaluation = evaluate_cascade(cascade, bare)
-    assert set(evaluation.metrics) == {"classification", "stages"}
-    assert set(evaluation.metrics["stages"]) == {"whole_image"}
+    metrics = evaluate_cascade(cascade, bare).metrics
+    assert set(metrics) == {"classification", "stages"}
+    assert set(metrics["stages"]) == {"whole_image"}
 
 
 def test_abstentions_are_counted_and_leave_the_scores(table, fake_classifier):
@@ -354,50 +262,23 @@ def test_abstentions_are_counted_and_leave_the_scores(table, fake_classifier):
     assert all("no lesion" in "; ".join(case.warnings) for case in silent)
 
 
-# --- broken files are errors, never left out
-
-
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("mask", [False, True])
 @pytest.mark.parametrize("stage", ["segmenter", "classifier", "cascade"])
-def test_a_broken_image_ends_the_evaluation_and_is_named(table, cascade, tmp_path, stage, workers):
-    broken = broken_at(table, 7, tmp_path)
+def test_a_broken_file_ends_the_evaluation_and_is_named(table, cascade, tmp_path, stage, mask):
+    broken = broken_at(table, 7, tmp_path, mask=mask)
     call = {
-        "segmenter": lambda: evaluate_segmenter(cascade.segmenter, broken, num_workers=workers),
-        "classifier": lambda: evaluate_classifier(cascade.classifier, broken, num_workers=workers),
-        "cascade": lambda: evaluate_cascade(cascade, broken, num_workers=workers),
+        "segmenter": lambda: evaluate_segmenter(cascade.segmenter, broken, num_workers=2),
+        "classifier": lambda: evaluate_classifier(cascade.classifier, broken, num_workers=0),
+        "cascade": lambda: evaluate_cascade(cascade, broken, num_workers=0),
     }[stage]
-    with pytest.raises(DataError, match=r"cannot be evaluated.*broken\.jpg.*table"):
-        call()
-
-
-@pytest.mark.parametrize("stage", ["segmenter", "classifier", "cascade"])
-def test_a_broken_mask_ends_the_evaluation_and_is_named(table, cascade, tmp_path, stage):
-    broken = broken_at(table, 3, tmp_path, mask=True)
-    call = {
-        "segmenter": lambda: evaluate_segmenter(cascade.segmenter, broken),
-        "classifier": lambda: evaluate_classifier(cascade.classifier, broken),
-        "cascade": lambda: evaluate_cascade(cascade, broken),
-    }[stage]
-    with pytest.raises(DataError, match=r"broken\.png"):
+    with pytest.raises(DataError, match=r"broken\.(jpg|png)"):
         call()
 
 
 def test_a_cascade_that_stops_without_a_lesion_names_the_image(table, fake_classifier):
-    class Blind:
-        size = 32
-
-        def predict(self, images):
-            return np.zeros(images.shape[:3], np.float32)
-
-        def describe(self):
-            return {}
-
     classifier = type(fake_classifier)(policy=MaskPolicy(on_empty="raise"))
     with pytest.raises(DataError, match=rf"{table[0].name}: cannot be evaluated.*no lesion"):
         evaluate_cascade(Cascade(Blind(), classifier), table)
-
-
-# --- cases and files
 
 
 def test_a_case_is_one_row_with_every_documented_column(table):
@@ -444,6 +325,10 @@ def test_numbers_are_written_as_they_are(written):
     about = stored.pop("about")
     assert about == {"model": "fake.safetensors", "data": "<b>&dataset"}
     assert stored == json.loads(json.dumps(evaluation.metrics))
+    assert {path.name for path in folder.iterdir()} >= {
+        "metrics.json", "predictions.csv", "report.html", "iou_histogram.png", "roc.png",
+        "precision_recall.png", "reliability.png", "confusion_matrix.png",
+    }  # fmt: skip
 
 
 def test_predictions_have_one_row_for_each_image(written, table):
@@ -458,28 +343,6 @@ def test_predictions_have_one_row_for_each_image(written, table):
         assert row["group"] == case.record.group
         assert float(row["probability"]) == pytest.approx(case.probability, rel=1e-8)
         assert float(row["iou"]) == pytest.approx(iou(case.counts), rel=1e-8)
-
-
-def test_the_page_fetches_nothing_and_runs_nothing(written):
-    folder, _ = written
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    assert not re.search(r"""(src|href|action|url\()\s*=?\s*["'(]?\s*(https?:)?//""", page)
-    assert "<script" not in page
-    assert "@import" not in page
-    sources = re.findall(r'<img[^>]*src="([^"]{0,30})', page)
-    assert len(sources) >= 5
-    assert all(source.startswith("data:image/") for source in sources)
-
-
-def test_the_page_shows_the_numbers_and_escapes_what_it_is_told(written):
-    folder, evaluation = written
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    assert f"{evaluation.metrics['segmentation']['mean_iou']:.4f}" in page
-    assert f"{evaluation.metrics['classification']['roc_auc']:.4f}" in page
-    assert "A title" in page
-    assert "&lt;b&gt;&amp;dataset" in page
-    assert "<b>&dataset" not in page
-    assert "medical device" in page
 
 
 def test_the_page_leads_with_the_numbers_and_ends_with_what_it_was_made_from(written):
@@ -518,46 +381,12 @@ def test_examples_are_the_first_the_best_and_the_worst_images(written):
     ]
 
 
-def test_the_documented_plots_are_written(written):
-    folder, _ = written
-    names = {path.name for path in folder.iterdir()}
-    assert names >= {
-        "metrics.json", "predictions.csv", "report.html", "iou_histogram.png", "roc.png",
-        "precision_recall.png", "reliability.png", "confusion_matrix.png",
-    }  # fmt: skip
-
-
-def test_rows_name_every_metric_with_its_averaging_and_interval(written):
-    _, evaluation = written
-    for part, titles in (
-        ("segmentation", SEGMENTATION_ROWS),
-        ("classification", CLASSIFICATION_ROWS),
-    ):
-        metrics = evaluation.metrics[part]
-        rows = metric_rows(metrics, titles)
-        assert len(rows) == len(titles) == len(metrics["intervals"])
-        for (key, (title, averaging)), row in zip(titles.items(), rows, strict=True):
-            assert (row[0], row[3]) == (title, averaging)
-            assert row[1] == f"{metrics[key]:.4f}"
-            low, high = metrics["intervals"][key]
-            assert row[2] == f"{low:.4f} – {high:.4f}"
-
-
 def test_an_undefined_metric_is_shown_as_a_dash_with_its_reason(table, fake_classifier):
     benign = table.subset(record.name for record in table if record.label == "benign")
     metrics = evaluate_classifier(fake_classifier, benign).metrics["classification"]
     rows = {row[0]: row for row in metric_rows(metrics, CLASSIFICATION_ROWS)}
     assert re.fullmatch(r"– \(.*malignant\)", rows["ROC AUC"][1])
     assert rows["ROC AUC"][2] == ""
-
-
-def test_the_rows_of_the_stages_do_not_repeat_the_same_comparison(written):
-    _, evaluation = written
-    rows = stage_rows(evaluation.metrics["stages"])
-    assert [row[0] for row in rows] == [
-        "predicted mask", "truth mask", "predicted mask minus truth mask",
-        "whole image, no mask", "predicted mask minus whole image, no mask",
-    ]  # fmt: skip
 
 
 def test_a_classifier_alone_is_reported_without_masks(table, fake_classifier, tmp_path):

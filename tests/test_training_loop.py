@@ -139,7 +139,7 @@ def stop_after(epochs):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "average"), [("onecycle", 0.0), *((name, 0.7) for name in SCHEDULES)]
+    ("schedule", "average"), [("onecycle", 0.0), ("plateau", 0.7), ("cosine", 0.7)]
 )
 def test_resumed_after_any_epoch_it_ends_with_the_same_bits(tmp_path, schedule, average):
     optimizer = "adamw" if schedule in ("onecycle", "plateau") else "sgd"
@@ -161,52 +161,6 @@ def test_resumed_after_any_epoch_it_ends_with_the_same_bits(tmp_path, schedule, 
         for row in (*rows, *expected):
             row.pop("seconds")
         assert rows == expected
-
-
-def test_stopped_before_its_first_epoch_ended_only_the_seed_decides(tmp_path):
-    with pytest.raises(Stopped):
-        train(tmp_path / "stopped", config(), validate=stop_after(0))
-    whole = train(tmp_path / "whole", config())
-    resumed = train(tmp_path / "stopped", config(), resume=True)
-    assert_same(resumed.network.state_dict(), whole.network.state_dict())
-
-
-def test_resumed_plateaus_remember_how_long_they_have_waited(tmp_path):
-    settings = config(schedule="plateau", patience=3, epochs=3)
-    with pytest.raises(StopIteration):
-        train(tmp_path, settings, validate=scripted([0.5, 0.4]))
-    train(tmp_path, settings, resume=True, validate=scripted([0.4]))
-    # two epochs without a better score are one too many: one was before the stop, one after
-    assert [float(row["learning_rate"]) for row in history(tmp_path)] == [0.01] * 3
-    trainer = train(tmp_path, settings, resume=True)
-    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.001)
-
-
-def test_the_data_set_is_told_each_epoch(tmp_path):
-    data, epochs = Noise(), []
-
-    def loss(network, batch):
-        epochs.append(data.epoch)
-        return cross_entropy(network, batch)
-
-    train(tmp_path, config(epochs=3, batch_size=7), data=data, loss=loss)
-    assert epochs == [0, 1, 2]
-
-
-def test_resuming_a_finished_training_changes_nothing(tmp_path):
-    train(tmp_path, config())
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    finished = train(tmp_path, config(), resume=True, seed=1)
-    assert finished.progress.epoch == 4
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-def test_the_average_differs_from_the_raw_weights_and_is_what_is_saved(tmp_path):
-    trainer = train(tmp_path, config(average=0.9, epochs=1))
-    raw, averaged = trainer.network.state_dict(), trainer.current.state_dict()
-    assert not torch.equal(raw["network.0.weight"], averaged["network.0.weight"])
-    saved = TinyNetwork.load(tmp_path / "best.safetensors", device="cpu")
-    assert_same(saved.state_dict(), averaged)
 
 
 def averaged_training(tmp_path, settings):
@@ -232,7 +186,7 @@ def test_the_average_is_the_exponential_one(tmp_path):
     torch.testing.assert_close(averaged, expected, atol=1e-7, rtol=1e-5)
 
 
-@pytest.mark.parametrize("power", [0, 1, 2, 8])
+@pytest.mark.parametrize("power", [0, 2])
 def test_the_average_counts_each_step_as_its_number_to_a_power(tmp_path, power):
     settings = config(average=0.99999, average_power=power, epochs=3)
     weights, averaged = averaged_training(tmp_path, settings)
@@ -248,32 +202,14 @@ def test_the_average_counts_each_step_as_its_number_to_a_power(tmp_path, power):
     torch.testing.assert_close(averaged, expected, atol=1e-7, rtol=1e-5)
 
 
-@pytest.mark.parametrize("workers", [1])
-def test_loader_processes_change_nothing(tmp_path, workers):
+def test_loader_processes_change_nothing(tmp_path):
     settings = config(epochs=2)
     alone = train(tmp_path / "alone", settings)
-    helped = train(tmp_path / "helped", dataclasses.replace(settings, num_workers=workers))
+    helped = train(tmp_path / "helped", dataclasses.replace(settings, num_workers=1))
     assert_same(helped.network.state_dict(), alone.network.state_dict())
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tmp_path):
-    runs = [
-        train(tmp_path / str(number), config(seed=seed, epochs=1)).network.state_dict()
-        for number, seed in enumerate((0, 0, 1))
-    ]
-    assert_same(runs[0], runs[1])
-    assert not torch.equal(runs[0]["network.0.weight"], runs[2]["network.0.weight"])
-
-
-def test_training_leaves_the_callers_random_numbers_alone(tmp_path):
-    torch.manual_seed(5)
-    expected = torch.rand(3).tolist()
-    torch.manual_seed(5)
-    train(tmp_path, config(epochs=1))
-    assert torch.rand(3).tolist() == expected
-
-
-@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("broken", [math.nan, -math.inf])
 def test_a_loss_that_is_not_finite_stops_names_the_rate_and_keeps_the_best(tmp_path, broken):
     steps = 0
 
@@ -298,30 +234,19 @@ def test_a_metric_that_is_not_a_number_never_becomes_the_best(tmp_path):
     best = TinyNetwork.load(tmp_path / "best.safetensors", device="cpu")
     assert best.metrics["validation"]["score"] == 0.3
     assert [row["score"] for row in history(tmp_path)] == ["", "0.3", "", "0.2"]
-
-
-def test_a_metric_that_never_is_a_number_ends_with_an_error(tmp_path):
-    with pytest.raises(TrainingError, match=r"score was never a number.*--learning_rate"):
-        train(tmp_path, config(epochs=2), validate=scripted([math.nan] * 2))
-    assert not (tmp_path / "best.safetensors").exists()
-
-
-def test_of_equal_scores_the_earlier_network_is_kept(tmp_path):
-    trainer = train(tmp_path, config(), validate=scripted([0.1, 0.5, 0.5, 0.5]))
-    assert trainer.progress.best_epoch == 2
-    best = TinyNetwork.load(tmp_path / "best.safetensors", device="cpu")
-    assert best.metrics["validation"]["epoch"] == 2
+    again = train(tmp_path / "equal", config(), validate=scripted([0.1, 0.5, 0.5, 0.5]))
+    assert again.progress.best_epoch == 2, "of equal scores the earlier"
+    with pytest.raises(TrainingError, match=r"never a number.*--learning_rate"):
+        train(tmp_path / "never", config(epochs=2), validate=scripted([math.nan] * 2))
+    assert not (tmp_path / "never" / "best.safetensors").exists()
 
 
 @pytest.mark.parametrize(
     ("scores", "patience", "trained"),
     [
-        ([0.5, 0.4, 0.3, 0.9, 0.1], 2, 3),
         ([0.5, 0.4, 0.6, 0.1, 0.1], 2, 5),
         ([0.5, 0.5, 0.5, 0.5, 0.5], 3, 4),
-        ([0.1, 0.2, 0.3, 0.4, 0.5], 1, 5),
         ([0.5, math.nan, 0.9, 0.1, 0.1], 1, 2),
-        ([math.nan, math.nan, 0.9, 0.1, 0.1], 3, 5),
         ([0.5, 0.1, 0.1, 0.1, 0.1], 0, 5),
     ],
 )
@@ -336,14 +261,7 @@ def test_patience_counts_epochs_without_a_better_score(tmp_path, scores, patienc
 
 @pytest.mark.parametrize(
     ("count", "size", "expected"),
-    [
-        (7, 3, [3, 3]),
-        (6, 3, [3, 3]),
-        (8, 3, [3, 3, 2]),
-        (1, 3, [1]),
-        (3, 1, [1, 1, 1]),
-        (2, 8, [2]),
-    ],
+    [(7, 3, [3, 3]), (8, 3, [3, 3, 2]), (1, 3, [1]), (3, 1, [1, 1, 1])],
 )
 def test_a_last_batch_of_one_image_is_dropped(tmp_path, count, size, expected):
     sizes = []
@@ -354,6 +272,8 @@ def test_a_last_batch_of_one_image_is_dropped(tmp_path, count, size, expected):
 
     train(tmp_path, config(batch_size=size, epochs=1), data=Noise(count), loss=loss)
     assert sizes == expected
+    with pytest.raises(TrainingError, match="0 training images"):
+        train(tmp_path, config(), data=Noise(0))
 
 
 def test_each_image_is_seen_once_an_epoch_in_an_order_that_changes():
@@ -377,11 +297,6 @@ def test_sampling_weights_balance_the_classes():
         drawn += list(sampler)
     assert len(drawn) == 4000
     assert labels[drawn].mean() == pytest.approx(0.5, abs=0.04)  # five standard deviations
-
-
-def test_a_training_without_images_is_refused(tmp_path):
-    with pytest.raises(TrainingError, match="0 training images do not fill one batch"):
-        train(tmp_path, config(), data=Noise(0))
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -446,44 +361,26 @@ def test_the_gradient_is_clipped_to_the_norm_asked_for(tmp_path):
 
 
 def test_history_has_one_row_an_epoch_and_says_when_how_fast_and_how_well(tmp_path):
-    train(tmp_path, config(epochs=3), validate=lambda network: {"loss": 1.5, "score": 0.25})
-    rows = history(tmp_path)
-    assert list(rows[0]) == ["epoch", "learning_rate", "train_loss", "loss", "score", "seconds"]
-    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
-    assert all(float(row["train_loss"]) > 0 and float(row["seconds"]) >= 0 for row in rows)
-    assert {row["score"] for row in rows} == {"0.25"}
-
-
-def test_the_training_loss_of_the_history_is_the_mean_over_batches(tmp_path):
-    losses = []
+    losses, states = [], []
 
     def loss(network, batch):
         value = cross_entropy(network, batch)
         losses.append(value.item())
+        states.append(network.training)
         return value
 
-    train(tmp_path, config(epochs=1, batch_size=2), loss=loss)
-    assert float(history(tmp_path)[0]["train_loss"]) == pytest.approx(np.mean(losses), rel=1e-6)
-
-
-def test_the_training_state_is_restored_for_the_next_epoch_after_validation(tmp_path):
-    states = []
-
-    def loss(network, batch):
-        states.append(network.training)
-        return cross_entropy(network, batch)
-
-    train(tmp_path, config(epochs=3), loss=loss)
-    assert all(states)
-
-
-def test_only_known_files_are_left_and_anybody_may_read_them(tmp_path):
-    train(tmp_path, config(epochs=2))
+    train(
+        tmp_path, config(epochs=3), loss=loss, validate=lambda network: {"loss": 1.5, "score": 0.25}
+    )
     files = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
     assert files == dict.fromkeys(("best.safetensors", "last.safetensors", "history.csv"), 0o644)
-
-
-# --- the state to resume from
+    rows = history(tmp_path)
+    assert list(rows[0]) == ["epoch", "learning_rate", "train_loss", "loss", "score", "seconds"]
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[0]["train_loss"]) == pytest.approx(np.mean(losses[:2]), rel=1e-6)
+    assert all(float(row["seconds"]) >= 0 for row in rows)
+    assert states == [True] * 6, "training goes on after a validation"
+    assert {row["score"] for row in rows} == {"0.25"}
 
 
 def test_any_nested_state_comes_back(tmp_path):
@@ -493,8 +390,10 @@ def test_any_nested_state_comes_back(tmp_path):
         "values": [1, 2.5, None, True, "text", [], {"inner": [torch.ones(2)]}],
         "worst": -math.inf,
     }
+    state["shared"] = state["weights"]["a"][1:]  # memory of another tensor
     save_state(tmp_path / "s.safetensors", state)
     back = load_state(tmp_path / "s.safetensors")
+    assert torch.equal(back["shared"], state["shared"])
     assert back["numbers"].keys() == {0, 1}  # integers, as optimisers have them
     assert torch.equal(back["numbers"][0]["step"], torch.tensor(3.0))
     assert torch.equal(back["weights"]["a"], state["weights"]["a"])
@@ -502,16 +401,11 @@ def test_any_nested_state_comes_back(tmp_path):
     assert back["values"][:6] == state["values"][:6]
     assert torch.equal(back["values"][6]["inner"][0], torch.ones(2))
     assert back["worst"] == -math.inf
+    with pytest.raises(ModelFileError, match="nothing to resume from"):
+        load_state(tmp_path / "absent.safetensors")
 
 
-def test_tensors_that_share_memory_are_stored_each(tmp_path):
-    shared = torch.arange(4.0)
-    save_state(tmp_path / "s.safetensors", {"one": shared, "other": shared[1:], "again": shared})
-    back = load_state(tmp_path / "s.safetensors")
-    assert torch.equal(back["other"], shared[1:])
-
-
-@pytest.mark.parametrize("damage", ["cut", "flipped", "header", "empty", "another program"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "header", "another program"])
 def test_a_damaged_state_is_refused_before_anything_is_restored(tmp_path, damage):
     from safetensors.torch import save_file
 
@@ -526,20 +420,12 @@ def test_a_damaged_state_is_refused_before_anything_is_restored(tmp_path, damage
         elif damage == "header":
             place = content.index(b"best_epoch")
             content[place] ^= 1
-        path.write_bytes({"cut": content[:-7], "empty": b""}.get(damage, content))
+        path.write_bytes(content[:-7] if damage == "cut" else content)
     trainer = Trainer(new_network(), task(), config(epochs=2), tmp_path)
     before = {name: item.clone() for name, item in trainer.network.state_dict().items()}
     with pytest.raises(ModelFileError, match=r"last\.safetensors: is damaged.*--overwrite"):
         trainer.run(resume=True)
     assert_same(trainer.network.state_dict(), before)
-
-
-def test_a_missing_state_is_named(tmp_path):
-    with pytest.raises(ModelFileError, match="nothing to resume from"):
-        load_state(tmp_path / "absent.safetensors")
-
-
-# --- the run's folder
 
 
 def test_a_folder_that_holds_a_run_is_refused_and_kept(tmp_path):
@@ -561,6 +447,12 @@ def test_overwrite_replaces_the_run_and_nothing_else(tmp_path):
 
 
 def test_resuming_with_other_settings_lists_each(tmp_path):
+    with pytest.raises(ConfigError, match="no run to resume"):
+        open_run(tmp_path / "absent", {}, resume=True)
+    assert not (tmp_path / "absent").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot write here"):
+        open_run(tmp_path / "file" / "run", {}, resume=False)
     before = {"epochs": 1, "size": 64, "seed": 0, "policy": {"margin": 0.1}}
     open_run(tmp_path, before, resume=False)
     open_run(tmp_path, before, resume=True)
@@ -572,26 +464,6 @@ def test_resuming_with_other_settings_lists_each(tmp_path):
     assert "new was None, is 1" in message
     assert "epochs" not in message
     assert "seed" not in message
-
-
-def test_there_must_be_a_run_to_resume(tmp_path):
-    with pytest.raises(ConfigError, match="no run to resume"):
-        open_run(tmp_path / "absent", {}, resume=True)
-    assert not (tmp_path / "absent").exists()
-
-
-def test_a_folder_that_cannot_be_written_fails_before_training(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match="cannot write here"):
-        open_run(tmp_path / "file" / "run", {}, resume=False)
-
-
-def test_settings_are_written_as_plain_yaml(tmp_path):
-    settings = {"encoder": "größe", "list": [1, 2], "none": None}
-    open_run(tmp_path, settings, resume=False)
-    text = (tmp_path / "config.yaml").read_text(encoding="utf-8")
-    assert yaml.safe_load(text) == settings
-    assert "größe" in text
 
 
 def test_a_model_knows_the_images_it_has_seen_whatever_their_suffix():
