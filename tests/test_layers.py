@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "cascade"
 
 ROOMS = (
-    "errors", "version", "config", "progress", "files", "imaging", "lesion", "metrics",
+    "errors", "version", "config", "fields", "progress", "files", "imaging", "lesion", "metrics",
     "reliability", "data", "models", "pipeline", "training", "evaluation", "explain", "export",
     "serving", "command_line", "commands",
 )  # fmt: skip

@@ -112,13 +112,13 @@ def count_operating_points(
     predictions: Sequence[Mapping[str, str]], points: Mapping[str, float]
 ) -> dict[str, dict[str, Any]]:
     """What an evaluation measured at the model's operating points, from its predictions alone."""
-    rows = [row for row in predictions if row.get("probability") and row.get("class")]
+    rows = [row for row in predictions if row.get("probability_malignant") and row.get("class")]
     if not rows:
         return {}
     return measure_operating_points(
         points,
         np.array([int(row["class"] == CLASSES[1]) for row in rows]),
-        np.array([float(row["probability"]) for row in rows]),
+        np.array([float(row["probability_malignant"]) for row in rows]),
         [row.get("group") or row["name"] for row in rows],
     )
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cascade.config import CLASSES
+from cascade.fields import columns, row
 from cascade.metrics.classification import classification_metrics
 from cascade.metrics.segmentation import PixelCounts, dice, iou, segmentation_metrics
+from cascade.pipeline.prediction import Prediction
 
 if TYPE_CHECKING:
     from cascade.data.tables import Record
@@ -30,14 +31,12 @@ class Case:
         warnings: from the prediction.
         skin_angle: apparent tone of the skin around the lesion in degrees, see
             :mod:`cascade.lesion.skin_tone`; ``None`` where it was not or cannot be estimated.
-        mask_quality: rank of the mask by its own probabilities, see
-            :class:`cascade.reliability.MaskQuality`; ``None`` if no cascade made it.
+        prediction: the columns of a cascade's prediction; empty if only one stage ran.
         mask_issues: signs of a wrong mask; empty where it is trusted.
         prediction_set: classes that stay possible; empty where none was computed.
-        out_of_distribution_score: above 1 the image does not look like the training's; ``None`` if
-            unknown.
-        masked_crop_probability: of malignant, had the crop of a mask of low quality been classified
-            where the whole image was; else ``None``.
+        out_of_distribution_score: above 1 the image is out of distribution; ``None`` if unknown.
+        masked_crop_probability: of malignant, had the masked crop been classified where the whole
+            image was; else ``None``.
     """
 
     record: Record
@@ -47,38 +46,47 @@ class Case:
     area_fraction: float | None = None
     warnings: tuple[str, ...] = ()
     skin_angle: float | None = None
-    mask_quality: float | None = None
+    prediction: Mapping[str, Any] = field(default_factory=dict)
     mask_issues: tuple[str, ...] = ()
     prediction_set: tuple[str, ...] = ()
     out_of_distribution_score: float | None = None
     masked_crop_probability: float | None = None
 
+    @classmethod
+    def of(cls, record: Record, prediction: Prediction, **truth: Any) -> Case:
+        """The case of a cascade's prediction; ``truth`` holds the other attributes."""
+        return cls(
+            record,
+            label=prediction.label,
+            probability=prediction.probabilities.get(CLASSES[1]),
+            area_fraction=prediction.area_fraction,
+            warnings=prediction.warnings,
+            prediction=row(Prediction, prediction),
+            mask_issues=prediction.mask_issues,
+            prediction_set=prediction.prediction_set,
+            out_of_distribution_score=prediction.out_of_distribution_score,
+            **truth,
+        )
+
     def row(self) -> dict[str, Any]:
         """The case as a row of ``predictions.csv``."""
-        distance = self.out_of_distribution_score
         return {
             "name": self.record.name,
             "group": self.record.group,
             "class": self.record.label,
-            "predicted": self.label,
-            "probability": self.probability,
-            "iou": None if self.counts is None else iou(self.counts),
-            "dice": None if self.counts is None else dice(self.counts),
+            "label": self.label,
+            "probability_malignant": self.probability,
             "area_fraction": self.area_fraction,
             "warnings": "; ".join(self.warnings),
-            "mask_quality": self.mask_quality,
-            "mask_issues": "; ".join(self.mask_issues),
-            "prediction_set": " ".join(self.prediction_set),
-            # a number that is not finite would leave an empty cell, as if it were unknown
-            "out_of_distribution_score": "inf" if distance == math.inf else distance,
+            **self.prediction,
+            "iou": None if self.counts is None else iou(self.counts),
+            "dice": None if self.counts is None else dice(self.counts),
             "masked_crop_probability": self.masked_crop_probability,
         }
 
 
 CASE_COLUMNS = (
-    "name", "group", "class", "predicted", "probability", "iou", "dice", "area_fraction",
-    "warnings", "mask_quality", "mask_issues", "prediction_set", "out_of_distribution_score",
-    "masked_crop_probability",
+    "name", "group", "class", *columns(Prediction), "iou", "dice", "masked_crop_probability",
 )  # fmt: skip
 
 

@@ -250,18 +250,11 @@ def _predicted_cases(
     cases = []
     for (record, image), result, of_crop in zip(loaded, results, of_crops, strict=True):
         cases.append(
-            Case(
+            Case.of(
                 record,
-                label=result.label,
-                probability=result.probabilities.get(CLASSES[1]),
+                result,
                 counts=_counts(record, result.mask),
-                area_fraction=result.area_fraction,
-                warnings=result.warnings,
                 skin_angle=individual_typology_angle(image.pixels, result.mask),
-                mask_quality=None if result.mask_quality is None else result.mask_quality.score,
-                mask_issues=result.mask_issues,
-                prediction_set=result.prediction_set,
-                out_of_distribution_score=result.out_of_distribution_score,
                 masked_crop_probability=of_crop,
             )
         )

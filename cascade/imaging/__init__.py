@@ -20,6 +20,7 @@ from cascade.imaging.paths import (
     safe_stem,
 )
 from cascade.imaging.plausibility import plausibility_warnings
+from cascade.imaging.quality import ImageQuality, image_quality
 from cascade.imaging.read import ImageSource, read_image, read_shape
 from cascade.imaging.resize import resize_pixels, resize_probability
 from cascade.imaging.write import encode_image, encode_jpeg, encode_mask, write_image, write_mask
@@ -27,6 +28,7 @@ from cascade.imaging.write import encode_image, encode_jpeg, encode_mask, write_
 __all__ = [
     "FoundFile",
     "ImageLimits",
+    "ImageQuality",
     "ImageSource",
     "LoadedImage",
     "apply_orientation",
@@ -37,6 +39,7 @@ __all__ = [
     "encode_jpeg",
     "encode_mask",
     "expand_sources",
+    "image_quality",
     "iter_image_paths",
     "plausibility_warnings",
     "printable",

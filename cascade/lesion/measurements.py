@@ -8,12 +8,13 @@ involved. ``docs/measurements.md`` says what each number does not mean.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
 from cascade.errors import ConfigError, EmptyMaskError
+from cascade.fields import described
 from cascade.imaging import check_image, check_mask
 from cascade.lesion.masking import Box, bounding_box
 
@@ -39,33 +40,84 @@ class Measurements:
 
     Lengths and areas are those of the region that the mask's pixels cover, a pixel being a square
     of side 1: a single pixel has area 1 and diameter 1.41.
-
-    Attributes:
-        area_pixels: number of pixels in the mask, at least 1.
-        area_fraction: share of the image that the lesion covers, in (0, 1].
-        area_square_millimetres: area in square millimetres; ``None`` without a scale.
-        diameter_pixels: largest distance between two points of the lesion (maximum Feret
-            diameter), at least 1.41.
-        diameter_millimetres: the same in millimetres; ``None`` without a scale.
-        asymmetry: share of the lesion that finds no counterpart when it is folded over two
-            perpendicular axes, in [0, 1]; 0 for discs, ellipses and rectangles.
-        border_irregularity: length of the outline divided by that of its convex hull, from 1 for
-            discs, ellipses and every other convex shape, without an upper limit.
-        colour_variegation: mean distance of the lesion's pixels from their mean colour in CIELAB,
-            from 0 for one colour; differences below about 2 are hardly visible.
-        cut_off: the mask touches the image's border, so the lesion may go on beyond it: area and
-            diameter are lower limits, and the shape is that of the visible part.
     """
 
-    area_pixels: int
-    area_fraction: float
-    area_square_millimetres: float | None
-    diameter_pixels: float
-    diameter_millimetres: float | None
-    asymmetry: float
-    border_irregularity: float
-    colour_variegation: float
-    cut_off: bool
+    area_pixels: int = field(
+        metadata=described("Number of pixels in the mask.", unit="px", example=45900)
+    )
+    area_fraction: float = field(
+        metadata=described(
+            "Share of the image that the mask covers, in (0, 1].",
+            label="Area, share of the image",
+            digits=3,
+            example=0.17,
+        )
+    )
+    area_square_millimetres: float | None = field(
+        metadata=described(
+            "Area in square millimetres; empty without a scale.",
+            unit="mm²",
+            label="Area",
+            digits=1,
+        )
+    )
+    diameter_pixels: float = field(
+        metadata=described(
+            "Largest distance between two points of the lesion (maximum Feret diameter).",
+            unit="px",
+            column="diameter_pixels",
+            label="Diameter in pixels",
+            digits=1,
+            example=259.3,
+        )
+    )
+    diameter_millimetres: float | None = field(
+        metadata=described(
+            "The same in millimetres; empty without a scale.",
+            unit="mm",
+            column="diameter_millimetres",
+            label="Diameter",
+            digits=1,
+        )
+    )
+    asymmetry: float = field(
+        metadata=described(
+            "Share of the lesion without a counterpart when folded over two perpendicular axes, "
+            "from 0 (discs, ellipses and rectangles) to 1.",
+            column="asymmetry",
+            label="Asymmetry",
+            digits=2,
+            example=0.11,
+        )
+    )
+    border_irregularity: float = field(
+        metadata=described(
+            "Length of the contour divided by that of its convex hull; 1 for convex shapes, "
+            "without an upper limit.",
+            column="border_irregularity",
+            label="Border irregularity",
+            digits=2,
+            example=1.06,
+        )
+    )
+    colour_variegation: float = field(
+        metadata=described(
+            "Mean distance of the lesion's pixels from their mean colour in CIELAB, from 0 for one "
+            "colour; differences below about 2 are hardly visible.",
+            unit="CIELAB units",
+            column="colour_variegation",
+            label="Colour variegation",
+            digits=1,
+            example=14.2,
+        )
+    )
+    cut_off: bool = field(
+        metadata=described(
+            "The mask touches the image's border, so the lesion may extend beyond it: area and "
+            "diameter are lower limits, and the shape is that of the visible part.",
+            example=False,
+        )
+    )
 
 
 def measure(

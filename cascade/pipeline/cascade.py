@@ -21,6 +21,7 @@ from cascade.imaging import (
     ImageLimits,
     ImageSource,
     LoadedImage,
+    image_quality,
     plausibility_warnings,
     read_image,
 )
@@ -313,6 +314,7 @@ class Cascade:
         if lesion.found:  # now, because a prediction does not keep the image
             sizes = measure(image.pixels, lesion.mask, pixels_per_millimetre=scale)
         known = not np.isnan(joined.out_of_distribution_score)
+        quality = image_quality(image.pixels)
         return Prediction(
             name=image.name,
             label=label,
@@ -323,8 +325,12 @@ class Cascade:
             crop=joined.crop.pixels,
             crop_box=joined.crop.box,
             orientation=image.orientation,
-            warnings=_warnings(image, joined, missing=missing, abstains=abstains),
+            warnings=(
+                *_warnings(image, joined, missing=missing, abstains=abstains),
+                *quality.warnings,
+            ),
             measurements=sizes,
+            image_quality=quality,
             mask_quality=joined.quality,
             mask_issues=joined.issues,
             whole_image_fallback=joined.replaced,

@@ -1,81 +1,183 @@
-"""What comes out of a cascade for one image."""
+"""What comes out of a cascade for one image: every field of a result, declared once."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from cascade.config import CLASSES
 from cascade.errors import CascadeError
+from cascade.fields import derived, described
 from cascade.imaging.orientation import to_stored_box, to_stored_mask
+from cascade.imaging.quality import ImageQuality
 from cascade.lesion.masking import Box
 from cascade.lesion.measurements import Measurements
 from cascade.reliability import MaskQuality
+
+CORNERS = ("top", "left", "bottom", "right")
+_BOX = {"top": 101, "left": 182, "bottom": 343, "right": 425}
+_CROP_BOX = {"top": 16, "left": 97, "bottom": 428, "right": 509}
 
 
 @dataclass(frozen=True)
 class Prediction:
     """What the cascade says about one image.
 
-    Boxes and masks are in displayed orientation, that is, after the EXIF rotation.
+    Boxes and masks are in displayed orientation, that is, after the EXIF rotation. Tables, JSON,
+    the page and the documentation list the fields that are ``described`` here, and those of the
+    records among them.
 
     Attributes:
         name: file name, or ``image`` for an array.
-        label: ``benign`` or ``malignant``; ``None`` where the policy abstains.
-        probabilities: class name to probability; they sum to 1. Empty where the policy abstains.
         mask: ``(H, W)`` bool, the lesion in original pixels.
         mask_probability: ``(S, S)`` float32 probability of lesion, at the segmenter's size.
-        box: the lesion's bounding box ``(top, left, bottom, right)``, or ``None`` without one.
         crop: ``(s, s, 3)`` uint8 RGB, exactly what the classifier saw.
-        crop_box: the square of the image that ``crop`` shows; it may reach over the border.
-        orientation: EXIF orientation of the file, 1 to 8.
-        warnings: what a user should know about this prediction.
-        measurements: the lesion's size, shape and colour, or ``None`` without a lesion.
-        mask_quality: signs that the mask may be wrong.
-        mask_issues: why the mask was not trusted; empty where it was trusted, or where the cascade
-            has no limits for masks.
-        whole_image_fallback: mask quality was too low, so the whole image was classified instead
-            of the masked crop.
-        prediction_set: the classes that stay possible at the cascade's coverage; both mean that
-            the cascade does not know. Empty without calibration scores or an answer.
-        out_of_distribution_score: how unlike the training images this one is, as a fraction of the
-            limit; above 1 the answer means nothing. ``None`` where the cascade cannot tell.
     """
 
     name: str
-    label: str | None
-    probabilities: Mapping[str, float]
+    label: str | None = field(
+        metadata=described(
+            "Class by the cutoff alone; empty where the cascade abstains.",
+            column="label",
+            example="benign",
+        )
+    )
+    probabilities: Mapping[str, float] = field(
+        metadata=described(
+            "Calibrated probability of each class; they sum to 1. Empty where it abstains.",
+            column="probability",
+            parts=CLASSES,
+            example={"benign": 0.959, "malignant": 0.041},
+        )
+    )
     mask: np.ndarray
     mask_probability: np.ndarray
-    box: Box | None
+    box: Box | None = field(
+        metadata=described(
+            "The lesion's bounding box, half-open, in displayed pixels; empty without a lesion.",
+            column="box",
+            parts=CORNERS,
+            unit="px",
+            example=_BOX,
+        )
+    )
     crop: np.ndarray
-    crop_box: Box
-    orientation: int = 1
-    warnings: tuple[str, ...] = ()
-    measurements: Measurements | None = None
-    mask_quality: MaskQuality | None = None
-    mask_issues: tuple[str, ...] = ()
-    whole_image_fallback: bool = False
-    prediction_set: tuple[str, ...] = ()
-    out_of_distribution_score: float | None = None
+    crop_box: Box = field(
+        metadata=described(
+            "The square of the image that the classifier saw; it may reach over the border.",
+            parts=CORNERS,
+            unit="px",
+            example=_CROP_BOX,
+        )
+    )
+    prediction_set: tuple[str, ...] = field(
+        default=(),
+        metadata=described(
+            "Classes that stay possible at the cascade's coverage; both mean that it does not "
+            "know. Empty without calibration scores or an answer.",
+            column="prediction_set",
+            separator=" ",
+            example=["benign"],
+        ),
+    )
+    out_of_distribution_score: float | None = field(
+        default=None,
+        metadata=described(
+            "How unlike the training images this one is, as a fraction of the limit; above 1 the "
+            "answer means nothing. Empty where the cascade cannot tell.",
+            column="out_of_distribution_score",
+            digits=3,
+            example=0.38,
+        ),
+    )
+    orientation: int = field(
+        default=1,
+        metadata=described(
+            "EXIF orientation of the file, 1 to 8. Boxes and images are in displayed pixels, that "
+            "is, after it was applied; stored boxes are in the file's own order.",
+            example=1,
+        ),
+    )
+    measurements: Measurements | None = field(
+        default=None,
+        metadata=described("The lesion's size, shape and colour; empty without a lesion."),
+    )
+    image_quality: ImageQuality | None = field(
+        default=None, metadata=described("Focus and exposure of the image.")
+    )
+    mask_quality: MaskQuality | None = field(
+        default=None, metadata=described("Signs that the mask may be wrong.")
+    )
+    mask_issues: tuple[str, ...] = field(
+        default=(),
+        metadata=described(
+            "Signs of mask quality beyond the cascade's limits; empty where the mask is trusted.",
+            column="mask_issues",
+            example=[],
+        ),
+    )
+    whole_image_fallback: bool = field(
+        default=False,
+        metadata=described(
+            "Mask quality was too low, so the whole image was classified, not the masked crop.",
+            column="whole_image_fallback",
+            example=False,
+        ),
+    )
+    warnings: tuple[str, ...] = field(
+        default=(),
+        metadata=described(
+            "What a user should know about this prediction.",
+            column="warnings",
+            example=[],
+        ),
+    )
 
-    @property
+    @derived(unit="px", column="height", example=450)
+    def height(self) -> int:
+        """Height of the image in displayed orientation."""
+        return int(self.mask.shape[0])
+
+    @derived(unit="px", column="width", example=600)
+    def width(self) -> int:
+        """Width of the image in displayed orientation."""
+        return int(self.mask.shape[1])
+
+    @derived(
+        column="area_fraction",
+        example=0.17,
+    )
     def area_fraction(self) -> float:
         """Share of the image that the lesion covers, in [0, 1]."""
         return float(np.count_nonzero(self.mask) / self.mask.size)
+
+    @derived(
+        parts=CORNERS,
+        unit="px",
+        example=_BOX,
+    )
+    def stored_box(self) -> Box | None:
+        """The lesion's bounding box in the file's stored pixel order, before the EXIF rotation."""
+        return self._stored(self.box)
+
+    @derived(
+        parts=CORNERS,
+        unit="px",
+        example=_CROP_BOX,
+    )
+    def stored_crop_box(self) -> Box | None:
+        """The classifier's square in the file's stored pixel order."""
+        return self._stored(self.crop_box)
 
     @property
     def stored_mask(self) -> np.ndarray:
         """The mask in the file's stored pixel order, before the EXIF rotation."""
         return to_stored_mask(self.mask, self.orientation)
 
-    @property
-    def stored_box(self) -> Box | None:
-        """The box in the file's stored pixel order, before the EXIF rotation."""
-        if self.box is None:
-            return None
-        return to_stored_box(self.box, self.orientation, self.mask.shape)
+    def _stored(self, box: Box | None) -> Box | None:
+        return None if box is None else to_stored_box(box, self.orientation, self.mask.shape)
 
 
 @dataclass(frozen=True)

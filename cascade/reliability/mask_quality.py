@@ -5,54 +5,69 @@ Everything is measured at the size of the probability map.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
 from cascade.errors import ShapeError
+from cascade.fields import derived, described
 from cascade.lesion.masking import Lesion
 from cascade.lesion.policy import MaskPolicy
 
 
 @dataclass(frozen=True)
 class MaskQuality:
-    """What a probability map says about its own mask.
+    """What a probability map says about its own mask."""
 
-    Attributes:
-        area_fraction: share of the image that the lesion covers, in [0, 1].
-        component_count: separate regions of at least the policy's ``minimum_area``.
-        largest_component_share: share of the probability above the threshold, summed over pixels,
-            that lies in the heaviest region; 1 with a single region, 0 without any.
-        border_contact: share of the pixels along the image's border that are lesion, in [0, 1].
-        confidence: mean probability within the lesion, in [0, 1]; 0 without a lesion.
-        expected_iou: IoU of the mask that its probabilities expect, see :func:`mask_quality`.
-        flip_disagreement: 1 - mean IoU of the masks of all pairs of augmented views, in [0, 1];
-            ``None`` with fewer than two views.
-    """
+    area_fraction: float = field(
+        metadata=described("Share of the image that the lesion covers, in [0, 1].", example=0.17)
+    )
+    component_count: int = field(
+        metadata=described("Separate regions of at least the policy's minimum area.", example=1)
+    )
+    largest_component_share: float = field(
+        metadata=described(
+            "Share of the probability above the threshold, summed over pixels, that lies in the "
+            "heaviest region; 1 with a single region, 0 without any.",
+            example=1.0,
+        )
+    )
+    border_contact: float = field(
+        metadata=described(
+            "Share of the pixels along the image's border that are lesion, in [0, 1].", example=0.0
+        )
+    )
+    confidence: float = field(
+        metadata=described(
+            "Mean probability within the lesion, in [0, 1]; 0 without a lesion.", example=0.97
+        )
+    )
+    expected_iou: float = field(
+        metadata=described(
+            "IoU that the probability map itself expects of the mask, in [0, 1].", example=0.95
+        )
+    )
+    flip_disagreement: float | None = field(
+        default=None,
+        metadata=described(
+            "1 minus the mean IoU of the masks of all pairs of augmented views, in [0, 1]; empty "
+            "with fewer than two views.",
+        ),
+    )
 
-    area_fraction: float
-    component_count: int
-    largest_component_share: float
-    border_contact: float
-    confidence: float
-    expected_iou: float
-    flip_disagreement: float | None = None
-
-    @property
+    @derived(
+        column="mask_quality",
+        digits=3,
+        example=0.95,
+    )
     def score(self) -> float:
-        """One number in [0, 1] to rank masks by, 1 is good and 0 is no lesion.
+        """One number in [0, 1] to rank masks by: 1 is good, 0 is no lesion.
 
-        The expected IoU, times the mean IoU of the views where there are any. It ranks; it is not
-        an estimate of the IoU.
+        It is the expected IoU, times the mean IoU of the views where there are any.
         """
         agreement = 1.0 if self.flip_disagreement is None else 1.0 - self.flip_disagreement
         return self.expected_iou * agreement
-
-    def to_dict(self) -> dict[str, Any]:
-        """All signs and the score as plain JSON values."""
-        return {**asdict(self), "score": self.score}
 
 
 def mask_quality(

@@ -42,8 +42,8 @@ def build_parser() -> CommandParser:
     parser = CommandParser(
         "cascade score",
         "Compare predictions with the truth: two folders of masks, or two CSV tables with the "
-        "columns name,class and name,probability. Names are matched without folder, suffix and "
-        "_segmentation.",
+        "columns name,class and name,probability (or probability_malignant). Names are matched "
+        "without folder, suffix and _segmentation.",
         example="cascade score --truth dataset/masks_all --predicted masks_predicted --output out\n"
         "  cascade score --truth dataset/test_data.csv --predicted scores.csv --cutoff 0.2",
     )
@@ -230,7 +230,7 @@ def _read_named(
 
 def _score_tables(truth_path: Path, predicted_path: Path, arguments: Any) -> None:
     _, truth = _read_named(truth_path, ("class",))
-    _, predicted = _read_named(predicted_path, ("probability",))
+    predicted = _read_predicted(predicted_path)
     matched = _match(truth, predicted, predicted_path)
     labels = _labels(truth, arguments.classes, truth_path)
     probabilities = _probabilities(matched.stems, predicted, predicted_path)
@@ -265,6 +265,16 @@ def _score_tables(truth_path: Path, predicted_path: Path, arguments: Any) -> Non
     ]
     write_csv(output / "images.csv", list(rows[0]), rows)
     plot_classification(labels, probabilities, metrics, output, groups=groups, seed=arguments.seed)
+
+
+def _read_predicted(path: Path) -> dict[str, Mapping[str, str]]:
+    """Rows by stem; the probability is in a column of that name, or in that of our own tables."""
+    columns, rows = _read_named(path, ())
+    if "probability" not in columns and "probability_malignant" in columns:
+        return {
+            stem: {**row, "probability": row["probability_malignant"]} for stem, row in rows.items()
+        }
+    return _read_named(path, ("probability",))[1]
 
 
 def _labels(

@@ -14,24 +14,15 @@ from cascade.command_line.parser import CommandParser, command
 from cascade.command_line.prediction_options import add_prediction, load_cascade
 from cascade.command_line.result_table import ResultTable, unfinished
 from cascade.errors import ConfigError, DataError, ImageError
+from cascade.fields import columns, row
 from cascade.imaging import FoundFile, ImageLimits
 from cascade.lesion.measurements import check_scale
+from cascade.pipeline.prediction import Failure, Prediction
 
 if TYPE_CHECKING:
-    from cascade.pipeline import Cascade, Failure, Prediction
+    from cascade.pipeline import Cascade
 
-COLUMNS = (
-    "name", "path", "label", "probability_benign", "probability_malignant", "box_top", "box_left",
-    "box_bottom", "box_right", "height", "width", "area_fraction", "diameter_pixels",
-    "diameter_millimetres", "asymmetry", "border_irregularity", "colour_variegation",
-    "prediction_set", "mask_quality", "out_of_distribution_score", "warnings", "error", "mask",
-    "overlay",
-)  # fmt: skip
-MEASURED = (
-    "diameter_pixels", "diameter_millimetres", "asymmetry", "border_irregularity",
-    "colour_variegation",
-)  # fmt: skip
-"""Columns that are fields of a prediction's measurements, empty without a lesion."""
+COLUMNS = ("name", "path", *columns(Prediction), "error", "mask", "overlay")
 
 
 def build_parser() -> CommandParser:
@@ -161,36 +152,10 @@ def predict_rows(
 
 
 def _result_row(path: Path, result: Prediction | Failure, pictures: Pictures) -> dict[str, Any]:
-    from cascade.pipeline import Failure
-
     if isinstance(result, Failure):
         return pictures.table.row(path, error=str(result.error))
     try:
         written = pictures.write(path, result)
     except ImageError as error:  # the file changed since it was predicted
         return pictures.table.row(path, error=str(error))
-    box = result.box or (None, None, None, None)
-    corners = dict(zip(("box_top", "box_left", "box_bottom", "box_right"), box, strict=True))
-    return pictures.table.row(
-        path,
-        label=result.label,
-        probability_benign=result.probabilities.get("benign"),
-        probability_malignant=result.probabilities.get("malignant"),
-        **corners,
-        height=result.mask.shape[0],
-        width=result.mask.shape[1],
-        area_fraction=result.area_fraction,
-        **{name: getattr(result.measurements, name, None) for name in MEASURED},
-        prediction_set=" ".join(result.prediction_set),
-        mask_quality=_rounded(getattr(result.mask_quality, "score", None)),
-        out_of_distribution_score=_rounded(result.out_of_distribution_score),
-        warnings="; ".join(result.warnings),
-        **written,
-    )
-
-
-def _rounded(value: float | None) -> float | str | None:
-    """Three decimals; infinity as a word, because an empty cell means unknown."""
-    if value is None:
-        return None
-    return round(value, 3) if math.isfinite(value) else str(value)
+    return pictures.table.row(path, **row(Prediction, result), **written)

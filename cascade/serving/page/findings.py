@@ -20,7 +20,7 @@ from cascade.serving.page.words import (
     answer_of,
     further_warnings,
     measurement_notes,
-    measurement_rows,
+    rows_of,
     sentence,
 )
 
@@ -124,7 +124,7 @@ def examine(cascade: Cascade, name: str, data: bytes, settings: Settings) -> Fin
         answer=answer,
         pictures=pictures,
         heat_notes=heat_notes,
-        rows=() if sizes is None else measurement_rows(sizes),
+        rows=(*(() if sizes is None else rows_of(sizes)), *rows_of(prediction.image_quality)),
         notes=measurement_notes(prediction),
         warnings=further_warnings(prediction),
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cascade.config import CLASSES
-from cascade.lesion.measurements import Measurements
+from cascade.fields import declared
 from cascade.pipeline.prediction import Prediction
 
 Kind = Literal["unjudged", "above", "below"]
@@ -194,40 +194,16 @@ def further_warnings(prediction: Prediction) -> tuple[str, ...]:
     return tuple(sentence(item) for item in others)
 
 
-def measurement_rows(measurements: Measurements) -> tuple[Row, ...]:
-    """The lesion's size, shape and colour with units."""
-    least = "at least " if measurements.cut_off else ""
-    diameter, area = measurements.diameter_millimetres, measurements.area_square_millimetres
-    pixels = f"{measurements.diameter_pixels:.0f} pixels"
-    share = f"{percent(measurements.area_fraction)} of the picture"
-    return (
-        Row(
-            "Diameter",
-            least + (pixels if diameter is None else f"{diameter:.1f} mm ({pixels})"),
-            "The longest distance across the outline.",
-        ),
-        Row(
-            "Area",
-            least + (share if area is None else f"{area:.1f} mm² ({share})"),
-            "What the outline covers.",
-        ),
-        Row(
-            "Asymmetry",
-            f"{measurements.asymmetry:.2f}",
-            "Share of the lesion without a counterpart when it is folded in half, from 0 "
-            "(symmetric) to 1.",
-        ),
-        Row(
-            "Border irregularity",
-            f"{measurements.border_irregularity:.2f}",
-            "Length of the outline divided by that of a rubber band around it; 1 has no notches.",
-        ),
-        Row(
-            "Colour variegation",
-            f"{measurements.colour_variegation:.1f} CIELAB units",
-            "Mean distance of its colours from their mean; below 2 is hardly visible.",
-        ),
-    )
+def rows_of(record: Any) -> tuple[Row, ...]:
+    """The fields of a record that have a label and a value, with their units."""
+    rows = []
+    kind: type = type(record)
+    for field in declared(kind):
+        value, about = getattr(record, field.name), field.description
+        if about.label and value is not None:
+            shown = f"{value:.{about.digits}f} {about.unit}".strip()
+            rows.append(Row(about.label, shown, about.meaning))
+    return tuple(rows)
 
 
 def measurement_notes(prediction: Prediction) -> tuple[str, ...]:
@@ -239,7 +215,10 @@ def measurement_notes(prediction: Prediction) -> tuple[str, ...]:
     if prediction.mask_issues:
         notes.append("The quality of this outline is low, so its measurements are unreliable.")
     if measurements.cut_off:
-        notes.append("The outline touches the picture's border, so the lesion may go on beyond it.")
+        notes.append(
+            "The outline touches the image's border, so the lesion may extend beyond it: area and "
+            "diameter are lower limits."
+        )
     if measurements.diameter_millimetres is None:
         notes.append("For millimetres, give the scale in pixels per millimetre.")
     return tuple(notes)

@@ -7,7 +7,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from cascade.fields import example
 from cascade.models.artifact import INTENDED_USE
+from cascade.pipeline import Prediction
 from cascade.serving.rest.problems import PROBLEM_TYPE
 from cascade.serving.rest.schemas import Options, Problem
 from cascade.serving.rest.uploads import FIELD
@@ -45,34 +47,8 @@ EXAMPLE: dict[str, Any] = {
             "sha256": "0a88c4de" * 8,
             "answer": "benign",
             "message": "Benign: probability of malignant 0.041, below the cutoff 0.093.",
-            "label": "benign",
-            "probabilities": {"benign": 0.959, "malignant": 0.041},
             "operating_point": {"cutoff": 0.093, "sensitivity": 0.9},
-            "prediction_set": ["benign"],
-            "height": 450,
-            "width": 600,
-            "orientation": 1,
-            "box": {"top": 101, "left": 182, "bottom": 343, "right": 425},
-            "stored_box": {"top": 101, "left": 182, "bottom": 343, "right": 425},
-            "crop_box": {"top": 16, "left": 97, "bottom": 428, "right": 509},
-            "stored_crop_box": {"top": 16, "left": 97, "bottom": 428, "right": 509},
-            "area_fraction": 0.17,
-            "measurements": {
-                "area_pixels": 45900,
-                "area_fraction": 0.17,
-                "area_square_millimetres": None,
-                "diameter_pixels": 259.3,
-                "diameter_millimetres": None,
-                "asymmetry": 0.11,
-                "border_irregularity": 1.06,
-                "colour_variegation": 14.2,
-                "cut_off": False,
-            },
-            "mask_quality": {"confidence": 0.97, "expected_iou": 0.95, "score": 0.95},
-            "mask_issues": [],
-            "whole_image_fallback": False,
-            "out_of_distribution_score": 0.38,
-            "warnings": [],
+            **example(Prediction),
             "heat": None,
             "pictures": {"mask": None, "overlay": None, "heat_map": None},
         },

@@ -10,13 +10,13 @@ import cv2
 
 from cascade.errors import CascadeError, ConfigError, MissingExtraError, ModelFileError
 from cascade.explain import Explanation, explain
-from cascade.imaging import LoadedImage, plausibility_warnings, read_image, to_stored_box
+from cascade.fields import to_json
+from cascade.imaging import LoadedImage, plausibility_warnings, read_image
 from cascade.pipeline import Cascade, Failure, Prediction
 from cascade.serving.rest import pictures
 from cascade.serving.rest.problems import HttpProblem
 from cascade.serving.rest.schemas import (
     Answer,
-    Box,
     Heat,
     ImageFailure,
     ImageResult,
@@ -127,43 +127,19 @@ def _describe(
     cascade: Cascade, image: LoadedImage, prediction: Prediction, sensitivity: float | None
 ) -> dict[str, Any]:
     answer, message = _answer(cascade, image, prediction)
-    shape, orientation = prediction.mask.shape, prediction.orientation
-    quality = prediction.mask_quality
     return {
         "answer": answer,
         "message": message,
-        "label": prediction.label,
-        "probabilities": dict(prediction.probabilities),
         "operating_point": OperatingPoint(cutoff=cascade.cutoff, sensitivity=sensitivity),
-        "prediction_set": prediction.prediction_set,
-        "height": shape[0],
-        "width": shape[1],
-        "orientation": orientation,
-        "box": _box(prediction.box),
-        "stored_box": _box(prediction.stored_box),
-        "crop_box": _box(prediction.crop_box),
-        "stored_crop_box": _box(to_stored_box(prediction.crop_box, orientation, shape)),
-        "area_fraction": prediction.area_fraction,
-        "measurements": prediction.measurements,
-        "mask_quality": None if quality is None else quality.to_dict(),
-        "mask_issues": prediction.mask_issues,
-        "whole_image_fallback": prediction.whole_image_fallback,
-        "out_of_distribution_score": _finite(prediction.out_of_distribution_score),
-        "warnings": prediction.warnings,
+        **_finite(to_json(prediction)),
     }
 
 
-def _box(corners: tuple[int, int, int, int] | None) -> Box | None:
-    if corners is None:
-        return None
-    top, left, bottom, right = (int(corner) for corner in corners)
-    return Box(top=top, left=left, bottom=bottom, right=right)
-
-
-def _finite(value: float | None) -> float | None:
-    if value is None or math.isfinite(value):
-        return value
-    return _LARGEST
+def _finite(value: Any) -> Any:
+    """The same values, with a large number for infinity."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return _LARGEST if value == math.inf else value
 
 
 def _answer(cascade: Cascade, image: LoadedImage, prediction: Prediction) -> tuple[Answer, str]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import typing
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
-from cascade.lesion.measurements import Measurements
+from cascade.fields import alternatives, declared
 from cascade.pipeline.augmented_views import TestTimeAugmentation
+from cascade.pipeline.prediction import Prediction
 
-Label = Literal["benign", "malignant"]
 Answer = Literal["benign", "malignant", "undecided", "cannot_judge"]
 Picture = Literal["mask", "overlay", "heat_map"]
 
@@ -102,8 +103,30 @@ class Heat(_Sent):
     warnings: tuple[str, ...]
 
 
-class ImageResult(_Sent):
-    """What the cascade says about one image. Boxes are in original pixels."""
+def _schema(record: type) -> Any:
+    """The model of a record's declared fields; of a tuple with named places, an object."""
+    fields: dict[str, Any] = {}
+    for field in declared(record):
+        if not field.description.json:
+            continue
+        kind: Any = field.kind
+        kinds = alternatives(kind)
+        if field.record is not None:
+            kind = _schema(field.record)
+        elif typing.get_origin(kinds[0]) is tuple and field.description.parts:
+            kind = Box
+        if type(None) in kinds and kind is not field.kind:
+            kind = kind | None
+        text, unit = field.description.meaning, field.description.unit
+        fields[field.name] = (kind, Field(description=f"{text} Unit: {unit}." if unit else text))
+    return create_model(record.__name__, __base__=_Sent, __doc__=record.__doc__, **fields)
+
+
+_Declared: Any = _schema(Prediction)
+
+
+class ImageResult(_Declared):
+    """What the cascade says about one image."""
 
     status: Literal["ok"] = "ok"
     index: int = Field(description="Place of the image in the request, from 0.")
@@ -111,43 +134,10 @@ class ImageResult(_Sent):
     sha256: str = Field(description="SHA-256 of the bytes that were sent.")
     answer: Answer = Field(
         description="The label; or undecided, where both classes stay possible; or cannot_judge, "
-        "where there is no lesion or the image is unlike those that the model knows."
+        "where there is no lesion or the image is out of distribution."
     )
     message: str = Field(description="The answer in one sentence.")
-    label: Label | None = Field(
-        description="By the cutoff alone, whatever the doubts; null where the model gives none."
-    )
-    probabilities: dict[str, float] = Field(description="Empty where the model gives no label.")
     operating_point: OperatingPoint
-    prediction_set: tuple[Label, ...] = Field(
-        description="Classes that stay possible at the service's coverage; empty if unknown."
-    )
-    height: int
-    width: int
-    orientation: int = Field(
-        description="EXIF orientation of the file, 1 to 8. Boxes and pictures are in displayed "
-        "pixels, that is, after it was applied; stored boxes are in the file's own order."
-    )
-    box: Box | None = Field(description="Around the lesion; null if none was found.")
-    stored_box: Box | None
-    crop_box: Box = Field(description="What the classifier saw.")
-    stored_crop_box: Box
-    area_fraction: float = Field(description="Share of the image that the lesion covers.")
-    measurements: Measurements | None = Field(description="Null without a lesion.")
-    mask_quality: dict[str, int | float | None] | None = Field(
-        description="Signs that the mask may be wrong; score sums them up, 1 is good."
-    )
-    mask_issues: tuple[str, ...] = Field(
-        description="Why the mask was not trusted; empty where it was."
-    )
-    whole_image_fallback: bool = Field(
-        description="The whole image was classified instead of the crop of a mask of low quality."
-    )
-    out_of_distribution_score: float | None = Field(
-        description="How unlike the training images, as a fraction of the limit; above 1 the "
-        "answer means nothing. Null if unknown."
-    )
-    warnings: tuple[str, ...]
     heat: Heat | None = Field(default=None, description="With include=heat_map.")
     pictures: Pictures = Field(default_factory=Pictures)
 
