@@ -15,6 +15,7 @@ _PUBLIC = {
     "Cascade": "cascade.pipeline",
     "Failure": "cascade.pipeline",
     "Prediction": "cascade.pipeline",
+    "ImageQuality": "cascade.imaging",
     "MaskQuality": "cascade.reliability",
     "Safeguards": "cascade.reliability",
     "Segmenter": "cascade.models.segmenter",

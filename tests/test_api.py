@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import cascade
+from cascade.fields import declared
 
 SURFACE = Path(__file__).with_name("api.txt")
 DOCUMENTED = (
@@ -60,15 +61,19 @@ def _fields(cls):
 
 
 def surface():
+    """One line a name; the fields of results are declared, and listed, in the package itself."""
     lines = []
     for name in sorted(set(cascade.__all__) - {"__version__"}):
         value = getattr(cascade, name)
         if is_error(value):
             lines.append(f"{name}({value.__base__.__name__})")
             continue
-        lines.append(f"{name}{signature(value)}")
+        declares = dataclasses.is_dataclass(value) and declared(value)
+        lines.append(name if declares else f"{name}{signature(value)}")
         if inspect.isclass(value):
             for method, body in public_methods(value):
+                if declares and method in {field.name for field in declared(value)}:
+                    continue
                 shown = signature(body) if inspect.isfunction(body) else ""
                 lines.append(f"{name}.{method}{shown}")
     return lines

@@ -121,9 +121,9 @@ def test_mask_quality_is_counted_with_what_the_crops_would_have_given(rows, foun
         ious = [float(row["iou"]) for row in rows if bool(row["mask_issues"]) is chosen]
         assert quality["mean_iou"][kind]["n"] == len(ious)
         assert quality["mean_iou"][kind]["mean_iou"] == pytest.approx(np.mean(ious))
-    with_fallback = column(rows, "probability")
+    with_fallback = column(rows, "probability_malignant")
     without = np.array(
-        [float(row["masked_crop_probability"] or row["probability"]) for row in rows]
+        [float(row["masked_crop_probability"] or row["probability_malignant"]) for row in rows]
     )
     assert (with_fallback != without).sum() == len(low)
     compared = quality["classification"]
@@ -149,7 +149,7 @@ def test_sets_hold_a_class_whose_probability_is_at_least_its_rank(rows, found):
     conformal = found["conformal"]
     assert conformal["asked"] == 0.9
     assert [level["asked"] for level in conformal["levels"]] == [0.8, 0.9, 0.95]
-    malignant = column(rows, "probability")
+    malignant = column(rows, "probability_malignant")
     labels = [row["class"] for row in rows]
     chances = {"benign": 1 - malignant, "malignant": malignant}
     for level in conformal["levels"]:
@@ -194,7 +194,10 @@ def test_operating_points_are_counted(rows, found):
     groups = np.array([row["group"] for row in rows])
     assert list(found["operating_points"]) == list(POINTS)
     for target, cutoff in POINTS.items():
-        point, called = found["operating_points"][target], column(rows, "probability") >= cutoff
+        point, called = (
+            found["operating_points"][target],
+            column(rows, "probability_malignant") >= cutoff,
+        )
         assert point["cutoff"] == cutoff
         assert point["sensitivity"] == pytest.approx(called[malignant].mean())
         assert point["specificity"] == pytest.approx((~called)[~malignant].mean())
@@ -230,7 +233,7 @@ def test_crops_of_low_mask_quality_are_judged_as_a_cascade_without_limits_would(
             else case.masked_crop_probability
         )
         assert judged == other.probability
-        assert case.mask_quality == other.mask_quality
+        assert case.prediction["mask_quality"] == other.prediction["mask_quality"]
     assert "mask_quality" not in without.metrics["safeguards"]
 
 

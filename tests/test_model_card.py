@@ -146,7 +146,7 @@ def test_operating_points_are_counted_from_the_predictions(tmp_path, model, fold
         rows = list(csv.DictReader(file))
     for target, cutoff in POINTS.items():
         for column, name in ((2, "malignant"), (3, "benign")):
-            scores = [float(row["probability"]) for row in rows if row["class"] == name]
+            scores = [float(row["probability_malignant"]) for row in rows if row["class"] == name]
             right = sum((score >= cutoff) == (name == "malignant") for score in scores)
             cell = row_of(card, target, f"{cutoff:.4f}")[column]
             assert cell.startswith(f"{right / len(scores):.4f} (")
@@ -261,7 +261,7 @@ def test_unknown_data_damaged_models_and_empty_folders_are_refused(tmp_path, mod
 
 def test_helpers_are_tolerant():
     assert count_operating_points([], {"0.8": 0.5}) == {}
-    silent = {"name": "a", "class": "benign", "probability": ""}
+    silent = {"name": "a", "class": "benign", "probability_malignant": ""}
     assert count_operating_points([silent], {"0.8": 1}) == {}
     assert flat_facts({"a": {"b": [1, 2]}, "c": list(range(99)), "d": ""}) == {"a, b": "1, 2"}
     assert [t["settings"]["size"] for t in trainings_of(SECOND)] == [64, 96]

@@ -40,7 +40,8 @@ def test_a_lesion_is_shown_outlined_cut_out_and_explained(lesion):
     assert isinstance(finding, Finding)
     assert titles(finding) == ["Photograph", "Outline", "What the classifier sees", "Heat map"]
     assert 0 < finding.answer.probability < 1
-    assert len(finding.rows) == 5
+    assert [row.name for row in finding.rows][-2:] == ["Sharpness", "Clipped pixels"]
+    assert len(finding.rows) == 7
     assert finding.name == "mole.png"
     shown = np.asarray(opened(finding.pictures[2]))
     np.testing.assert_array_equal(shown, page_cascade()(lesion.image)[0].crop)
@@ -60,8 +61,16 @@ def test_large_pictures_are_shown_small_but_measured_large():
     finding = examine(page_cascade(), "a.png", encoded(picture), PLAIN)
     assert max(opened(finding.pictures[0]).size) == LONGEST_SIDE
     assert max(opened(finding.pictures[3]).size) == LONGEST_SIDE
-    assert 490 < int(finding.rows[0].value.removesuffix(" pixels")) < 510
+    values = {row.name: row.value for row in finding.rows}
+    assert 490 < float(values["Diameter in pixels"].removesuffix(" px")) < 510
     assert finding.pictures[0].caption == "1000 × 900 pixels"
+
+
+def test_the_scale_gives_millimetres(lesion):
+    finding = examine(
+        page_cascade(), "a.png", encoded(lesion.image), Settings(pixels_per_millimetre=10)
+    )
+    assert any(row.value.endswith(" mm") for row in finding.rows)
 
 
 def test_an_out_of_distribution_image_has_no_probability_and_no_heat_map():
@@ -79,7 +88,7 @@ def test_a_picture_without_a_lesion_is_not_judged_and_has_no_outline():
     assert finding.answer.reasons == ("No lesion was found in it.",)
     assert titles(finding) == ["Photograph", "What the classifier sees"]
     assert "whole picture" in finding.pictures[1].caption
-    assert finding.rows == ()
+    assert [row.name for row in finding.rows] == ["Sharpness", "Clipped pixels"]
 
 
 def test_low_mask_quality_is_said(lesion):
@@ -87,7 +96,7 @@ def test_low_mask_quality_is_said(lesion):
     cascade = page_cascade(safeguards=Safeguards(mask_quality_limits=gate))
     finding = examine(cascade, "a.png", encoded(lesion.image), PLAIN)
     assert any("ow mask quality" in warning for warning in finding.warnings)
-    assert "quality is low" in finding.pictures[1].caption
+    assert "uality is low" in finding.pictures[1].caption
     assert any("quality of this outline is low" in note for note in finding.notes)
     assert any("ask quality is low" in note for note in finding.heat_notes)
 

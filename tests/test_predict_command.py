@@ -14,10 +14,12 @@ from PIL import Image
 
 from cascade.command_line.inputs import find_inputs
 from cascade.command_line.main import main as console
-from cascade.commands.prediction.predict import COLUMNS, MEASURED, main
+from cascade.commands.prediction.predict import COLUMNS, main
 from cascade.data.tables import read_csv
 from cascade.errors import ModelFileError
+from cascade.fields import columns
 from cascade.imaging import read_image, read_mask
+from cascade.lesion.measurements import Measurements
 from cascade.pipeline import Cascade
 from cascade.reliability import ConformalScores, MaskQualityLimits, Safeguards
 
@@ -151,7 +153,7 @@ def test_a_row_says_how_far_to_trust_it(predict, photos, loads, monkeypatch, fak
     (expected,) = load(None, device="cpu", coverage=0.8)(photos / "a.png")
     row, broken, _ = rows
     assert row["prediction_set"] == " ".join(expected.prediction_set)
-    assert float(row["mask_quality"]) == round(expected.mask_quality.score, 3)
+    assert float(row["mask_quality"]) == pytest.approx(expected.mask_quality.score)
     assert 0 < float(row["mask_quality"]) < 1
     assert row["out_of_distribution_score"] == ""
     assert "low mask quality, so the whole image was classified" in row["warnings"]
@@ -167,7 +169,7 @@ def test_a_row_says_how_far_to_trust_it(predict, photos, loads, monkeypatch, fak
     ("possible", "out_of_distribution_score", "cells"),
     [
         (("benign",), 0.41, ("benign", "0.41")),
-        (("benign", "malignant"), 2.0004, ("benign malignant", "2")),
+        (("benign", "malignant"), 2.0004, ("benign malignant", "2.0004")),
         ((), None, ("", "")),
         (("malignant",), float("inf"), ("malignant", "inf")),
     ],
@@ -517,6 +519,9 @@ def test_values_that_make_no_sense_are_refused(predict, photos, args):
 def test_the_console_command_reaches_it(loads, photos, tmp_path):
     assert console(["predict", str(photos / "a.png"), "--output", str(tmp_path / "out")]) == 0
     assert len(loads) == 1
+
+
+MEASURED = columns(Measurements)
 
 
 # --- measurements ---------------------------------------------------------------------------------

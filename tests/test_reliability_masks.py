@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from cascade.errors import ConfigError, DataError, ShapeError
+from cascade.fields import to_json
 from cascade.lesion.masking import MaskPolicy, find_lesion
 from cascade.reliability.mask_quality import MaskQuality, mask_quality
 from cascade.reliability.mask_quality_limits import (
@@ -131,10 +132,10 @@ def test_disagreement_is_one_minus_the_mean_iou_of_pairs():
 )
 def test_all_signs_stay_within_their_range(probability, shape):
     measured = quality(probability, shape=shape, views=np.stack([probability, probability[::-1]]))
-    numbers = measured.to_dict()
+    numbers = to_json(measured)
     assert numbers.pop("component_count") >= 0
     assert all(0 <= value <= 1 for value in numbers.values())
-    json.dumps(measured.to_dict(), allow_nan=False)
+    json.dumps(to_json(measured), allow_nan=False)
 
 
 @pytest.mark.parametrize(

@@ -292,7 +292,7 @@ def test_a_case_is_one_row_with_every_documented_column(table):
     assert row["dice"] == 12 / 14
     assert row["warnings"] == "one; two"
     bare = Case(table[0]).row()
-    assert [bare[key] for key in ("predicted", "probability", "iou", "dice")] == [None] * 4
+    assert [bare[key] for key in ("label", "probability_malignant", "iou", "dice")] == [None] * 4
 
 
 def test_without_any_truth_there_are_no_numbers(table):
@@ -339,9 +339,9 @@ def test_predictions_have_one_row_for_each_image(written, table):
     assert tuple(rows[0]) == CASE_COLUMNS
     for row, case in zip(rows, evaluation.cases, strict=True):
         assert row["class"] == case.record.label
-        assert row["predicted"] == case.label
+        assert row["label"] == case.label
         assert row["group"] == case.record.group
-        assert float(row["probability"]) == pytest.approx(case.probability, rel=1e-8)
+        assert float(row["probability_malignant"]) == pytest.approx(case.probability, rel=1e-8)
         assert float(row["iou"]) == pytest.approx(iou(case.counts), rel=1e-8)
 
 

@@ -70,7 +70,7 @@ class Case:
 
     def row(self) -> dict[str, Any]:
         """The case as a row of ``predictions.csv``."""
-        return {
+        return dict.fromkeys(CASE_COLUMNS) | {
             "name": self.record.name,
             "group": self.record.group,
             "class": self.record.label,

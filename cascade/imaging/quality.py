@@ -15,7 +15,7 @@ LEAST_SHARPNESS = 0.28
 MOST_DARK = 0.9
 """Share of dark pixels above which an image is under-exposed."""
 
-MOST_SATURATED = 0.35
+MOST_SATURATED = 0.3
 """Share of saturated pixels above which an image is over-exposed."""
 
 _SIDE_PX = 256

@@ -9,40 +9,34 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cascade.config import CLASSES
 from cascade.errors import CascadeError, ConfigError, ModelFileError
 from cascade.imaging import (
     ImageLimits,
     ImageSource,
     LoadedImage,
-    image_quality,
-    plausibility_warnings,
     read_image,
 )
 from cascade.lesion.masking import (
-    NO_LESION,
-    Lesion,
-    MaskedCrop,
     MaskPolicy,
     apply_mask,
     find_lesion,
 )
-from cascade.lesion.measurements import check_scale, measure
+from cascade.lesion.measurements import check_scale
 from cascade.models.artifact import Artifact, merge_artifacts, write_artifact
 from cascade.models.exported import with_safeguards
 from cascade.models.openvino_session import Precision
 from cascade.models.protocol import ClassifierStage, SegmenterStage
 from cascade.models.runtimes import Runtime, load_stages
+from cascade.pipeline.assemble import Joined, assemble
 from cascade.pipeline.augmented_views import VIEWS, TestTimeAugmentation, average
 from cascade.pipeline.prediction import Failure, Prediction
 from cascade.pipeline.stages import classify, segment_views, segment_views_with_features
-from cascade.reliability import MaskQuality, Safeguards, chosen_cutoff, mask_quality
+from cascade.reliability import Safeguards, chosen_cutoff, mask_quality
 
 
 class Cascade:
@@ -241,7 +235,7 @@ class Cascade:
             self._join(image, views[:, place], float(strange[place]))
             for place, image in enumerate(loaded)
         ]
-        cut = [item for item in joined if isinstance(item, _Joined)]
+        cut = [item for item in joined if isinstance(item, Joined)]
         judged = iter(classify(self.classifier, [item.crop for item in cut], tta=tta))
         results = iter(zip(loaded, joined, strict=True))
         for item in read:
@@ -254,7 +248,7 @@ class Cascade:
                 continue
             probabilities = next(judged)
             if ((probabilities >= 0) & (probabilities <= 1)).all():
-                yield self._prediction(image, found, probabilities, scale)
+                yield assemble(self, image, found, probabilities, scale)
             else:
                 message = f"{image.name}: the classifier gave {probabilities}, no probabilities"
                 yield Failure(image.name, ModelFileError(message))
@@ -279,7 +273,7 @@ class Cascade:
 
     def _join(
         self, image: LoadedImage, views: np.ndarray, out_of_distribution_score: float
-    ) -> _Joined | CascadeError:
+    ) -> Joined | CascadeError:
         """Find the lesion in the mean of the views ``(V, S, S)`` and cut the crop."""
         probability = average(list(views))
         try:
@@ -294,49 +288,7 @@ class Cascade:
             crop = apply_mask(image.pixels, lesion, policy, size=self.classifier.size)
         except CascadeError as error:
             return error
-        return _Joined(probability, lesion, crop, quality, issues, whole, out_of_distribution_score)
-
-    def _prediction(
-        self, image: LoadedImage, joined: _Joined, judged: np.ndarray, scale: float | None
-    ) -> Prediction:
-        lesion = joined.lesion
-        missing = not lesion.found and self.policy.uses_mask
-        abstains = missing and self.policy.on_empty == "abstain"
-        probabilities = {} if abstains else dict(zip(CLASSES, judged.tolist(), strict=True))
-        label: str | None = None
-        possible: tuple[str, ...] = ()
-        if probabilities:
-            chance = probabilities[CLASSES[1]]
-            label = CLASSES[int(chance >= self.cutoff)]
-            if self.safeguards.conformal is not None:
-                possible = self.safeguards.conformal.prediction_set(chance, self.coverage)[0]
-        sizes = None
-        if lesion.found:  # now, because a prediction does not keep the image
-            sizes = measure(image.pixels, lesion.mask, pixels_per_millimetre=scale)
-        known = not np.isnan(joined.out_of_distribution_score)
-        quality = image_quality(image.pixels)
-        return Prediction(
-            name=image.name,
-            label=label,
-            probabilities=probabilities,
-            mask=lesion.mask,
-            mask_probability=joined.probability,
-            box=lesion.box,
-            crop=joined.crop.pixels,
-            crop_box=joined.crop.box,
-            orientation=image.orientation,
-            warnings=(
-                *_warnings(image, joined, missing=missing, abstains=abstains),
-                *quality.warnings,
-            ),
-            measurements=sizes,
-            image_quality=quality,
-            mask_quality=joined.quality,
-            mask_issues=joined.issues,
-            whole_image_fallback=joined.replaced,
-            prediction_set=possible,
-            out_of_distribution_score=joined.out_of_distribution_score if known else None,
-        )
+        return Joined(probability, lesion, crop, quality, issues, whole, out_of_distribution_score)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -353,38 +305,6 @@ class Cascade:
             "cutoff": self.cutoff,
             "coverage": self.coverage,
         }
-
-
-@dataclass(frozen=True)
-class _Joined:
-    """One image between the stages."""
-
-    probability: np.ndarray
-    lesion: Lesion
-    crop: MaskedCrop
-    quality: MaskQuality
-    issues: tuple[str, ...]
-    replaced: bool
-    out_of_distribution_score: float
-
-
-def _warnings(
-    image: LoadedImage, joined: _Joined, *, missing: bool, abstains: bool
-) -> tuple[str, ...]:
-    found = [*image.warnings, *plausibility_warnings(image.pixels), *joined.lesion.warnings]
-    if missing:
-        outcome = "no label is given" if abstains else "the whole image was classified"
-        found = [item for item in found if not item.startswith(NO_LESION)]
-        found.append(f"{NO_LESION}: {outcome}")
-    if joined.issues:
-        outcome = "so the whole image was classified" if joined.replaced else "but it cut the crop"
-        found.append(f"low mask quality, {outcome}: {'; '.join(joined.issues)}")
-    if joined.out_of_distribution_score > 1:
-        found.append(
-            "this does not look like a dermoscopic photograph of a lesion "
-            f"({joined.out_of_distribution_score:.1f} times the limit): do not rely on the answer"
-        )
-    return tuple(found)
 
 
 def _is_one(sources: Any) -> bool:

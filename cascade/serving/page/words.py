@@ -12,6 +12,7 @@ from typing import Any, Literal
 from cascade.config import CLASSES
 from cascade.fields import declared
 from cascade.pipeline.prediction import Prediction
+from cascade.serving.shared.judgement import NOT_A_LESION, reasons_not_to_judge
 
 Kind = Literal["unjudged", "above", "below"]
 
@@ -22,7 +23,6 @@ CAUTION = (
 )
 """What follows the library's disclaimer on the page and in the report."""
 
-_NOT_A_LESION = "not a dermoscopic lesion"
 _NUMBERS = {0.8: "4 of 5", 0.9: "9 of 10", 0.95: "19 of 20", 0.99: "99 of 100"}
 
 
@@ -120,26 +120,11 @@ def answer_of(prediction: Prediction, *, uses_mask: bool, coverage: float) -> An
         uses_mask: whether the classifier was trained on masked crops, so that it needs a lesion.
         coverage: share of each class whose set of possible classes is to hold the true one.
     """
-    reasons = _reasons_not_to_judge(prediction, uses_mask=uses_mask)
+    reasons = reasons_not_to_judge(prediction, uses_mask=uses_mask)
     if reasons:
-        return Answer(reasons)
+        return Answer(tuple(sentence(reason) for reason in reasons))
     chance = prediction.probabilities[CLASSES[1]]
     return Answer((), chance, prediction.prediction_set, coverage)
-
-
-def _reasons_not_to_judge(prediction: Prediction, *, uses_mask: bool) -> tuple[str, ...]:
-    reasons = [item for item in prediction.warnings if item.startswith(_NOT_A_LESION)]
-    strangeness = prediction.out_of_distribution_score
-    if not reasons and strangeness is not None and strangeness > 1:
-        reasons.append(
-            "It does not look like the dermoscopic photographs that the model learned from: "
-            f"{strangeness:.{1 if strangeness > 2 else 2}f} times the limit."
-        )
-    if prediction.box is None and uses_mask:
-        reasons.append("No lesion was found in it.")
-    if not reasons and not prediction.probabilities:
-        reasons.append("The model gave no answer.")
-    return tuple(sentence(reason) for reason in reasons)
 
 
 def sentence(text: str) -> str:
@@ -189,7 +174,7 @@ def _certainty(possible: Sequence[str], label: str, coverage: float) -> str:
 
 def further_warnings(prediction: Prediction) -> tuple[str, ...]:
     """Warnings that the verdict does not already state."""
-    stated = (_NOT_A_LESION, "no lesion found", "this does not look like a dermoscopic photograph")
+    stated = (NOT_A_LESION, "no lesion found", "this does not look like a dermoscopic photograph")
     others = [item for item in prediction.warnings if not item.startswith(stated)]
     return tuple(sentence(item) for item in others)
 

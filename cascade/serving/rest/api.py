@@ -144,7 +144,7 @@ def _add_prediction(app: FastAPI, engine: Engine, settings: ServiceSettings) -> 
         responses={
             200: {
                 "description": "One entry for each image, in order; some may be errors. With "
-                "Accept: image/png, one image and one picture in include, that picture alone.",
+                "Accept: image/png, one image and one entry in include, that rendering alone.",
                 "content": {PNG: {}},
             },
             **refusals(401, 403, 408, 413, 422, 429, 500, 501, 503, 504),
@@ -165,8 +165,8 @@ def _add_prediction(app: FastAPI, engine: Engine, settings: ServiceSettings) -> 
         if len(results) == 1:
             _refuse_failure(results)
         if as_png:
-            picture = getattr(results[0].pictures, options.include[0])  # type: ignore[union-attr]
-            return Response(base64.b64decode(picture), media_type=PNG)
+            encoded = getattr(results[0].images, options.include[0])  # type: ignore[union-attr]
+            return Response(base64.b64decode(encoded), media_type=PNG)
         answer = PredictionAnswer(
             disclaimer=INTENDED_USE, model=engine.model.reference, results=tuple(results)
         )
@@ -181,7 +181,7 @@ def _wants_png(request: Request) -> bool:
 def _require_one_picture(uploads: Sequence[Upload], options: Options) -> None:
     if len(uploads) == 1 and len(options.include) == 1:
         return
-    message = "with Accept: image/png send one image and ask for one picture, as in include=overlay"
+    message = "with Accept: image/png send one image and ask for one rendering, as in include=overlay"
     raise HttpProblem(422, message, errors=[{"field": "include", "message": message}])
 
 

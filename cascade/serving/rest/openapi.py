@@ -50,7 +50,7 @@ EXAMPLE: dict[str, Any] = {
             "operating_point": {"cutoff": 0.093, "sensitivity": 0.9},
             **example(Prediction),
             "heat": None,
-            "pictures": {"mask": None, "overlay": None, "heat_map": None},
+            "images": {"mask": None, "overlay": None, "heat_map": None},
         },
         {
             "status": "error",

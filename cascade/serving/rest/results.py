@@ -11,20 +11,21 @@ import cv2
 from cascade.errors import CascadeError, ConfigError, MissingExtraError, ModelFileError
 from cascade.explain import Explanation, explain
 from cascade.fields import to_json
-from cascade.imaging import LoadedImage, plausibility_warnings, read_image
+from cascade.imaging import LoadedImage, read_image
 from cascade.pipeline import Cascade, Failure, Prediction
-from cascade.serving.rest import pictures
+from cascade.serving.rest.images import heat_png, mask_png, overlay_png
 from cascade.serving.rest.problems import HttpProblem
 from cascade.serving.rest.schemas import (
     Answer,
     Heat,
     ImageFailure,
     ImageResult,
+    Images,
     OperatingPoint,
     Options,
-    Pictures,
 )
 from cascade.serving.rest.uploads import Upload
+from cascade.serving.shared.judgement import reasons_not_to_judge
 
 TARGET = "malignant"
 _LARGEST = 1e6
@@ -58,7 +59,7 @@ def judge(
     try:
         image = read_image(upload.data, limits=cascade.limits)
         prediction = _predict(cascade, image, options)
-        drawn, heat = _pictures(cascade, image, prediction, options)
+        drawn, heat = _images(cascade, image, prediction, options)
     except Exception as error:
         if lacks_memory(error):
             return ImageFailure(**sent, message=NO_MEMORY)
@@ -67,9 +68,9 @@ def judge(
         raise
     return ImageResult(
         **sent,
-        **_describe(cascade, image, prediction, sensitivity),
+        **_describe(cascade, prediction, sensitivity),
         heat=heat,
-        pictures=drawn,
+        images=drawn,
     )
 
 
@@ -94,20 +95,20 @@ def _predict(cascade: Cascade, image: LoadedImage, options: Options) -> Predicti
     return result
 
 
-def _pictures(
+def _images(
     cascade: Cascade, image: LoadedImage, prediction: Prediction, options: Options
-) -> tuple[Pictures, Heat | None]:
+) -> tuple[Images, Heat | None]:
     drawn: dict[str, str] = {}
     heat: Heat | None = None
     if "mask" in options.include:
-        drawn["mask"] = _base64(pictures.mask_png(prediction.mask))
+        drawn["mask"] = _base64(mask_png(prediction.mask))
     if "overlay" in options.include:
-        drawn["overlay"] = _base64(pictures.overlay_png(image.pixels, prediction.mask))
+        drawn["overlay"] = _base64(overlay_png(image.pixels, prediction.mask))
     if "heat_map" in options.include:
         explanation = _explanation(cascade, image, prediction, options)
         heat = Heat.model_validate(explanation, from_attributes=True)
-        drawn["heat_map"] = _base64(pictures.heat_png(image.pixels, explanation, prediction.mask))
-    return Pictures(**drawn), heat
+        drawn["heat_map"] = _base64(heat_png(image.pixels, explanation, prediction.mask))
+    return Images(**drawn), heat
 
 
 def _explanation(
@@ -124,9 +125,9 @@ def _base64(data: bytes) -> str:
 
 
 def _describe(
-    cascade: Cascade, image: LoadedImage, prediction: Prediction, sensitivity: float | None
+    cascade: Cascade, prediction: Prediction, sensitivity: float | None
 ) -> dict[str, Any]:
-    answer, message = _answer(cascade, image, prediction)
+    answer, message = _answer(cascade, prediction)
     return {
         "answer": answer,
         "message": message,
@@ -142,11 +143,11 @@ def _finite(value: Any) -> Any:
     return _LARGEST if value == math.inf else value
 
 
-def _answer(cascade: Cascade, image: LoadedImage, prediction: Prediction) -> tuple[Answer, str]:
+def _answer(cascade: Cascade, prediction: Prediction) -> tuple[Answer, str]:
     """The answer that may be shown alone, without the warnings beside it."""
-    reason = _unusable(cascade, image, prediction)
-    if reason is not None:
-        return "cannot_judge", f"Cannot judge this image: {reason}."
+    reasons = reasons_not_to_judge(prediction, uses_mask=cascade.policy.uses_mask)
+    if reasons:
+        return "cannot_judge", f"Cannot judge this image: {reasons[0]}."
     chance = f"probability of malignant {prediction.probabilities[TARGET]:.3f}"
     if len(prediction.prediction_set) > 1:
         return "undecided", (
@@ -155,16 +156,3 @@ def _answer(cascade: Cascade, image: LoadedImage, prediction: Prediction) -> tup
     side = "at or above" if prediction.label == TARGET else "below"
     label: Answer = "malignant" if prediction.label == TARGET else "benign"
     return label, f"{label.capitalize()}: {chance}, {side} the cutoff {cascade.cutoff:.3f}."
-
-
-def _unusable(cascade: Cascade, image: LoadedImage, prediction: Prediction) -> str | None:
-    if implausible := plausibility_warnings(image.pixels):
-        return implausible[0]
-    if (
-        prediction.out_of_distribution_score is not None
-        and prediction.out_of_distribution_score > 1
-    ):
-        return "it does not look like a dermoscopic photograph of a lesion"
-    if prediction.box is None and cascade.policy.uses_mask:
-        return "no lesion was found in it"
-    return None if prediction.probabilities else "the model gives no answer for it"

@@ -12,7 +12,7 @@ from cascade.pipeline.augmented_views import TestTimeAugmentation
 from cascade.pipeline.prediction import Prediction
 
 Answer = Literal["benign", "malignant", "undecided", "cannot_judge"]
-Picture = Literal["mask", "overlay", "heat_map"]
+ImageKind = Literal["mask", "overlay", "heat_map"]
 
 
 def _split(value: Any) -> Any:
@@ -45,9 +45,9 @@ class Options(BaseModel):
         allow_inf_nan=False,
         description="Scale of all images of the request, for measurements in millimetres.",
     )
-    include: Annotated[tuple[Picture, ...], BeforeValidator(_split)] = Field(
+    include: Annotated[tuple[ImageKind, ...], BeforeValidator(_split)] = Field(
         default=(),
-        description="Pictures to return as PNG; several with commas.",
+        description="Images to return as PNG; several with commas.",
     )
 
 
@@ -73,7 +73,7 @@ class OperatingPoint(_Sent):
     )
 
 
-class Pictures(_Sent):
+class Images(_Sent):
     """PNG files in Base64, in displayed orientation; only those that were asked for."""
 
     mask: str | None = Field(default=None, description="Gray, 0 and 255, in the image's own size.")
@@ -139,7 +139,7 @@ class ImageResult(_Declared):
     message: str = Field(description="The answer in one sentence.")
     operating_point: OperatingPoint
     heat: Heat | None = Field(default=None, description="With include=heat_map.")
-    pictures: Pictures = Field(default_factory=Pictures)
+    images: Images = Field(default_factory=Images)
 
 
 class ImageFailure(_Sent):

@@ -1,0 +1,30 @@
+"""Why an image must not be judged, for the service and the page alike."""
+
+from __future__ import annotations
+
+from cascade.pipeline.prediction import Prediction
+
+NOT_A_LESION = "not a dermoscopic lesion"
+"""How the warnings begin that rule an image out before any network looks at it."""
+
+
+def reasons_not_to_judge(prediction: Prediction, *, uses_mask: bool) -> tuple[str, ...]:
+    """The reasons as clauses without a full stop; empty where the answer may be shown.
+
+    Args:
+        prediction: of the cascade.
+        uses_mask: whether the classifier was trained on masked crops, so that it needs a lesion.
+    """
+    reasons = [item for item in prediction.warnings if item.startswith(NOT_A_LESION)]
+    score = prediction.out_of_distribution_score
+    if not reasons and score is not None and score > 1:
+        digits = 1 if score > 2 else 2
+        reasons.append(
+            "it does not look like the dermoscopic images that the model was trained on: "
+            f"out-of-distribution score {score:.{digits}f}, above the limit of 1"
+        )
+    if prediction.box is None and uses_mask:
+        reasons.append("no lesion was found in it")
+    if not reasons and not prediction.probabilities:
+        reasons.append("the model abstains")
+    return tuple(reasons)
