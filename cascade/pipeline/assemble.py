@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,11 +10,19 @@ from cascade.config import CLASSES
 from cascade.imaging import LoadedImage, image_quality, plausibility_warnings
 from cascade.lesion.masking import NO_LESION, Lesion, MaskedCrop
 from cascade.lesion.measurements import measure
+from cascade.lesion.policy import MaskPolicy
 from cascade.pipeline.prediction import Prediction
-from cascade.reliability import MaskQuality
+from cascade.reliability import ConformalScores, MaskQuality
 
-if TYPE_CHECKING:
-    from cascade.pipeline.cascade import Cascade
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """How probabilities become an answer: policy, cutoff, coverage and calibration scores."""
+
+    policy: MaskPolicy
+    cutoff: float
+    coverage: float
+    conformal: ConformalScores | None
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ def _warnings(
 
 
 def assemble(
-    cascade: Cascade,
+    rule: DecisionRule,
     image: LoadedImage,
     joined: Joined,
     judged: np.ndarray,
@@ -60,23 +67,23 @@ def assemble(
     """Put together what is known of one image.
 
     Args:
-        cascade: policy, cutoff, coverage and safeguards.
+        rule: how the probabilities become an answer.
         image: as it was read.
         joined: what came out of the first stage.
         judged: ``(2,)`` probability of each class.
         scale: pixels per millimetre, or ``None``.
     """
     lesion = joined.lesion
-    missing = not lesion.found and cascade.policy.uses_mask
-    abstains = missing and cascade.policy.on_empty == "abstain"
+    missing = not lesion.found and rule.policy.uses_mask
+    abstains = missing and rule.policy.on_empty == "abstain"
     probabilities = {} if abstains else dict(zip(CLASSES, judged.tolist(), strict=True))
     label: str | None = None
     possible: tuple[str, ...] = ()
     if probabilities:
         chance = probabilities[CLASSES[1]]
-        label = CLASSES[int(chance >= cascade.cutoff)]
-        if cascade.safeguards.conformal is not None:
-            possible = cascade.safeguards.conformal.prediction_set(chance, cascade.coverage)[0]
+        label = CLASSES[int(chance >= rule.cutoff)]
+        if rule.conformal is not None:
+            possible = rule.conformal.prediction_set(chance, rule.coverage)[0]
     sizes = None
     if lesion.found:  # now, because a prediction does not keep the image
         sizes = measure(image.pixels, lesion.mask, pixels_per_millimetre=scale)

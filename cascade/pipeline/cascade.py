@@ -32,7 +32,7 @@ from cascade.models.exported import with_safeguards
 from cascade.models.openvino_session import Precision
 from cascade.models.protocol import ClassifierStage, SegmenterStage
 from cascade.models.runtimes import Runtime, load_stages
-from cascade.pipeline.assemble import Joined, assemble
+from cascade.pipeline.assemble import DecisionRule, Joined, assemble
 from cascade.pipeline.augmented_views import VIEWS, TestTimeAugmentation, average
 from cascade.pipeline.prediction import Failure, Prediction
 from cascade.pipeline.stages import classify, segment_views, segment_views_with_features
@@ -238,6 +238,8 @@ class Cascade:
         cut = [item for item in joined if isinstance(item, Joined)]
         judged = iter(classify(self.classifier, [item.crop for item in cut], tta=tta))
         results = iter(zip(loaded, joined, strict=True))
+        conformal = self.safeguards.conformal
+        rule = DecisionRule(self.policy, self.cutoff, self.coverage, conformal)
         for item in read:
             if isinstance(item, Failure):
                 yield item
@@ -248,7 +250,7 @@ class Cascade:
                 continue
             probabilities = next(judged)
             if ((probabilities >= 0) & (probabilities <= 1)).all():
-                yield assemble(self, image, found, probabilities, scale)
+                yield assemble(rule, image, found, probabilities, scale)
             else:
                 message = f"{image.name}: the classifier gave {probabilities}, no probabilities"
                 yield Failure(image.name, ModelFileError(message))

@@ -181,7 +181,7 @@ def _wants_png(request: Request) -> bool:
 def _require_one_picture(uploads: Sequence[Upload], options: Options) -> None:
     if len(uploads) == 1 and len(options.include) == 1:
         return
-    message = "with Accept: image/png send one image and ask for one rendering, as in include=overlay"
+    message = "with Accept: image/png send one image and one entry in include, such as overlay"
     raise HttpProblem(422, message, errors=[{"field": "include", "message": message}])
 
 
