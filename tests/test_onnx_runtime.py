@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
@@ -19,6 +20,7 @@ from cascade.models.artifact import default_model
 from cascade.models.exported import default_export, is_exported, require_whole
 from cascade.models.onnx_runtime import OnnxClassifier, OnnxSegmenter
 from cascade.models.onnx_session import OnnxSession
+from cascade.models.protocol import single_threaded
 from cascade.models.runtimes import choose_runtime, model_identity
 from cascade.pipeline import Cascade
 
@@ -226,11 +228,43 @@ def test_another_device_is_an_error_and_not_replaced(device, message):
     assert onnx_session._providers("cuda:1", both)[0] == (both[0], {"device_id": 1})
 
 
-@pytest.mark.parametrize(("given", "expected"), [("3", 3), ("many", None), ("0", None)])
-def test_threads_follow_the_variable_that_torch_reads_too(monkeypatch, given, expected):
-    monkeypatch.setenv("OMP_NUM_THREADS", given)
-    assert onnx_session.thread_count(None) == expected
+def test_threads_are_those_asked_for_else_the_usable_cores(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert onnx_session.thread_count(None) == 3
     assert onnx_session.thread_count(2) == 2
+    assert OnnxSession((tiny_export() / "segmenter.onnx").read_bytes(), source="x").cores == 3
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_a_stage_for_many_threads_gives_the_same_answers_to_all_of_them(runtime):
+    pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))
+    whole = Cascade.load(tiny_export(), runtime=runtime, threads=2)
+    batches = [noise(1, 32, seed=number) for number in range(12)]
+    expected = [whole.segmenter.predict_with_features(images) for images in batches]
+    single = single_threaded(whole.segmenter)
+    assert single is not whole.segmenter
+    assert single._session is whole.segmenter.single_threaded()._session, "opened once"
+    assert single.cores == whole.segmenter.cores == 2
+    with ThreadPoolExecutor(3) as threads:
+        got = list(threads.map(single.predict_with_features, batches))
+    tolerance = 0 if runtime == "onnx" else 1e-6
+    for ours, theirs in zip(got, expected, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
+    crops = noise(2, 64)
+    np.testing.assert_allclose(
+        single_threaded(whole.classifier).predict_proba(crops),
+        whole.classifier.predict_proba(crops),
+        rtol=0,
+        atol=tolerance,
+    )
+
+
+def test_a_session_of_one_thread_is_its_own_and_torch_offers_none(exported):
+    one = Cascade.load(tiny_export(), threads=1).segmenter
+    assert one.single_threaded()._session is one._session
+    assert single_threaded(tiny_cascade().segmenter) is None
+    assert single_threaded(object()) is None
 
 
 @pytest.fixture

@@ -19,16 +19,19 @@ from cascade.models.artifact import (
     tensor_shapes,
     write_artifact,
 )
+from cascade.models.cores import usable_cores
 
 
 def resolve_device(device: str = "auto") -> torch.device:
     """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` into a device that exists.
 
-    ``auto`` takes CUDA where there is one, then Apple's MPS, else the CPU.
+    ``auto`` takes CUDA where there is one, then Apple's MPS, else the CPU. Torch is left no more
+    threads than :func:`cascade.models.cores.usable_cores`.
 
     Raises:
         DeviceError: the device asked for is unknown or absent; nothing is silently replaced.
     """
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -148,6 +151,14 @@ class Network(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.normalization.mean.device
+
+    @property
+    def cores(self) -> int:
+        """How many cores torch may use."""
+        return torch.get_num_threads()
+
+    def single_threaded(self) -> None:
+        """``None``: torch computes with all its threads; see :class:`.protocol.Stage`."""
 
     def to_artifact(self, *, half: bool = False) -> Artifact:
         """This stage as a model file in memory.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -24,6 +25,16 @@ class GraphSession(Protocol):
     @property
     def outputs(self) -> set[str]:
         """Names of what the graph gives."""
+
+    @property
+    def cores(self) -> int:
+        """How many cores it may use."""
+
+    def single_threaded(self) -> GraphSession | None:
+        """The same graph for calls of several threads; see :class:`cascade.models.protocol.Stage`.
+
+        ``None`` on a GPU.
+        """
 
     def run(self, images: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
         """The named outputs for a batch."""
@@ -62,6 +73,20 @@ class OnnxStage:
     def describe(self) -> dict[str, Any]:
         """The stage's settings as plain JSON values."""
         return dict(self._description)
+
+    @property
+    def cores(self) -> int:
+        """How many cores it may use."""
+        return self._session.cores
+
+    def single_threaded(self) -> Self | None:
+        """The same stage for calls of several threads; see :class:`.protocol.Stage`."""
+        session = self._session.single_threaded()
+        if session is None:
+            return None
+        other = copy.copy(self)
+        other._session = session
+        return other
 
     def _run(self, images: np.ndarray, *names: str) -> list[np.ndarray]:
         """The named outputs for ``(N, S, S, 3)`` uint8 RGB.

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import os
+import threading
 from typing import Any
 
 import numpy as np
 
 from cascade.errors import ConfigError, DeviceError, MissingExtraError, ModelFileError
+from cascade.models.cores import usable_cores
 
 
 class OnnxSession:
     """A graph that is ready to run; several threads may use it at once.
 
-    ``input_shape`` is that of the one input, with words for what may vary.
+    Attributes:
+        input_shape: that of the one input, with words for what may vary.
+        outputs: names of what the graph gives.
+        cores: how many it may use.
     """
 
     def __init__(
@@ -22,40 +26,37 @@ class OnnxSession:
         """Open a session.
 
         ``auto`` and ``cpu`` are the CPU; ``cuda`` or ``cuda:N`` needs onnxruntime-gpu. The default
-        number of threads is ``OMP_NUM_THREADS``, else one for each core.
+        number of threads is that of :func:`cascade.models.cores.usable_cores`.
 
         Raises:
             MissingExtraError: onnxruntime is not installed.
             DeviceError: the device is unknown or absent.
             ModelFileError: the graph cannot be read.
         """
-        try:
-            import onnxruntime
-            from onnxruntime.capi import onnxruntime_pybind11_state as state
-        except ImportError as error:
-            raise MissingExtraError(
-                "the onnx runtime needs onnxruntime: pip install onnxruntime, or the extra "
-                "'cascade[export]'"
-            ) from error
-        providers = _providers(device, onnxruntime.get_available_providers())
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = thread_count(threads) or 0  # 0 is one for each core
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors only; they are raised anyhow
-        options.enable_cpu_mem_arena = False  # an arena never gives memory back
-        # threads that wait without spinning leave the other cores to other processes
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            session = onnxruntime.InferenceSession(graph, options, providers=providers)
-        except _errors_of(state) as error:
-            raise ModelFileError(f"{source}: onnxruntime cannot read it ({error})") from error
-        if device.startswith("cuda") and "CUDAExecutionProvider" not in session.get_providers():
-            raise DeviceError(f"device {device!r} was asked for, but onnxruntime cannot use it")
-        self._session = session
-        inputs = session.get_inputs()
+        self.cores = thread_count(threads)
+        self._session = _opened(graph, device, self.cores, source)
+        self._single: OnnxSession | None = self if self.cores == 1 else None
+        self._opening = threading.Lock()
+        self._on_gpu = device.startswith("cuda")
+        self._graph = b"" if self._single or self._on_gpu else graph
+        self._source = source
+        inputs = self._session.get_inputs()
         self._input = inputs[0].name
         self.input_shape = tuple(inputs[0].shape) if len(inputs) == 1 else ()
-        self.outputs = {output.name for output in session.get_outputs()}
+        self.outputs = {output.name for output in self._session.get_outputs()}
+
+    def single_threaded(self) -> OnnxSession | None:
+        """A session that computes in the thread of each caller; ``None`` on a GPU."""
+        if self._on_gpu:
+            return None
+        with self._opening:
+            if self._single is None:
+                self._single = OnnxSession(
+                    self._graph, device="cpu", threads=1, source=self._source
+                )
+                self._single.cores = self.cores  # for the callers together
+                self._graph = b""
+        return self._single
 
     def run(self, images: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
         """The named outputs for a batch."""
@@ -63,15 +64,40 @@ class OnnxSession:
         return outputs
 
 
-def thread_count(threads: int | None) -> int | None:
-    """How many threads are to compute; ``None`` leaves it to the runtime.
+def _opened(graph: bytes, device: str, threads: int, source: str) -> Any:
+    try:
+        import onnxruntime
+        from onnxruntime.capi import onnxruntime_pybind11_state as state
+    except ImportError as error:
+        raise MissingExtraError(
+            "the onnx runtime needs onnxruntime: pip install onnxruntime, or the extra "
+            "'cascade[export]'"
+        ) from error
+    providers = _providers(device, onnxruntime.get_available_providers())
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only; they are raised anyhow
+    options.enable_cpu_mem_arena = False  # an arena never gives memory back
+    # threads that wait without spinning leave the other cores to other processes
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=providers)
+    except _errors_of(state) as error:
+        raise ModelFileError(f"{source}: onnxruntime cannot read it ({error})") from error
+    if device.startswith("cuda") and "CUDAExecutionProvider" not in session.get_providers():
+        raise DeviceError(f"device {device!r} was asked for, but onnxruntime cannot use it")
+    return session
+
+
+def thread_count(threads: int | None) -> int:
+    """How many threads are to compute: the number given, else one for each usable core.
 
     Raises:
         ConfigError: it is less than 1.
     """
     if threads is None:
-        given = os.environ.get("OMP_NUM_THREADS", "")
-        return int(given) if given.isdecimal() and int(given) else None
+        return usable_cores()
     if threads < 1:
         raise ConfigError(f"threads is {threads}; it must be at least 1")
     return threads

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import copy
+import threading
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,7 +21,10 @@ class OpenVinoSession:
     OpenVINO by itself computes in bfloat16 where the processor can, and then gives other answers
     than elsewhere; so the precision is always said.
 
-    ``input_shape`` is that of the one input, with -1 for what may vary.
+    Attributes:
+        input_shape: that of the one input, with -1 for what may vary.
+        outputs: names of what the graph gives.
+        cores: how many it may use.
     """
 
     def __init__(
@@ -33,7 +38,7 @@ class OpenVinoSession:
     ) -> None:
         """Compile a graph for the CPU.
 
-        The default number of threads is ``OMP_NUM_THREADS``, else one for each core.
+        The default number of threads is that of :func:`cascade.models.cores.usable_cores`.
 
         Raises:
             MissingExtraError: openvino is not installed.
@@ -49,27 +54,45 @@ class OpenVinoSession:
                 "the openvino runtime needs openvino: pip install openvino, or the extra "
                 "'cascade[openvino]'"
             ) from error
-        settings = {
+        self.cores = thread_count(threads)
+        self._settings = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": str(self.cores),
             "ENABLE_CPU_PINNING": "NO",
         }
-        count = thread_count(threads)
-        if count is not None:
-            settings["INFERENCE_NUM_THREADS"] = str(count)
-        core = openvino.Core()
         try:
-            model = core.read_model(graph)
-            self._compiled = core.compile_model(model, "CPU", settings)
+            self._core = openvino.Core()
+            self._model = self._core.read_model(graph)
+            self._compiled = self._compile("LATENCY", streams=1)
         except RuntimeError as error:
             raise ModelFileError(f"{source}: openvino cannot read it ({error})") from error
-        shape = model.inputs[0].partial_shape if len(model.inputs) == 1 else ()
+        inputs = self._model.inputs
+        shape = inputs[0].partial_shape if len(inputs) == 1 else ()
         self.input_shape = tuple(side.get_length() if side.is_static else -1 for side in shape)
-        self.outputs = {output.any_name for output in model.outputs}
+        self.outputs = {output.any_name for output in self._model.outputs}
+        self._requests = threading.local()
+        self._opening = threading.Lock()
+        self._single: OpenVinoSession | None = self if self.cores == 1 else None
+
+    def _compile(self, hint: str, *, streams: int) -> Any:
+        settings = {**self._settings, "PERFORMANCE_HINT": hint, "NUM_STREAMS": str(streams)}
+        return self._core.compile_model(self._model, "CPU", settings)
+
+    def single_threaded(self) -> OpenVinoSession:
+        """The graph compiled for one stream a core, each of which serves one caller at a time."""
+        with self._opening:
+            if self._single is None:
+                single = copy.copy(self)
+                single._compiled = self._compile("THROUGHPUT", streams=self.cores)
+                single._requests = threading.local()
+                single._single = single
+                self._single = single
+        return self._single
 
     def run(self, images: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
         """The named outputs for a batch."""
-        request = self._compiled.create_infer_request()  # one for each caller's thread
+        request = getattr(self._requests, "request", None)
+        if request is None:  # one for each caller's thread
+            request = self._requests.request = self._compiled.create_infer_request()
         request.infer([images])
         return [np.array(request.get_tensor(name).data) for name in names]

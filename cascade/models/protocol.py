@@ -2,14 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 
 from cascade.lesion.masking import MaskPolicy
 
 
-class SegmenterStage(Protocol):
+class Stage(Protocol):
+    """What both stages offer to a caller with several threads; a stage of one's own may not."""
+
+    @property
+    def cores(self) -> int:
+        """How many cores it may use, and so how many threads are worth starting."""
+
+    def single_threaded(self) -> Self | None:
+        """The same stage, each call of which computes on one core, in the caller's thread.
+
+        Several threads may call it at the same time: that keeps all cores busy with one image
+        each, where one call on all cores leaves some idle in every small layer. ONNX Runtime gives
+        the same bits as the stage itself. The second session is opened when it is first asked
+        for, and kept.
+
+        Returns:
+            ``None`` where the stage does not offer that, as torch networks and stages on a GPU.
+        """
+
+
+AnyStage = TypeVar("AnyStage")
+
+
+def single_threaded(stage: AnyStage) -> AnyStage | None:
+    """``stage.single_threaded()``; ``None`` as well for a stage without that method."""
+    ask = getattr(stage, "single_threaded", None)
+    return ask() if ask is not None else None
+
+
+class SegmenterStage(Stage, Protocol):
     """Finds the lesion."""
 
     @property
@@ -30,7 +59,7 @@ class SegmenterStage(Protocol):
         """The stage's settings as plain JSON values."""
 
 
-class ClassifierStage(Protocol):
+class ClassifierStage(Stage, Protocol):
     """Judges a masked crop."""
 
     @property
