@@ -65,10 +65,10 @@ def page_model(name: str = "Tiny", **changes) -> LoadedModel:
     return LoadedModel(name, cascade, "0123456789ab", operating_points(cascade.describe()))
 
 
-def blue_picture() -> np.ndarray:
+def blue_image() -> np.ndarray:
     """``(96, 128, 3)`` uint8: a dark disc on blue, out of distribution."""
-    picture = np.full((96, 128, 3), (60, 120, 230), np.uint8)
-    return cv2.circle(picture, (64, 48), 20, (20, 30, 80), -1)
+    image = np.full((96, 128, 3), (60, 120, 230), np.uint8)
+    return cv2.circle(image, (64, 48), 20, (20, 30, 80), -1)
 
 
 def encoded(pixels: np.ndarray, suffix: str = ".png") -> bytes:

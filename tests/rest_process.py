@@ -32,11 +32,11 @@ def main():
     from rest_fakes import fake_model
 
     from cascade.progress import setup_logging
-    from cascade.serving.rest import api, connections, server
+    from cascade.serving.rest import api, server
     from cascade.serving.rest.settings import ServiceSettings
 
     setup_logging()
-    connections.PATIENCE_S = wanted.get("patience_s", connections.PATIENCE_S)
+    server.PATIENCE_S = wanted.get("patience_s", server.PATIENCE_S)
     server.GRACE_S = wanted.get("grace_s", server.GRACE_S)
     model = fake_model()
     plain = model.cascade.segmenter.predict

@@ -107,7 +107,7 @@ def page(browser, address):
 
 
 @pytest.fixture
-def photograph(tmp_path, lesion):
+def image_file(tmp_path, lesion):
     path = tmp_path / "mole.png"
     path.write_bytes(encoded(lesion.image))
     return path
@@ -134,9 +134,9 @@ def focused(page):
 
 
 def test_an_upload_is_examined_and_no_request_leaves_this_machine(
-    page, address, photograph, tmp_path
+    page, address, image_file, tmp_path
 ):
-    examine(page, photograph)
+    examine(page, image_file)
     text = page.text()
     assert "mole.png" in text
     assert re.search(r"Probability of malignant\s+\d", text)
@@ -174,8 +174,8 @@ def test_the_keyboard_reaches_everything_in_order(page):
     page.wait_for("document.querySelectorAll('.cs-verdict').length === 1")
 
 
-def test_screen_readers_find_words_and_headings(page, photograph):
-    examine(page, photograph)
+def test_screen_readers_find_words_and_headings(page, image_file):
+    examine(page, image_file)
     assert page.run("[...document.images].every(image => image.alt.length > 20)")
     levels = page.run(
         "[...document.querySelectorAll('h1,h2,h3,h4')].map(h => Number(h.tagName[1]))"
@@ -189,8 +189,8 @@ def test_screen_readers_find_words_and_headings(page, photograph):
     assert page.run(f"{unnamed} || b.title)).length") == 0
 
 
-def test_the_report_is_downloaded_whole(page, photograph, tmp_path):
-    examine(page, photograph)
+def test_the_report_is_downloaded_whole(page, image_file, tmp_path):
+    examine(page, image_file)
     folder = tmp_path / "downloads"
     page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
     button = (
@@ -215,9 +215,9 @@ def test_a_file_above_the_limit_is_refused_with_its_limit(page, tmp_path):
     page.wait_for("/must be 2(\\.0)?MB or smaller/.test(document.body.innerText)")
 
 
-def test_narrow_screens_need_no_sideways_scrolling(page, photograph):
+def test_narrow_screens_need_no_sideways_scrolling(page, image_file):
     page.resize(360, 800, mobile=True)
-    examine(page, photograph)
+    examine(page, image_file)
     main = "document.querySelector('[data-testid=stMain]')"
     assert page.run(f"{main}.scrollWidth - {main}.clientWidth") <= 0
 
@@ -239,9 +239,9 @@ def wait_until(condition):
         time.sleep(0.1)
 
 
-def test_a_removed_picture_and_a_closed_page_leave_nothing_in_memory(page, held, photograph):
-    examine(page, photograph)
-    wait_until(lambda: held.read_text().startswith(f"{photograph.stat().st_size} "))
+def test_a_removed_image_and_a_closed_page_leave_nothing_in_memory(page, held, image_file):
+    examine(page, image_file)
+    wait_until(lambda: held.read_text().startswith(f"{image_file.stat().st_size} "))
     page.run(
         "[...document.querySelectorAll('button')].find(b => b.innerText.includes('Remove')).click()"
     )

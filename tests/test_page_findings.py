@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import FakeClassifier, FakeSegmenter
-from page_fakes import EVERYTHING_POSSIBLE, blue_picture, encoded, page_cascade
+from page_fakes import EVERYTHING_POSSIBLE, blue_image, encoded, page_cascade
 from PIL import Image
 
 from cascade.errors import ImageError
@@ -15,55 +15,55 @@ from cascade.lesion.masking import MaskPolicy
 from cascade.pipeline import Cascade
 from cascade.reliability import MaskQualityLimits, Safeguards
 from cascade.serving.page.findings import (
-    NO_MEMORY,
     Finding,
     Problem,
     Settings,
     examine,
     plain_message,
 )
-from cascade.serving.page.pictures import LONGEST_SIDE
+from cascade.serving.page.words import sentence
+from cascade.serving.shared.uploads import LONGEST_SIDE, NO_MEMORY
 
 PLAIN = Settings()
 
 
-def opened(picture):
-    return Image.open(io.BytesIO(picture.data))
+def opened(image):
+    return Image.open(io.BytesIO(image.data))
 
 
 def titles(finding):
-    return [picture.title for picture in finding.pictures]
+    return [image.title for image in finding.images]
 
 
-def test_a_lesion_is_shown_outlined_cut_out_and_explained(lesion):
+def test_a_lesion_is_shown_with_its_mask_crop_and_heat_map(lesion):
     finding = examine(page_cascade(), "mole.png", encoded(lesion.image), PLAIN)
     assert isinstance(finding, Finding)
-    assert titles(finding) == ["Photograph", "Outline", "What the classifier sees", "Heat map"]
+    assert titles(finding) == ["Image", "Lesion mask", "What the classifier sees", "Heat map"]
     assert 0 < finding.answer.probability < 1
     assert [row.name for row in finding.rows][-2:] == ["Sharpness", "Clipped pixels"]
     assert len(finding.rows) == 7
     assert finding.name == "mole.png"
-    shown = np.asarray(opened(finding.pictures[2]))
+    shown = np.asarray(opened(finding.images[2]))
     np.testing.assert_array_equal(shown, page_cascade()(lesion.image)[0].crop)
     assert finding == examine(page_cascade(), "mole.png", encoded(lesion.image), PLAIN)
 
 
-def test_every_picture_has_words_for_who_cannot_see_it(lesion):
-    for picture in examine(page_cascade(), "a.png", encoded(lesion.image), PLAIN).pictures:
-        assert len(picture.alternative_text) > 20
-        assert picture.caption
-        assert opened(picture).format == picture.mime_type.removeprefix("image/").upper()
+def test_every_image_has_words_for_who_cannot_see_it(lesion):
+    for image in examine(page_cascade(), "a.png", encoded(lesion.image), PLAIN).images:
+        assert len(image.alternative_text) > 20
+        assert image.caption
+        assert opened(image).format == image.mime_type.removeprefix("image/").upper()
 
 
-def test_large_pictures_are_shown_small_but_measured_large():
-    picture = np.full((900, 1000, 3), (220, 170, 150), np.uint8)
-    picture[300:600, 300:700] = (90, 40, 30)
-    finding = examine(page_cascade(), "a.png", encoded(picture), PLAIN)
-    assert max(opened(finding.pictures[0]).size) == LONGEST_SIDE
-    assert max(opened(finding.pictures[3]).size) == LONGEST_SIDE
+def test_large_images_are_shown_small_but_measured_large():
+    image = np.full((700, 1200, 3), (220, 170, 150), np.uint8)
+    image[200:500, 300:700] = (90, 40, 30)
+    finding = examine(page_cascade(), "a.png", encoded(image), PLAIN)
+    assert max(opened(finding.images[0]).size) == LONGEST_SIDE
+    assert max(opened(finding.images[3]).size) == LONGEST_SIDE
     values = {row.name: row.value for row in finding.rows}
     assert 490 < float(values["Diameter in pixels"].removesuffix(" px")) < 510
-    assert finding.pictures[0].caption == "1000 × 900 pixels"
+    assert finding.images[0].caption == "1200 × 700 pixels."
 
 
 def test_the_scale_gives_millimetres(lesion):
@@ -74,20 +74,20 @@ def test_the_scale_gives_millimetres(lesion):
 
 
 def test_an_out_of_distribution_image_has_no_probability_and_no_heat_map():
-    finding = examine(page_cascade(), "sky.png", encoded(blue_picture()), PLAIN)
+    finding = examine(page_cascade(), "sky.png", encoded(blue_image()), PLAIN)
     assert finding.answer.probability is None
     assert "Heat map" not in titles(finding)
-    assert finding.heat_notes == ("None, because the picture cannot be judged.",)
+    assert len(finding.heat_notes) == 1
 
 
-def test_a_picture_without_a_lesion_is_not_judged_and_has_no_outline():
+def test_an_image_without_a_lesion_is_not_judged_and_has_no_mask():
     skin = np.random.default_rng(0).normal((220, 180, 160), 4, (80, 80, 3)).astype(np.uint8)
     smooth = np.asarray(Image.fromarray(skin).resize((20, 20)).resize((80, 80)))
     smooth = smooth + np.linspace(0, 20, 80).astype(np.uint8)[:, None, None]
     finding = examine(page_cascade(), "skin.png", encoded(smooth), PLAIN)
-    assert finding.answer.reasons == ("No lesion was found in it.",)
-    assert titles(finding) == ["Photograph", "What the classifier sees"]
-    assert "whole picture" in finding.pictures[1].caption
+    assert finding.answer.reasons == ("No lesion was found.",)
+    assert titles(finding) == ["Image", "What the classifier sees"]
+    assert "whole image" in finding.images[1].caption
     assert [row.name for row in finding.rows] == ["Sharpness", "Clipped pixels"]
 
 
@@ -96,8 +96,8 @@ def test_low_mask_quality_is_said(lesion):
     cascade = page_cascade(safeguards=Safeguards(mask_quality_limits=gate))
     finding = examine(cascade, "a.png", encoded(lesion.image), PLAIN)
     assert any("ow mask quality" in warning for warning in finding.warnings)
-    assert "uality is low" in finding.pictures[1].caption
-    assert any("quality of this outline is low" in note for note in finding.notes)
+    assert "uality is low" in finding.images[1].caption
+    assert any("mask quality is low" in note for note in finding.notes)
     assert any("ask quality is low" in note for note in finding.heat_notes)
 
 
@@ -111,17 +111,17 @@ def test_the_set_of_possible_classes_is_kept(lesion):
 def test_a_stage_that_cannot_be_explained_costs_the_heat_map_only(lesion):
     cascade = Cascade(FakeSegmenter(), FakeClassifier())
     finding = examine(cascade, "a.png", encoded(lesion.image), PLAIN)
-    assert titles(finding) == ["Photograph", "Outline", "What the classifier sees"]
-    assert finding.heat_notes[0].startswith("None: ")
+    assert titles(finding) == ["Image", "Lesion mask", "What the classifier sees"]
+    assert finding.heat_notes[0].startswith("Not available: ")
     assert finding.answer.probability is not None
 
 
-def test_a_finding_holds_no_pixels_beyond_its_pictures(lesion):
+def test_a_finding_holds_no_pixels_beyond_its_images(lesion):
     finding = examine(page_cascade(), "a.png", encoded(lesion.image), PLAIN)
     for value in vars(finding).values():
         assert not isinstance(value, np.ndarray)
         assert sys.getsizeof(value) < 1000
-    assert sum(len(picture.data) for picture in finding.pictures) < 200_000
+    assert sum(len(image.data) for image in finding.images) < 200_000
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_finding_holds_no_pixels_beyond_its_pictures(lesion):
         (b"hello", "The file is not an image of a known format; cascade reads JPEG, PNG"),
         (encoded(np.full((20, 20, 3), 90, np.uint8)), "The file is too small, 20 x 20 pixels"),
         (encoded(np.full((1100, 1000, 3), 90, np.uint8)), "The file is too large, 1000 x 1100"),
-        (b"\xff" * 2_000_000, "The file has 2 MB, above the limit of 1. Reduce the picture."),
+        (b"\xff" * 2_000_000, "The file has 2 MB, above the limit of 1. Reduce the "),
     ],
 )
 def test_a_file_that_cannot_be_used_is_a_problem_in_one_sentence(data, words):
@@ -152,8 +152,8 @@ def test_other_refusals_are_problems_too(lesion):
 
 
 def test_messages_keep_advice_for_people():
-    error = ImageError("image: is too large. Reduce the picture, or raise max_pixels")
-    assert plain_message(error) == "The file is too large. Reduce the picture."
+    error = ImageError("image: is too large. Reduce the image, or raise max_pixels")
+    assert plain_message(error) == "The file is too large. Reduce the image."
     assert plain_message(ImageError("image: has the colour space CMYK; export it as RGB")) == (
         "The file has the colour space CMYK; export it as RGB."
     )
@@ -176,17 +176,17 @@ class OpenCVError(cv2.error):
 
 
 @pytest.mark.parametrize("failing", [no_array, no_opencv_array])
-@pytest.mark.parametrize("place", ["read_image", "draw_pictures"])
-def test_without_memory_for_one_picture_the_page_goes_on(monkeypatch, lesion, failing, place):
+@pytest.mark.parametrize("place", ["predict_upload", "draw_images"])
+def test_without_memory_for_one_image_the_page_goes_on(monkeypatch, lesion, failing, place):
     monkeypatch.setattr(f"cascade.serving.page.findings.{place}", failing)
     problem = examine(page_cascade(), "x.jpg", encoded(lesion.image), PLAIN)
-    assert problem == Problem("x.jpg", NO_MEMORY)
+    assert problem == Problem("x.jpg", sentence(NO_MEMORY))
 
 
 def test_other_errors_of_opencv_are_defects_and_not_hidden(monkeypatch, lesion):
     def defect(*_, **__):
         raise OpenCVError(cv2.Error.StsBadArg)
 
-    monkeypatch.setattr("cascade.serving.page.findings.draw_pictures", defect)
+    monkeypatch.setattr("cascade.serving.page.findings.draw_images", defect)
     with pytest.raises(cv2.error):
         examine(page_cascade(), "x.jpg", encoded(lesion.image), PLAIN)

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from page_fakes import EVERYTHING_POSSIBLE, blue_picture, encoded, page_model
+from page_fakes import EVERYTHING_POSSIBLE, blue_image, encoded, page_model
 
 from cascade.errors import ModelFileError
 from cascade.reliability import Safeguards
@@ -66,10 +66,10 @@ def test_the_start_page_has_a_disclaimer_an_upload_and_examples(page):
     assert "not a medical device" in words(page)
     assert page.file_uploader[0].accept_multiple_files
     assert [item.label for item in page.button] == [example.title for example in EXAMPLES]
-    assert [header.value for header in page.header] == ["Pictures"]
+    assert [header.value for header in page.header] == ["Images"]
 
 
-def test_a_picture_is_examined_and_shown(page, lesion):
+def test_a_image_is_examined_and_shown(page, lesion):
     upload(page, ("mole.png", encoded(lesion.image)))
     text = words(page)
     assert "mole.png" in text
@@ -83,7 +83,7 @@ def test_a_picture_is_examined_and_shown(page, lesion):
 
 
 def test_a_broken_file_among_several_has_its_own_box(page, lesion):
-    data, other = encoded(lesion.image), encoded(blue_picture())
+    data, other = encoded(lesion.image), encoded(blue_image())
     upload(page, ("first.png", data), ("broken.png", data[:100]), ("last.png", other), (EVIL, b""))
     shown = html(page)
     assert shown.count("cs-problem") == 2
@@ -93,32 +93,32 @@ def test_a_broken_file_among_several_has_its_own_box(page, lesion):
     assert shown.count('class="cs-verdict') == 2
     text = words(page)
     assert text.index("first.png") < text.index("broken.png") < text.index("last.png")
-    assert "This picture could not be used" in text
-    assert "Cannot judge this picture" in text
+    assert "This image cannot be used" in text
+    assert "Cannot judge this image" in text
     assert text.count("Probability of malignant") == 1
     labels = [item.label for item in page.get("download_button")]
-    assert labels == ["Download one report on all pictures", *["Download a report"] * 2]
+    assert labels == ["Download one report on all images", *["Download a report"] * 2]
 
 
 def test_uploads_win_over_an_example(page, lesion):
     button(page, EXAMPLES[0].title).click().run()
     assert EXAMPLES[0].name in words(page)
-    assert [header.value for header in page.header] == ["Pictures", "Results"]
+    assert [header.value for header in page.header] == ["Images", "Results"]
     upload(page, ("mole.png", encoded(lesion.image)))
     assert "mole.png" in words(page)
     assert EXAMPLES[0].name not in words(page)
 
 
-def test_all_pictures_can_be_removed(page, lesion):
+def test_all_images_can_be_removed(page, lesion):
     data = encoded(lesion.image)
     upload(page, ("mole.png", data), ("b.png", data))
     assert len(page.session_state["results"]) == 2
     upload(page, ("mole.png", data))
     assert [key[0] for key in page.session_state["results"]] == ["mole.png"], "b is forgotten"
-    button(page, "Remove all pictures").click().run()
+    button(page, "Remove all images").click().run()
     assert "mole.png" not in words(page)
     assert page.session_state["results"] == {}
-    assert [header.value for header in page.header] == ["Pictures"]
+    assert [header.value for header in page.header] == ["Images"]
 
 
 def test_another_operating_point_moves_the_cutoff_without_another_look(page, model, lesion):
@@ -153,14 +153,14 @@ def test_views_and_scale_look_again(page, model, lesion):
 def test_a_model_that_does_not_know_says_so(page, lesion):
     upload(page, ("mole.png", encoded(lesion.image)))
     assert "not certain" in words(page)
-    assert "the model does not know" in words(page)
+    assert "the cascade abstains" in words(page)
 
 
-@pytest.mark.parametrize("settings", [PageSettings(max_pictures=2)])
-def test_too_many_pictures_are_cut_with_a_word(page, lesion):
+@pytest.mark.parametrize("settings", [PageSettings(max_images=2)])
+def test_too_many_images_are_cut_with_a_word(page, lesion):
     data = encoded(lesion.image)
     upload(page, *((f"{number}.png", data) for number in range(4)))
-    assert "Only the first 2 of 4 pictures are looked at" in words(page)
+    assert "Only the first 2 of 4 images are analysed" in words(page)
     assert html(page).count('class="cs-verdict') == 2
 
 
@@ -193,12 +193,12 @@ def test_one_model_is_named_and_several_can_be_chosen(monkeypatch, page, tmp_pat
     assert asked[-1] == "b"
 
 
-def test_the_report_of_a_button_is_the_one_of_its_picture(page, model, lesion):
+def test_the_report_of_a_button_is_the_one_of_its_image(page, model, lesion):
     upload(page, ("mole.png", encoded(lesion.image)))
     (result,) = page.session_state["results"].values()
     circumstances = Circumstances(model.title, model.points[0], Settings())
     written = _write_report((result,), circumstances).decode()
-    assert '<h2 id="picture-1">mole.png</h2>' in written
+    assert '<h2 id="image-1">mole.png</h2>' in written
 
 
 def test_examples_are_small_drawn_jpegs_that_never_change():

@@ -60,7 +60,7 @@ def test_a_model_that_is_gone_is_an_error_each_time(settings, tmp_path):
             load_model(gone, "gone.safetensors")
 
 
-def test_pictures_are_examined_one_at_a_time(monkeypatch):
+def test_images_are_examined_one_at_a_time(monkeypatch):
     inside, most = [], []
 
     def slow(*_):
@@ -80,8 +80,8 @@ def test_pictures_are_examined_one_at_a_time(monkeypatch):
     assert most == [1] * 4
 
 
-def test_the_log_says_how_long_a_picture_took_and_not_its_name(caplog, lesion):
+def test_the_log_says_how_long_a_image_took_and_not_its_name(caplog, lesion):
     caplog.set_level("INFO", logger="cascade")
     page_model().examine("secret name.png", encoded(lesion.image), Settings())
-    assert "a picture took" in caplog.text
+    assert "an image took" in caplog.text
     assert "secret" not in caplog.text

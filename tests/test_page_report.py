@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import pytest
-from page_fakes import blue_picture, encoded, page_cascade
+from page_fakes import blue_image, encoded, page_cascade
 from PIL import Image
 
 from cascade.evaluation.html import DISCLAIMER
@@ -52,7 +52,7 @@ def results(lesion):
     cascade = page_cascade()
     return [
         examine(cascade, "mole.png", encoded(lesion.image), CIRCUMSTANCES.settings),
-        examine(cascade, EVIL, encoded(blue_picture()), CIRCUMSTANCES.settings),
+        examine(cascade, EVIL, encoded(blue_image()), CIRCUMSTANCES.settings),
         examine(cascade, f"broken {EVIL}", b"hello", CIRCUMSTANCES.settings),
     ]
 
@@ -82,7 +82,7 @@ def test_everything_is_in_the_one_file(page):
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
-def test_all_pictures_can_be_decoded_and_have_words(page):
+def test_all_images_can_be_decoded_and_have_words(page):
     images = Elements(page).all("img")
     assert len(images) == 4 + 3
     for image in images:
@@ -113,9 +113,9 @@ def test_the_circumstances_are_told(page):
 def test_an_out_of_distribution_image_shows_no_probability_anywhere(results):
     page = report_html(results[1:2], CIRCUMSTANCES, moment=MOMENT)
     text = Elements(page).text
-    assert "Cannot judge this picture" in text
+    assert "Cannot judge this image" in text
     assert "Probability of malignant" not in text
-    assert "Report on one picture" in text
+    assert "Report on one image" in text
 
 
 def test_the_bar_says_in_words_what_it_draws(results):
@@ -129,7 +129,7 @@ def test_the_bar_says_in_words_what_it_draws(results):
     assert "left:25.0%" in page
 
 
-def test_the_overview_has_a_line_for_each_picture(results):
+def test_the_overview_has_a_line_for_each_image(results):
     lines = overview(results, CIRCUMSTANCES.point)
     assert [line.symbol for line in lines] == ["▲", "?", "✕"]
     assert [line.probability for line in lines][1:] == ["–", "–"]

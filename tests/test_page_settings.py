@@ -65,7 +65,7 @@ def test_the_librarys_own_model_is_not_offered_twice():
 
 
 def test_a_folder_without_models_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="holds neither"):
+    with pytest.raises(ConfigError, match="has neither"):
         _ = PageSettings(models=tmp_path).choices
     with pytest.raises(ConfigError, match="cannot be listed"):
         _ = PageSettings(models=tmp_path / "none").choices
@@ -73,7 +73,7 @@ def test_a_folder_without_models_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"max_upload_mb": 5000}, {"max_megapixels": float("nan")}, {"max_pictures": 0}],
+    [{"max_upload_mb": 5000}, {"max_megapixels": float("nan")}, {"max_images": 0}],
 )
 def test_limits_that_make_no_sense_are_refused(changes):
     with pytest.raises(ConfigError, match=next(iter(changes))):

@@ -3,6 +3,7 @@
 import base64
 import io
 import logging
+import re
 import threading
 import time
 from dataclasses import replace
@@ -212,7 +213,7 @@ def test_an_image_that_fits_both_classes_is_undecided():
         result = only(predict(client, lesion_png()))
     assert result["prediction_set"] == ["benign", "malignant"]
     assert result["answer"] == "undecided"
-    assert "both classes stay possible at coverage 0.99" in result["message"]
+    assert "at coverage 0.99" in result["message"]
 
 
 # --- heat maps ------------------------------------------------------------------------------------
@@ -436,12 +437,10 @@ def test_an_exception_within_is_a_500_with_an_id_and_nothing_else(caplog):
     with service(model=failing(error)) as client:
         response = predict(client, lesion_png())
         assert response.status_code == 500
-        assert response.json() == {
-            "title": "Internal Server Error",
-            "status": 500,
-            "detail": "an error within the service; its log has more",
-            "request_id": response.headers["x-request-id"],
-        }
+        problem = response.json()
+        assert set(problem) == {"title", "status", "detail", "request_id"}
+        assert problem["request_id"] == response.headers["x-request-id"]
+        assert not re.search("secret|shm_7f3a|Jane|RuntimeError", response.text)
         assert response.headers["x-content-type-options"] == "nosniff"
         assert f"request={response.json()['request_id']} failed" in caplog.text
         assert "RuntimeError" in caplog.text, "the log has the rest"

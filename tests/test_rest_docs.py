@@ -11,8 +11,7 @@ pytest.importorskip("fastapi")
 from rest_fakes import lesion_png, predict, service
 
 import cascade
-from cascade.serving.rest.docs_page import FOLDER
-from cascade.serving.rest.openapi import EXAMPLE, PROBLEM_EXAMPLE
+from cascade.serving.rest.openapi import EXAMPLE, FOLDER, PROBLEM_EXAMPLE
 from cascade.serving.rest.schemas import ModelDescription, Options, PredictionAnswer, Problem
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "rest.md"

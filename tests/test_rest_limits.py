@@ -12,8 +12,7 @@ from rest_fakes import lesion_png, only, predict, service, upload
 
 from cascade.errors import ConfigError
 from cascade.serving.rest.body_limit import BodyLimit
-from cascade.serving.rest.guard import TOKEN_VARIABLE, read_token
-from cascade.serving.rest.rate_limit import RateLimit
+from cascade.serving.rest.guard import TOKEN_VARIABLE, RateLimit, read_token
 from cascade.serving.rest.settings import ServiceSettings
 
 TOKEN = "0123456789abcdef0123"

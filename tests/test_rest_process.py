@@ -260,7 +260,7 @@ def test_sigterm_lets_requests_finish_and_waits_for_none_that_hangs(start):
         thread.join()
     done, stopped = sorted((answers[0] for _, answers in asked), key=lambda item: item.status)
     assert (done.status, stopped.status) == (200, 503)
-    assert "is being stopped" in stopped.text
+    assert "shutting down" in stopped.text
     assert not [line for line in process.lines if "Traceback" in line]
 
 

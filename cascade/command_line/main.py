@@ -78,7 +78,7 @@ def _overview() -> str:
         lines += [f"\n{group}:", *(f"  {name:<13} {what}" for name, what in commands.items())]
     return (
         "usage: cascade COMMAND [flags]\n\n"
-        "Two-stage analysis of skin-lesion photographs. Research software, not for diagnosis.\n\n"
+        "Two-stage analysis of skin-lesion images. Research software, not for diagnosis.\n\n"
         + "\n".join(lines).lstrip()
         + "\n\n"
         "cascade COMMAND --help lists a command's flags.\n"

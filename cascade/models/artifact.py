@@ -26,7 +26,7 @@ from cascade.version import __version__
 FORMAT = 1
 PARTS = ("segmenter", "classifier", "safeguards")
 INTENDED_USE = (
-    "Research and teaching on photographs of single skin lesions. Not a medical device; not for "
+    "Research and teaching on images of single skin lesions. Not a medical device; not for "
     "diagnosis, triage or any decision about a person."
 )
 _KEY = "cascade"

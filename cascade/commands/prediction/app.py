@@ -8,7 +8,8 @@ from typing import Any
 from cascade.command_line.options import add_any_cascade
 from cascade.command_line.parser import OK, CommandParser, command
 from cascade.command_line.shared_flags import SHARED
-from cascade.serving.page.settings import PageSettings, Runtime
+from cascade.models.runtimes import Runtime
+from cascade.serving.page.settings import PageSettings
 
 
 def build_parser() -> CommandParser:
@@ -16,8 +17,8 @@ def build_parser() -> CommandParser:
     default = PageSettings()
     parser = CommandParser(
         "cascade app",
-        "A web page for photographs: outline, heat map, probability, measurements and a report to "
-        "keep. Pictures stay in this computer's memory. Research software, not for diagnosis.",
+        "A web page for images: lesion mask, heat map, probability, measurements and a report to "
+        "download. Images stay in this computer's memory. Research software, not for diagnosis.",
         example="cascade app --model models/cascade.safetensors --port 8501",
     )
     add_any_cascade(parser)

@@ -1,4 +1,4 @@
-"""Example images. They are drawn: they show nobody's skin and need no licence."""
+"""Example images. They are drawn, so they show no person and need no licence."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cascade.data.synthetic import draw_lesion, draw_non_lesion
-from cascade.serving.page.pictures import jpeg
+from cascade.imaging import encode_jpeg
 
 _SHAPE = (480, 640)
 
@@ -42,14 +42,14 @@ def _lesion(seed: int, *, malignant: bool, tone: float) -> Callable[[], np.ndarr
 EXAMPLES = (
     Example(
         "drawn-even.jpg",
-        "Even, under hair",
-        "A drawn lesion: round, of one brown, under some hairs.",
+        "Even, with hairs",
+        "A drawn lesion: round, of one brown, with some hairs over it.",
         _lesion(9, malignant=False, tone=0.1),
     ),
     Example(
         "drawn-uneven.jpg",
         "Uneven, many colours",
-        "A drawn lesion: ragged, brown with a blue grey and a black part.",
+        "A drawn lesion: ragged, brown with a blue-grey and a black part.",
         _lesion(4, malignant=True, tone=0.1),
     ),
     Example(
@@ -60,7 +60,7 @@ EXAMPLES = (
     ),
     Example(
         "drawn-wall.jpg",
-        "No lesion at all",
+        "No lesion",
         "A drawn brick wall.",
         lambda: draw_non_lesion("bricks", seed=1, shape=_SHAPE),
     ),
@@ -70,4 +70,4 @@ EXAMPLES = (
 @functools.cache
 def example_file(name: str) -> bytes:
     """The bytes of an example's JPEG, as if it had been uploaded."""
-    return jpeg(next(example for example in EXAMPLES if example.name == name).draw())
+    return encode_jpeg(next(example for example in EXAMPLES if example.name == name).draw())

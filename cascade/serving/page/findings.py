@@ -7,13 +7,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import cv2
-
 from cascade.errors import CascadeError
-from cascade.imaging import LoadedImage, printable, read_image
+from cascade.imaging import printable
 from cascade.pipeline.augmented_views import TestTimeAugmentation
-from cascade.pipeline.prediction import Failure, Prediction
-from cascade.serving.page.pictures import Picture, draw_pictures
+from cascade.serving.page.images import ShownImage, draw_images
 from cascade.serving.page.words import (
     Answer,
     Row,
@@ -23,14 +20,13 @@ from cascade.serving.page.words import (
     rows_of,
     sentence,
 )
+from cascade.serving.shared.uploads import NO_MEMORY, lacks_memory, predict_upload
 
 if TYPE_CHECKING:
     from cascade.pipeline import Cascade
 
-NO_MEMORY = "There is not enough memory for this picture; reduce it."
-
 _NAMELESS = "image: "
-"""What messages about an image in memory start with."""
+"""Messages about an image in memory start with this."""
 
 _ADVICE_FOR_PROGRAMS = re.compile(r",? or (?:raise|pass) \w+(?: to use .*)?$")
 
@@ -50,23 +46,23 @@ class Settings:
 
 @dataclass(frozen=True)
 class Finding:
-    """What there is to say about one image; small, because all arrays are gone.
+    """What the page shows of one image; it is small, because it holds no arrays.
 
     Attributes:
         name: the file's name, printable but not escaped.
         digest: the first 12 digits of the SHA-256 of the file.
-        answer: what the cascade says, whatever the cutoff.
-        pictures: to show, in order.
-        heat_notes: what to know about the heat map, such as why there is none.
+        answer: what the cascade says, before any cutoff.
+        images: to show, in order.
+        heat_notes: notes on the heat map, such as why there is none.
         rows: the measurements; empty without a lesion.
-        notes: what to know about the measurements.
-        warnings: what else to know.
+        notes: notes on the measurements.
+        warnings: all other warnings.
     """
 
     name: str
     digest: str
     answer: Answer
-    pictures: tuple[Picture, ...]
+    images: tuple[ShownImage, ...]
     heat_notes: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
@@ -97,32 +93,31 @@ def examine(cascade: Cascade, name: str, data: bytes, settings: Settings) -> Fin
     """
     shown = printable(name)
     try:
-        loaded = read_image(data, limits=cascade.limits)
-        prediction = _predict(cascade, loaded, settings)
+        pixels, prediction = predict_upload(
+            cascade,
+            data,
+            tta=settings.tta,
+            pixels_per_millimetre=settings.pixels_per_millimetre,
+        )
         answer = answer_of(
             prediction, uses_mask=cascade.policy.uses_mask, coverage=cascade.coverage
         )
-        pictures, heat_notes = draw_pictures(
-            cascade,
-            loaded.pixels,
-            prediction,
-            judged=answer.probability is not None,
-            tta=settings.tta,
+        judged = answer.probability is not None
+        images, heat_notes = draw_images(
+            cascade, pixels, prediction, judged=judged, tta=settings.tta
         )
-    except CascadeError as error:
-        return Problem(shown, plain_message(error))
-    except MemoryError:
-        return Problem(shown, NO_MEMORY)
-    except cv2.error as error:
-        if error.code != cv2.Error.StsNoMem:
-            raise
-        return Problem(shown, NO_MEMORY)
+    except Exception as error:
+        if lacks_memory(error):
+            return Problem(shown, sentence(NO_MEMORY))
+        if isinstance(error, CascadeError):
+            return Problem(shown, plain_message(error))
+        raise
     sizes = prediction.measurements
     return Finding(
         name=shown,
         digest=hashlib.sha256(data).hexdigest()[:12],
         answer=answer,
-        pictures=pictures,
+        images=images,
         heat_notes=heat_notes,
         rows=(*(() if sizes is None else rows_of(sizes)), *rows_of(prediction.image_quality)),
         notes=measurement_notes(prediction),
@@ -131,18 +126,8 @@ def examine(cascade: Cascade, name: str, data: bytes, settings: Settings) -> Fin
 
 
 def plain_message(error: CascadeError) -> str:
-    """An error of the library as a sentence for who only sees the page."""
+    """An error of the library as a sentence for users of the page."""
     text = _ADVICE_FOR_PROGRAMS.sub("", str(error).removeprefix(_NAMELESS))
     if text.split(" ")[0] in ("is", "has", "holds", "cannot"):
         text = f"the file {text}"
     return sentence(text)
-
-
-def _predict(cascade: Cascade, loaded: LoadedImage, settings: Settings) -> Prediction:
-    results = cascade.predict_iter(
-        [loaded], tta=settings.tta, pixels_per_millimetre=settings.pixels_per_millimetre
-    )
-    result = next(results)
-    if isinstance(result, Failure):
-        raise result.error
-    return result

@@ -34,11 +34,11 @@ def overview(results: Sequence[Finding | Problem], point: OperatingPoint) -> lis
 
 def _line(result: Finding | Problem, point: OperatingPoint) -> Line:
     if isinstance(result, Problem):
-        return Line(result.name, "✕", "Could not be used", "–", result.message)
+        return Line(result.name, "✕", "Cannot be used", "–", result.message)
     words, chance = verdict(result.answer, point), result.answer.probability
     if chance is None:
         return Line(result.name, words.symbol, words.headline, "–", result.answer.reasons[0])
-    remarks = ["Both classes stay possible."] if words.unsure else []
+    remarks = ["Both classes remain possible."] if words.unsure else []
     if count := len(result.warnings):
         remarks.append("1 warning." if count == 1 else f"{count} warnings.")
     return Line(result.name, words.symbol, words.headline, percent(chance), " ".join(remarks))

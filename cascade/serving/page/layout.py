@@ -32,7 +32,10 @@ from cascade.serving.page.words import OperatingPoint, percent, verdict, whole_p
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
 
-LEAD = "One network finds the lesion, a second one judges it. Here you see what both have seen."
+LEAD = (
+    "The first network, the segmenter, finds the lesion in an image; the second, the classifier, "
+    "estimates the probability that it is malignant."
+)
 VIEWS: dict[str, TestTimeAugmentation] = {
     "1 view": "none",
     "4 views": "flips",
@@ -42,7 +45,7 @@ VIEWS: dict[str, TestTimeAugmentation] = {
 
 @dataclass(frozen=True)
 class Source:
-    """An image that waits to be examined: a name from the user, and the bytes of the file."""
+    """An image to examine: its name, from the user, and the bytes of the file."""
 
     name: str
     data: bytes
@@ -50,7 +53,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What the sidebar says."""
+    """The choices in the sidebar."""
 
     model: LoadedModel
     point: OperatingPoint
@@ -74,7 +77,7 @@ def show_page() -> None:
     st.html(web_html.part("lead", LEAD))
     st.html(web_html.disclaimer())
     chosen = _choose(settings)
-    st.header("Pictures", anchor=False)
+    st.header("Images", anchor=False)
     sources = _sources(settings)
     if chosen is None or not sources:
         return
@@ -84,7 +87,7 @@ def show_page() -> None:
 
 @functools.cache
 def _icon() -> Image.Image:
-    """A drawn lesion with its outline, for the browser's tab."""
+    """A drawn lesion with its contour, for the browser's tab."""
     icon = np.zeros((64, 64, 4), np.uint8)
     cv2.circle(icon, (32, 32), 31, (236, 190, 165, 255), cv2.FILLED)
     cv2.ellipse(icon, (32, 32), (19, 15), 25, 0, 360, (96, 52, 32, 255), cv2.FILLED)
@@ -101,7 +104,7 @@ def _choose(settings: PageSettings) -> Chosen | None:
         names = list(settings.choices)
         name = st.selectbox("Model", names) if len(names) > 1 else names[0]
         try:
-            with st.spinner("Reading the model"):
+            with st.spinner("Loading the model"):
                 model = load_model(settings, name)
         except CascadeError as error:
             st.html(web_html.part("model_problem", plain_message(error)))
@@ -111,15 +114,15 @@ def _choose(settings: PageSettings) -> Chosen | None:
             model.points,
             format_func=_point_words,
             key=f"point-{model.identity}",
-            help="The probability from which the label is malignant. A higher sensitivity misses "
-            "fewer malignant lesions and raises more false alarms.",
+            help="The label is malignant from the cutoff on. A higher sensitivity misses fewer "
+            "malignant lesions and raises more false alarms.",
         )
         views = st.radio(
-            "Views of each picture",
+            "Views of each image",
             list(VIEWS),
             horizontal=True,
-            help="Test-time augmentation: the mean over mirrored (4) and also turned (8) copies. "
-            "The same picture always gives the same answer; more views take longer.",
+            help="Test-time augmentation: the mean prediction for mirrored (4) or mirrored and "
+            "turned (8) copies of the image. More views take longer.",
         )
         scale = st.number_input(
             "Scale in pixels per millimetre",
@@ -127,8 +130,8 @@ def _choose(settings: PageSettings) -> Chosen | None:
             value=None,
             format="%g",
             placeholder="not known",
-            help="From a ruler in the picture or the maker of the dermatoscope, at the size of the "
-            "picture. It must hold for all pictures. With it lengths are in millimetres.",
+            help="Read it off a ruler in the image, or ask the maker of the dermatoscope. It must "
+            "hold for all images at their original size. Lengths are then in millimetres.",
         )
         st.html(web_html.part("about", model))
     return Chosen(model, point, Settings(VIEWS[views], scale))
@@ -146,20 +149,20 @@ def _sources(settings: PageSettings) -> list[Source]:
 
     generation = st.session_state.setdefault("generation", 0)
     uploads = st.file_uploader(
-        "Drop photographs here, one lesion in each: JPEG, PNG, TIFF, BMP, WebP, GIF or DICOM",
+        "Upload images with one lesion each: JPEG, PNG, TIFF, BMP, WebP, GIF or DICOM",
         accept_multiple_files=True,
         key=f"uploads-{generation}",
         max_upload_size=settings.max_upload_mb,
     )
     if uploads:
         st.session_state.example = None
-        st.button("Remove all pictures", on_click=web_memory.forget, args=(uploads,))
-        if len(uploads) > settings.max_pictures:
-            st.html(web_html.part("too_many", len(uploads), settings.max_pictures))
-        kept = uploads[: settings.max_pictures]
+        st.button("Remove all images", on_click=web_memory.forget, args=(uploads,))
+        if len(uploads) > settings.max_images:
+            st.html(web_html.part("too_many", len(uploads), settings.max_images))
+        kept = uploads[: settings.max_images]
         return [Source(upload.name, upload.getvalue()) for upload in kept]
     if name := st.session_state.get("example"):
-        st.button("Remove all pictures", on_click=web_memory.forget, args=((),))
+        st.button("Remove all images", on_click=web_memory.forget, args=((),))
         return [Source(name, example_file(name))]
     _show_examples()
     return []
@@ -168,7 +171,7 @@ def _sources(settings: PageSettings) -> list[Source]:
 def _show_examples() -> None:
     import streamlit as st
 
-    st.markdown("No photograph at hand? Take one of these, which are drawn:")
+    st.markdown("No image at hand? Try one of these drawings:")
     for column, example in zip(st.columns(len(EXAMPLES)), EXAMPLES, strict=True):
         column.image(example_file(example.name), width="stretch", alt=example.alternative_text)
         column.button(example.title, width="stretch", on_click=_take_example, args=(example.name,))
@@ -190,7 +193,7 @@ def _show_results(chosen: Chosen, sources: Sequence[Source]) -> None:
     results = []
     for number, source in enumerate(sources):
         with st.container(border=True):
-            with st.spinner(f"Looking at picture {number + 1} of {len(sources)}"):
+            with st.spinner(f"Analysing image {number + 1} of {len(sources)}"):
                 key, result = _examined(chosen, source, known)
             _show_result(result, chosen, number)
         kept[key] = result
@@ -199,7 +202,7 @@ def _show_results(chosen: Chosen, sources: Sequence[Source]) -> None:
     if len(results) > 1:
         lines = web_html.overview(results, chosen.point)
         top.html(web_html.part("summary", lines))
-        _offer_report(top, results, chosen, "Download one report on all pictures")
+        _offer_report(top, results, chosen, "Download one report on all images")
 
 
 def _examined(
@@ -224,14 +227,13 @@ def _show_result(result: Finding | Problem, chosen: Chosen, number: int) -> None
     st.html(web_html.part("verdict", words, chance, chosen.point))
     if result.warnings:
         st.html(web_html.part("warnings", result.warnings))
-    for column, picture in zip(st.columns(4), result.pictures, strict=False):
+    for column, image in zip(st.columns(4), result.images, strict=False):
         with column.container(gap=None):
-            st.image(picture.data, width="stretch", alt=picture.alternative_text)
-            st.html(web_html.part("caption", picture))
+            st.image(image.data, width="stretch", alt=image.alternative_text)
+            st.html(web_html.part("caption", image))
     if result.heat_notes:
         st.html(web_html.part("notes", result.heat_notes, "Heat map"))
-    caption = "Size, shape and colour of the lesion"
-    st.html(web_html.part("measurements", result.rows, result.notes, caption))
+    st.html(web_html.part("measurements", result.rows, result.notes))
     _offer_report(st, [result], chosen, "Download a report", key=f"report-{number}")
 
 
@@ -243,7 +245,7 @@ def _offer_report(
     key: str = "report",
 ) -> None:
     """A button for a report, which is written when it is clicked."""
-    name = safe_stem(results[0].name) if len(results) == 1 else "pictures"
+    name = safe_stem(results[0].name) if len(results) == 1 else "images"
     place.download_button(
         label,
         functools.partial(_write_report, tuple(results), chosen.circumstances),

@@ -47,7 +47,7 @@ class LoadedModel:
         with _examining:  # pixels of one image in memory at a time, whoever asks
             start = time.perf_counter()
             result = examine(self.cascade, name, data, settings)
-            log.info("a picture took %.2f s", time.perf_counter() - start)  # and never its name
+            log.info("an image took %.2f s", time.perf_counter() - start)  # and never its name
             return result
 
 

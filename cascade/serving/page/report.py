@@ -1,7 +1,6 @@
-"""One or several results as a page that can be kept: one HTML file with all images in it.
+"""One or several results as one HTML file that contains all images.
 
-It prints well, and a browser prints it to PDF with text that can be searched and read aloud. A PDF
-made here, with Pillow, would hold images of text only.
+There is no PDF: a browser prints the file to one, with text that can be searched and read aloud.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 from cascade.evaluation.html import DISCLAIMER
 from cascade.serving.page.findings import Finding, Problem, Settings
 from cascade.serving.page.html import environment, overview, read_template
-from cascade.serving.page.pictures import Picture
+from cascade.serving.page.images import ShownImage
 from cascade.serving.page.words import CAUTION, OperatingPoint, percent, verdict, whole_percent
 from cascade.version import __version__
 
@@ -24,7 +23,7 @@ VIEWS = {"none": "1", "flips": "4, their mean", "dihedral": "8, their mean"}
 
 @dataclass(frozen=True)
 class Circumstances:
-    """How the results came about.
+    """The model and the settings that gave the results.
 
     Attributes:
         model: its name, and the first digits of its digest.
@@ -45,9 +44,9 @@ class Circumstances:
             "Model": self.model,
             "Cutoff": percent(self.point.cutoff),
             "Sensitivity on validation": known,
-            "Views of each picture": VIEWS[self.settings.tta],
+            "Views of each image": VIEWS[self.settings.tta],
             "Scale": "not given" if scale is None else f"{scale:g} pixels per millimetre",
-            "Written by": f"cascade {__version__}",
+            "Software": f"cascade {__version__}",
         }
 
 
@@ -58,7 +57,7 @@ def report_html(
 
     Args:
         results: at least one.
-        circumstances: how they came about.
+        circumstances: model and settings that gave them.
         moment: when, in UTC.
     """
     import markupsafe
@@ -67,7 +66,9 @@ def report_html(
     point = circumstances.point
     return str(
         page.render(
-            title="Report on one picture" if len(results) == 1 else "Report on several pictures",
+            title="Report on one image"
+            if len(results) == 1
+            else f"Report on {len(results)} images",
             disclaimer=DISCLAIMER,
             caution=CAUTION,
             facts=circumstances.facts(moment),
@@ -87,10 +88,10 @@ def _item(result: Finding | Problem, point: OperatingPoint) -> dict[str, Any]:
         "name": result.name,
         "finding": result,
         "words": verdict(result.answer, point),
-        "addresses": [_address(picture) for picture in result.pictures],
+        "addresses": [_address(image) for image in result.images],
     }
 
 
-def _address(picture: Picture) -> str:
+def _address(image: ShownImage) -> str:
     """The image as a ``data:`` address."""
-    return f"data:{picture.mime_type};base64,{base64.b64encode(picture.data).decode('ascii')}"
+    return f"data:{image.mime_type};base64,{base64.b64encode(image.data).decode('ascii')}"

@@ -1,21 +1,20 @@
-"""Starting the page: Streamlit in this process, shut off from everywhere but its own address."""
+"""Starting the page: Streamlit in this process, reachable at its own address only."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import socket
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from cascade.errors import ConfigError, MissingExtraError
+from cascade.errors import MissingExtraError
 from cascade.serving.page.headers import Guarded, content_policy
 from cascade.serving.page.memory import bytes_held
 from cascade.serving.page.models import load_model
 from cascade.serving.page.settings import PageSettings, use_settings
 from cascade.serving.shared.heap import bound_heap
+from cascade.serving.shared.listening import address, listen
 
 log = logging.getLogger(__name__)
 
@@ -98,8 +97,7 @@ def serve_page(settings: PageSettings, *, host: str = "127.0.0.1", port: int = 8
         ) from error
     bound_heap()
     use_settings(settings)
-    listener = _listen(host, port)
-    with listener:
+    with listen(host, port) as listener:
         port = listener.getsockname()[1]
         load_model(settings, next(iter(settings.choices)))
         load_config_options(streamlit_options(settings, host=host, port=port))
@@ -124,29 +122,5 @@ def serve_page(settings: PageSettings, *, host: str = "127.0.0.1", port: int = 8
                 timeout_graceful_shutdown=5,
             )
         )
-        log.info("the page is at http://%s:%d (Ctrl-C stops it)", _shown(host), port)
+        log.info("the page is at %s (Ctrl-C stops it)", address(host, port))
         asyncio.run(server.serve(sockets=[listener]))
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(128)
-    except (OSError, OverflowError) as error:
-        listener.close()
-        if getattr(error, "errno", None) == errno.EADDRINUSE:
-            reason = "something else listens there; choose another --port"
-        else:
-            reason = str(getattr(error, "strerror", None) or error)
-        raise ConfigError(f"cannot listen on {host}, port {port}: {reason}") from error
-    return listener
-
-
-def _shown(host: str) -> str:
-    """The address as it belongs into a browser."""
-    if host in ("0.0.0.0", "::"):
-        return "localhost"
-    return f"[{host}]" if ":" in host else host

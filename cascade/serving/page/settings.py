@@ -1,4 +1,4 @@
-"""What the page was started with, kept where the script that Streamlit runs can find it."""
+"""The settings of the page, kept where the script that Streamlit runs can find them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from cascade.errors import ConfigError, ModelFileError
 from cascade.imaging import ImageLimits
 from cascade.models.artifact import default_model, read_document
+from cascade.models.runtimes import Runtime
 
 log = logging.getLogger(__name__)
-
-Runtime = Literal["auto", "torch", "onnx"]
 
 LIBRARY_MODEL = "Default cascade"
 """What the page calls the cascade that comes with the library."""
@@ -25,7 +23,7 @@ LARGEST_UPLOAD_MB, LARGEST_MEGAPIXELS = 1000, 1000
 
 @dataclass(frozen=True)
 class PageSettings:
-    """Everything that whoever starts the page decides, and its users cannot change.
+    """What is decided when the page is started; its users cannot change it.
 
     Attributes:
         model: file or folder of the cascade that is chosen first; ``None`` for the one that comes
@@ -35,7 +33,7 @@ class PageSettings:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         max_upload_mb: largest file in megabytes.
         max_megapixels: largest image in millions of pixels.
-        max_pictures: most images on one page.
+        max_images: most images on one page.
     """
 
     model: Path | None = None
@@ -44,7 +42,7 @@ class PageSettings:
     device: str = "auto"
     max_upload_mb: int = 20
     max_megapixels: float = 25.0
-    max_pictures: int = 20
+    max_images: int = 20
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_upload_mb <= LARGEST_UPLOAD_MB:
@@ -55,8 +53,8 @@ class PageSettings:
             raise ConfigError(
                 f"max_megapixels is {self.max_megapixels:g}; give 0.01 to {LARGEST_MEGAPIXELS}"
             )
-        if self.max_pictures < 1:
-            raise ConfigError(f"max_pictures is {self.max_pictures}; it must be at least 1")
+        if self.max_images < 1:
+            raise ConfigError(f"max_images is {self.max_images}; it must be at least 1")
 
     @property
     def limits(self) -> ImageLimits:
@@ -89,7 +87,7 @@ class PageSettings:
         paths = [self.models / name for name in names if _is_cascade(self.models / name)]
         if not paths:
             raise ConfigError(
-                f"--models {self.models}: holds neither .safetensors files with both stages nor "
+                f"--models {self.models}: has neither .safetensors files with both stages nor "
                 "folders that cascade export wrote"
             )
         own = (self.model or default_model()).resolve()

@@ -1,4 +1,4 @@
-"""What the page says about one image, in words that need no knowledge of the networks.
+"""What the page says about one image, for readers who do not know the networks.
 
 Nothing here knows of Streamlit or of HTML: texts are plain, and escaped where they are shown.
 """
@@ -17,13 +17,11 @@ from cascade.serving.shared.judgement import NOT_A_LESION, reasons_not_to_judge
 Kind = Literal["unjudged", "above", "below"]
 
 CAUTION = (
-    "For research and teaching on photographs of single skin lesions, and for no decision about a "
-    "person. A low probability does not rule out cancer. If a lesion worries you, show it to a "
-    "doctor."
+    "Use it only for research and teaching on images of single skin lesions, and never to decide "
+    "about a person. A low probability does not rule out cancer. If a lesion worries you, show it "
+    "to a doctor."
 )
-"""What follows the library's disclaimer on the page and in the report."""
-
-_NUMBERS = {0.8: "4 of 5", 0.9: "9 of 10", 0.95: "19 of 20", 0.99: "99 of 100"}
+"""Follows the library's disclaimer on the page and in the report."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class OperatingPoint:
     def words(self) -> str:
         """One sentence about where the cutoff comes from."""
         if self.sensitivity is None:
-            return f"The cutoff of {percent(self.cutoff)} is the one stored with the model."
+            return f"The cutoff of {percent(self.cutoff)} is stored with the model."
         share = whole_percent(self.sensitivity)
         return (
             f"The cutoff of {percent(self.cutoff)} was chosen so that {share} of the malignant "
@@ -53,13 +51,13 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the cascade says about one image, whatever the cutoff.
+    """What the cascade says about one image, before any cutoff.
 
     Attributes:
-        reasons: why nothing may be said; empty where the image can be judged.
+        reasons: why the image cannot be judged; empty where it can.
         probability: of malignant, in [0, 1]; ``None`` where there are reasons.
-        possible: the set of classes that stay possible; empty where the model has none.
-        coverage: share of each class whose set is to hold the true class, in (0, 1].
+        possible: the prediction set; empty where the model has none.
+        coverage: of prediction sets, in (0, 1].
     """
 
     reasons: tuple[str, ...]
@@ -73,12 +71,12 @@ class Verdict:
     """The answer for one image.
 
     Attributes:
-        kind: ``unjudged`` where no number may be shown, else the side of the cutoff.
+        kind: ``unjudged`` where no probability may be shown, else the side of the cutoff.
         symbol: tells the kinds apart without colour.
         headline: the answer in a few words.
         sentences: what it means, and what it does not.
-        certainty: what the set of possible classes says; empty without one.
-        unsure: both classes stay possible.
+        certainty: what the prediction set says; empty without one.
+        unsure: both classes remain possible.
     """
 
     kind: Kind
@@ -113,12 +111,12 @@ def whole_percent(fraction: float) -> str:
 
 
 def answer_of(prediction: Prediction, *, uses_mask: bool, coverage: float) -> Answer:
-    """What a prediction says, whatever the cutoff.
+    """What a prediction says, before any cutoff.
 
     Args:
         prediction: of the cascade.
         uses_mask: whether the classifier was trained on masked crops, so that it needs a lesion.
-        coverage: share of each class whose set of possible classes is to hold the true one.
+        coverage: of prediction sets, in (0, 1].
     """
     reasons = reasons_not_to_judge(prediction, uses_mask=uses_mask)
     if reasons:
@@ -140,41 +138,42 @@ def verdict(answer: Answer, point: OperatingPoint) -> Verdict:
         return Verdict(
             "unjudged",
             "?",
-            "Cannot judge this picture",
-            (*answer.reasons, "No probability is shown, because it would mean nothing here."),
+            "Cannot judge this image",
+            (*answer.reasons, "No probability is shown, because it would not be reliable."),
         )
     possible = answer.possible
     label = CLASSES[int(answer.probability >= point.cutoff)]
     unsure = len(possible) > 1
-    doubt = ", not certain" if unsure else ""
+    limit = ", not certain" if unsure else ""
     certainty = _certainty(possible, label, answer.coverage)
     if label == CLASSES[1]:
-        headline = "Reaches the cutoff: label malignant" + doubt
-        meaning = "Many benign lesions reach the cutoff, too: this is no diagnosis."
+        headline = "Reaches the cutoff: label malignant" + limit
+        meaning = "This is not a diagnosis: many benign lesions reach the cutoff, too."
         return Verdict("above", "▲", headline, (meaning,), certainty, unsure)
-    headline = "Below the cutoff: label benign" + doubt
-    meaning = "This does not rule out cancer: some malignant lesions stay below every cutoff."
+    headline = "Below the cutoff: label benign" + limit
+    meaning = "This does not rule out cancer: some malignant lesions are below the cutoff, too."
     return Verdict("below", "▼", headline, (meaning,), certainty, unsure)
 
 
 def _certainty(possible: Sequence[str], label: str, coverage: float) -> str:
     if not possible:
         return ""
-    often = _NUMBERS.get(round(coverage, 4), whole_percent(coverage))
-    promise = f"Such a set holds the true class for {often} pictures of either class"
     if len(possible) > 1:
-        return f"Both classes stay possible: the model does not know. ({promise}.)"
-    if possible[0] == label:
-        return f"Only {label} stays possible. ({promise}, so it is wrong for some.)"
-    return (
-        f"The cutoff says {label}, while only {possible[0]} stays possible in the set of classes: "
-        f"take the more cautious one, malignant. ({promise}.)"
-    )
+        answer = "The prediction set contains both classes: the cascade abstains."
+    elif possible[0] == label:
+        answer = f"The prediction set contains only {label}."
+    else:
+        answer = (
+            f"The cutoff gives {label}, but the prediction set contains only {possible[0]}: the "
+            "more cautious answer is malignant."
+        )
+    share = whole_percent(coverage)
+    return f"{answer} Such sets contain the true class for {share} of the images of each class."
 
 
 def further_warnings(prediction: Prediction) -> tuple[str, ...]:
     """Warnings that the verdict does not already state."""
-    stated = (NOT_A_LESION, "no lesion found", "this does not look like a dermoscopic photograph")
+    stated = (NOT_A_LESION, "no lesion found", "this does not look like a dermoscopic")
     others = [item for item in prediction.warnings if not item.startswith(stated)]
     return tuple(sentence(item) for item in others)
 
@@ -195,17 +194,17 @@ def measurement_notes(prediction: Prediction) -> tuple[str, ...]:
     """What a reader of the measurements must know."""
     measurements = prediction.measurements
     if measurements is None:
-        return ("Nothing to measure: no lesion was found.",)
-    notes = ["They describe the outline that the model drew. No class follows from them."]
+        return ("No lesion was found, so only the image itself was measured.",)
+    notes = ["The lesion is measured within its mask. Measurements do not change the probability."]
     if prediction.mask_issues:
-        notes.append("The quality of this outline is low, so its measurements are unreliable.")
+        notes.append("The mask quality is low, so the measurements of the lesion are unreliable.")
     if measurements.cut_off:
         notes.append(
-            "The outline touches the image's border, so the lesion may extend beyond it: area and "
-            "diameter are lower limits."
+            "The lesion mask touches the image's border, so the lesion may extend beyond it: area "
+            "and diameter are lower limits."
         )
     if measurements.diameter_millimetres is None:
-        notes.append("For millimetres, give the scale in pixels per millimetre.")
+        notes.append("For measurements in millimetres, enter the scale in the settings.")
     return tuple(notes)
 
 

@@ -16,12 +16,12 @@ from starlette.routing import Route
 
 from cascade.models.artifact import INTENDED_USE
 from cascade.serving.rest.body_limit import MEGABYTE, BodyLimit
-from cascade.serving.rest.docs_page import add_docs_page
 from cascade.serving.rest.engine import Engine, Results
-from cascade.serving.rest.guard import Guard
+from cascade.serving.rest.guard import Guard, RateLimit
 from cascade.serving.rest.model import ServedModel, load_model
 from cascade.serving.rest.openapi import (
     DESCRIPTION,
+    add_docs_page,
     prediction_request,
     refusals,
     use_document,
@@ -33,8 +33,6 @@ from cascade.serving.rest.problems import (
     harmless_json,
     problem_response,
 )
-from cascade.serving.rest.rate_limit import RateLimit
-from cascade.serving.rest.results import NO_MEMORY
 from cascade.serving.rest.schemas import (
     Health,
     ImageFailure,
@@ -46,12 +44,13 @@ from cascade.serving.rest.settings import ServiceSettings
 from cascade.serving.rest.telemetry import Observe, Telemetry
 from cascade.serving.rest.uploads import Upload, read_uploads
 from cascade.serving.rest.workers import ClientLeft
+from cascade.serving.shared.uploads import NO_MEMORY
 from cascade.version import __version__
 
 PNG = "image/png"
 _NO_ROUTE = {
-    404: "there is nothing at this address; /docs lists what there is",
-    405: "this address has no such method; /docs lists what there is",
+    404: "this address does not exist; /docs lists all that do",
+    405: "this address does not take this method; /docs lists those that it takes",
 }
 
 
@@ -137,14 +136,14 @@ def _add_middleware(
 def _add_prediction(app: FastAPI, engine: Engine, settings: ServiceSettings) -> None:
     @app.post(
         "/v1/predict",
-        summary="Judge one or several images",
+        summary="Predict one or several images",
         tags=["predictions"],
         operation_id="predict",
         response_model=PredictionAnswer,
         responses={
             200: {
                 "description": "One entry for each image, in order; some may be errors. With "
-                "Accept: image/png, one image and one entry in include, that rendering alone.",
+                "Accept: image/png, one image and one entry in include, the PNG of that entry.",
                 "content": {PNG: {}},
             },
             **refusals(401, 403, 408, 413, 422, 429, 500, 501, 503, 504),
@@ -156,7 +155,7 @@ def _add_prediction(app: FastAPI, engine: Engine, settings: ServiceSettings) -> 
         uploads, options = await read_uploads(request, most=settings.max_images)
         as_png = _wants_png(request)
         if as_png:
-            _require_one_picture(uploads, options)
+            _require_one_drawing(uploads, options)
 
         async def is_wanted() -> bool:
             return not await request.is_disconnected()
@@ -178,7 +177,7 @@ def _wants_png(request: Request) -> bool:
     return PNG in accepted and "application/json" not in accepted
 
 
-def _require_one_picture(uploads: Sequence[Upload], options: Options) -> None:
+def _require_one_drawing(uploads: Sequence[Upload], options: Options) -> None:
     if len(uploads) == 1 and len(options.include) == 1:
         return
     message = "with Accept: image/png send one image and one entry in include, such as overlay"
@@ -186,7 +185,7 @@ def _require_one_picture(uploads: Sequence[Upload], options: Options) -> None:
 
 
 def _refuse_failure(results: Results) -> None:
-    """A request for one image that cannot be used has failed as a whole."""
+    """Fail the whole request if its only image cannot be used."""
     (only,) = results
     if isinstance(only, ImageFailure):
         if only.message == NO_MEMORY:
@@ -197,7 +196,7 @@ def _refuse_failure(results: Results) -> None:
 def _add_model(app: FastAPI, engine: Engine) -> None:
     @app.get(
         "/v1/model",
-        summary="What the model is, what it was made of and how good it is",
+        summary="Describe the model: settings, cutoffs, provenance, metrics",
         tags=["predictions"],
         operation_id="model",
         response_model=ModelDescription,
@@ -211,7 +210,7 @@ def _add_model(app: FastAPI, engine: Engine) -> None:
 def _add_operations(app: FastAPI, engine: Engine, telemetry: Telemetry) -> None:
     @app.get(
         "/healthz",
-        summary="Whether the process lives, even while the model is being loaded",
+        summary="Report that the process runs, even while the model is being loaded",
         tags=["operations"],
         operation_id="health",
         response_model=Health,
@@ -221,7 +220,7 @@ def _add_operations(app: FastAPI, engine: Engine, telemetry: Telemetry) -> None:
 
     @app.get(
         "/readyz",
-        summary="Whether predictions can be asked for",
+        summary="Report whether predictions can be requested",
         tags=["operations"],
         operation_id="ready",
         response_model=Health,
@@ -233,7 +232,7 @@ def _add_operations(app: FastAPI, engine: Engine, telemetry: Telemetry) -> None:
 
     @app.get(
         "/metrics",
-        summary="Numbers for Prometheus",
+        summary="Metrics for Prometheus",
         tags=["operations"],
         operation_id="metrics",
         response_class=Response,

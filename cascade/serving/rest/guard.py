@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import os
 import time
+from collections import OrderedDict
 from collections.abc import Collection
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,11 +16,47 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cascade.errors import ConfigError
 from cascade.serving.rest.problems import HttpProblem, problem_response
-from cascade.serving.rest.rate_limit import RateLimit
 
 TOKEN_VARIABLE = "CASCADE_API_TOKEN"
 _SHORTEST_TOKEN = 16
 _GUARDED = ("/v1/", "/metrics")
+_MOST_CLIENTS = 10_000
+
+
+class RateLimit:
+    """Lets a client send a number of requests a minute, evenly after a first burst of as many."""
+
+    def __init__(self, per_minute: float) -> None:
+        """Start with full buckets; ``per_minute`` is above 0."""
+        self._rate = per_minute / 60
+        self._most = max(1.0, per_minute)
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def wait(self, client: str, now: float) -> float:
+        """Take one token; seconds until the next one where there is none, else 0.
+
+        Args:
+            client: its address; all of an IPv6 network of 64 bits are one client.
+            now: seconds of a clock that never goes back.
+        """
+        key = _network(client)
+        tokens, then = self._buckets.pop(key, (self._most, now))
+        tokens = min(self._most, tokens + (now - then) * self._rate)
+        allowed = tokens >= 1
+        self._buckets[key] = (tokens - 1 if allowed else tokens, now)
+        if len(self._buckets) > _MOST_CLIENTS:
+            self._buckets.popitem(last=False)  # the one that has been silent longest
+        return 0.0 if allowed else (1 - tokens) / self._rate
+
+
+def _network(client: str) -> str:
+    try:
+        address = ipaddress.ip_address(client)
+    except ValueError:
+        return client
+    if address.version == 6 and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
 
 
 class Guard:
@@ -70,7 +108,7 @@ class Guard:
         if seconds > 0:
             raise HttpProblem(
                 429,
-                f"too many requests from this address; the next one is welcome in {seconds:.0f} s",
+                f"too many requests from this address; try again in {seconds:.0f} s",
                 headers={"Retry-After": str(max(1, round(seconds + 0.5)))},
             )
 
@@ -82,14 +120,14 @@ class Guard:
         if not (same and scheme.lower() == "bearer"):
             raise HttpProblem(
                 401,
-                "this service asks for a token: Authorization: Bearer TOKEN",
+                "this service requires a token; send the header Authorization: Bearer TOKEN",
                 headers={"WWW-Authenticate": "Bearer"},
             )
 
     def _check_origin(self, origin: str, host: str) -> None:
         """Browsers send a form from any page to any address, CORS only keeps the answer back."""
         if origin not in self._origins and _host_of(origin) != host:
-            raise HttpProblem(403, "web pages of this origin may not use this service")
+            raise HttpProblem(403, "this origin may not use the service; see --allow_origin")
 
 
 def _host_of(origin: str) -> str | None:

@@ -1,11 +1,17 @@
-"""What the OpenAPI document says beyond the types: request bodies, refusals and examples."""
+"""What the OpenAPI document says beyond the types, and the page that shows it.
+
+``swagger/`` holds two files of the npm package swagger-ui-dist 5.35.0 (Apache-2.0), unchanged; the
+page loads nothing from elsewhere.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse, Response
 
 from cascade.fields import example
 from cascade.models.artifact import INTENDED_USE
@@ -16,23 +22,22 @@ from cascade.serving.rest.uploads import FIELD
 from cascade.version import __version__
 
 DESCRIPTION = (
-    "Two networks look at a photograph of one skin lesion: the first finds the lesion, the second "
-    "says how likely it is malignant.\n\n"
+    "Two networks analyse an image of one skin lesion: the first finds the lesion, the second "
+    "estimates the probability that it is malignant.\n\n"
     f"**{INTENDED_USE}**\n\n"
-    "Images are held in memory while they are judged, and nothing of them is kept."
+    "Images are held in memory during the request and not kept."
 )
 
 REFUSALS = {
-    401: "A token is asked for, and the request brought none or another.",
-    403: "A web page of a foreign origin sent the request.",
+    401: "The service requires a token, and the request has none or a wrong one.",
+    403: "The request comes from a web page of another origin.",
     408: "The body arrived too slowly.",
     413: "The body is too large.",
-    422: "Nothing that could be judged: a field is missing, unknown or wrong, or the only image "
-    "of the request cannot be used.",
-    429: "Too many requests from this address; Retry-After says when to come back.",
-    500: "An error within the service; its log has more under the request's name.",
+    422: "A field is missing, unknown or wrong, or the only image of the request cannot be used.",
+    429: "Too many requests from this address; wait for Retry-After seconds.",
+    500: "A bug; the log of the service has the reason under the request_id.",
     501: "Heat maps are not available in this installation.",
-    503: "Still loading, or too busy; Retry-After says when to come back.",
+    503: "Still loading, or too busy; wait for Retry-After seconds.",
     504: "The computation took too long.",
 }
 
@@ -70,9 +75,46 @@ PROBLEM_EXAMPLE = {
     "errors": [{"field": "tta", "message": "Input should be 'none', 'flips' or 'dihedral'"}],
 }
 
+FOLDER = Path(__file__).parent / "swagger"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+_ASSETS = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+}
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>cascade: REST interface</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
+<body>
+<main id="swagger-ui"><p>The document behind this page is <a href="openapi.json">openapi.json</a>.
+Showing it here needs JavaScript.</p></main>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</body>
+</html>
+"""
+_START = """SwaggerUIBundle({
+  url: "openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  defaultModelsExpandDepth: 0,
+  displayRequestDuration: true,
+  validatorUrl: null,
+});
+"""
+
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The answers of a route that are no result."""
+    """The problem documents that a route may return."""
     return {
         status: {
             "model": Problem,
@@ -171,3 +213,25 @@ def _document(app: FastAPI, asks_for_token: bool) -> dict[str, Any]:
         schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
         schemes["token"] = {"type": "http", "scheme": "bearer"}
     return document
+
+
+def add_docs_page(app: FastAPI) -> None:
+    """Add ``/docs``, with relative links so that it works below any path of a proxy."""
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(_PAGE, headers={"Content-Security-Policy": POLICY})
+
+    @app.get("/docs/start.js", include_in_schema=False)
+    async def start() -> Response:
+        return Response(_START, media_type="text/javascript")
+
+    for name, kind in _ASSETS.items():
+        _add_asset(app, name, kind)
+
+
+def _add_asset(app: FastAPI, name: str, kind: str) -> None:
+    @app.get(f"/docs/{name}", include_in_schema=False)
+    async def asset() -> Response:
+        data = (FOLDER / name).read_bytes()
+        return Response(data, media_type=kind, headers={"Cache-Control": "max-age=3600"})

@@ -1,4 +1,4 @@
-"""Answers that are no result, in the form of RFC 9457 (problem details)."""
+"""Problem details (RFC 9457): the answer to a request that gets no result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 PROBLEM_TYPE = "application/problem+json"
 CLIENT_LEFT = 499
-"""Stands in logs for a request that nobody waits for any more; no client ever sees it."""
+"""Status in logs and metrics of a request whose client has left; no client ever sees it."""
 
 _ESCAPES = ((b"<", b"\\u003c"), (b">", b"\\u003e"), (b"&", b"\\u0026"))
 
@@ -43,7 +43,7 @@ class HttpProblem(Exception):
 
 
 def busy(detail: str, *, seconds: float = 1.0) -> HttpProblem:
-    """A 503 that says when to come back."""
+    """A 503 with the seconds after which to try again."""
     return HttpProblem(503, detail, headers={"Retry-After": str(max(1, round(seconds)))})
 
 
@@ -67,7 +67,7 @@ def problem_response(problem: HttpProblem, scope: Scope) -> Response:
 
 
 def harmless_json(text: str) -> bytes:
-    """JSON as bytes that stay text even where someone pastes them into a web page."""
+    """JSON as bytes in which no character starts HTML."""
     data = text.encode("utf-8", "backslashreplace")
     for character, escape in _ESCAPES:
         data = data.replace(character, escape)

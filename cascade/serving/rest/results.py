@@ -6,14 +6,14 @@ import base64
 import math
 from typing import Any
 
-import cv2
+import numpy as np
 
 from cascade.errors import CascadeError, ConfigError, MissingExtraError, ModelFileError
-from cascade.explain import Explanation, explain
+from cascade.evaluation.overlays import draw_outline
+from cascade.explain import Explanation, explain, overlay_heat
 from cascade.fields import to_json
-from cascade.imaging import LoadedImage, read_image
-from cascade.pipeline import Cascade, Failure, Prediction
-from cascade.serving.rest.images import heat_png, mask_png, overlay_png
+from cascade.imaging import encode_image, encode_mask
+from cascade.pipeline import Cascade, Prediction
 from cascade.serving.rest.problems import HttpProblem
 from cascade.serving.rest.schemas import (
     Answer,
@@ -26,12 +26,11 @@ from cascade.serving.rest.schemas import (
 )
 from cascade.serving.rest.uploads import Upload
 from cascade.serving.shared.judgement import reasons_not_to_judge
+from cascade.serving.shared.uploads import NO_MEMORY, lacks_memory, predict_upload, reduced
 
 TARGET = "malignant"
 _LARGEST = 1e6
 """Stands for infinity, which JSON does not have."""
-
-NO_MEMORY = "there is not enough memory for this image; send a smaller one"
 
 
 def judge(
@@ -57,9 +56,13 @@ def judge(
     """
     sent: dict[str, Any] = {"index": index, "name": upload.name, "sha256": upload.digest}
     try:
-        image = read_image(upload.data, limits=cascade.limits)
-        prediction = _predict(cascade, image, options)
-        drawn, heat = _images(cascade, image, prediction, options)
+        pixels, prediction = predict_upload(
+            cascade,
+            upload.data,
+            tta=options.tta or "none",
+            pixels_per_millimetre=options.pixels_per_millimetre,
+        )
+        drawn, heat = _images(cascade, pixels, prediction, options)
     except Exception as error:
         if lacks_memory(error):
             return ImageFailure(**sent, message=NO_MEMORY)
@@ -74,48 +77,30 @@ def judge(
     )
 
 
-def lacks_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one behind it, says that memory ran out; each library has its own."""
-    while error is not None:
-        of_opencv = isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem
-        if isinstance(error, MemoryError) or of_opencv or "bad_alloc" in str(error):
-            return True
-        error = error.__cause__
-    return False
-
-
-def _predict(cascade: Cascade, image: LoadedImage, options: Options) -> Prediction:
-    (result,) = cascade.predict_iter(
-        [image],
-        tta=options.tta or "none",
-        pixels_per_millimetre=options.pixels_per_millimetre,
-    )
-    if isinstance(result, Failure):
-        raise result.error
-    return result
-
-
 def _images(
-    cascade: Cascade, image: LoadedImage, prediction: Prediction, options: Options
+    cascade: Cascade, pixels: np.ndarray, prediction: Prediction, options: Options
 ) -> tuple[Images, Heat | None]:
     drawn: dict[str, str] = {}
     heat: Heat | None = None
+    if not options.include:
+        return Images(), None
     if "mask" in options.include:
-        drawn["mask"] = _base64(mask_png(prediction.mask))
+        drawn["mask"] = _base64(encode_mask(prediction.mask))
+    small, fitted = reduced(pixels, prediction)
     if "overlay" in options.include:
-        drawn["overlay"] = _base64(overlay_png(image.pixels, prediction.mask))
+        drawn["overlay"] = _base64(encode_image(draw_outline(small, fitted.mask)))
     if "heat_map" in options.include:
-        explanation = _explanation(cascade, image, prediction, options)
+        explanation = _explanation(cascade, small, fitted, options)
         heat = Heat.model_validate(explanation, from_attributes=True)
-        drawn["heat_map"] = _base64(heat_png(image.pixels, explanation, prediction.mask))
+        drawn["heat_map"] = _base64(encode_image(overlay_heat(small, explanation, fitted.mask)))
     return Images(**drawn), heat
 
 
 def _explanation(
-    cascade: Cascade, image: LoadedImage, prediction: Prediction, options: Options
+    cascade: Cascade, pixels: np.ndarray, prediction: Prediction, options: Options
 ) -> Explanation:
     try:
-        return explain(cascade, image.pixels, prediction, target=TARGET, tta=options.tta or "none")
+        return explain(cascade, pixels, prediction, target=TARGET, tta=options.tta or "none")
     except (ConfigError, MissingExtraError) as error:
         raise HttpProblem(501, f"heat maps are not available here: {error}") from error
 
@@ -151,7 +136,7 @@ def _answer(cascade: Cascade, prediction: Prediction) -> tuple[Answer, str]:
     chance = f"probability of malignant {prediction.probabilities[TARGET]:.3f}"
     if len(prediction.prediction_set) > 1:
         return "undecided", (
-            f"Undecided: {chance}; both classes stay possible at coverage {cascade.coverage:g}."
+            f"Undecided: {chance}; both classes remain possible at coverage {cascade.coverage:g}."
         )
     side = "at or above" if prediction.label == TARGET else "below"
     label: Answer = "malignant" if prediction.label == TARGET else "benign"

@@ -1,4 +1,4 @@
-"""What comes in and goes out as JSON; the OpenAPI document is made of these classes."""
+"""Requests and responses as JSON; the OpenAPI document is made of these classes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _split(value: Any) -> Any:
 
 
 class Options(BaseModel):
-    """What a request may ask for, in its query or as form fields."""
+    """Options of a request, in its query or as form fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -65,7 +65,7 @@ class Box(_Sent):
 
 
 class OperatingPoint(_Sent):
-    """By which cutoff the label was chosen."""
+    """The cutoff of the label."""
 
     cutoff: float = Field(description="Probability of malignant from which the label is malignant.")
     sensitivity: float | None = Field(
@@ -74,11 +74,12 @@ class OperatingPoint(_Sent):
 
 
 class Images(_Sent):
-    """PNG files in Base64, in displayed orientation; only those that were asked for."""
+    """PNG files in Base64, in displayed orientation; only those that were requested."""
 
     mask: str | None = Field(default=None, description="Gray, 0 and 255, in the image's own size.")
     overlay: str | None = Field(
-        default=None, description="The image with the lesion's outline, at most 1024 pixels a side."
+        default=None,
+        description="The image with the contour of its mask, at most 1024 pixels a side.",
     )
     heat_map: str | None = Field(
         default=None, description="The image under its heat map, at most 1024 pixels a side."
@@ -88,7 +89,7 @@ class Images(_Sent):
 class Heat(_Sent):
     """What the heat map says in numbers."""
 
-    target: str = Field(description="The class that the heat speaks for.")
+    target: str = Field(description="The class whose probability the heat raises.")
     inside_fraction: float | None = Field(
         description="Share of the heat within the lesion's mask; null without a mask or heat."
     )
@@ -96,10 +97,10 @@ class Heat(_Sent):
         description="Mean heat of the lesion over that of the rest of the crop; null if unknown."
     )
     turn_agreement: float | None = Field(
-        description="Correlation with the map of the turned crop; near 1 the map follows what is "
-        "to be seen, near 0 it tells nothing."
+        description="Correlation with the heat map of the turned crop; near 1 the heat follows the "
+        "content of the image, near 0 it is unreliable."
     )
-    is_empty: bool = Field(description="Nothing in the crop speaks for the class.")
+    is_empty: bool = Field(description="No region of the crop raises the probability of the class.")
     warnings: tuple[str, ...]
 
 
@@ -133,8 +134,8 @@ class ImageResult(_Declared):
     name: str | None = Field(description="File name as sent, never used as a path.")
     sha256: str = Field(description="SHA-256 of the bytes that were sent.")
     answer: Answer = Field(
-        description="The label; or undecided, where both classes stay possible; or cannot_judge, "
-        "where there is no lesion or the image is out of distribution."
+        description="The label; undecided if both classes remain possible; cannot_judge if no "
+        "lesion was found or the image is out of distribution."
     )
     message: str = Field(description="The answer in one sentence.")
     operating_point: OperatingPoint
@@ -169,7 +170,7 @@ class PredictionAnswer(_Sent):
 
 
 class ModelDescription(_Sent):
-    """What the service's model is."""
+    """The model of the service."""
 
     name: str = Field(description="Name of its file.")
     version: str
@@ -181,9 +182,11 @@ class ModelDescription(_Sent):
     classifier: dict[str, Any] = Field(description="With the mask policy and the calibration.")
     cutoff: float = Field(description="Used unless a request names an operating point.")
     operating_points: dict[str, float] = Field(description="Sensitivity to cutoff.")
-    coverage: float = Field(description="Of the sets of possible classes.")
+    coverage: float = Field(description="Of prediction sets.")
     safeguards: dict[str, Any]
-    provenance: dict[str, Any] = Field(description="How each stage was made; long lists counted.")
+    provenance: dict[str, Any] = Field(
+        description="How each stage was trained; long lists as their length."
+    )
     metrics: dict[str, Any]
     card: str | None = Field(description="The model card in Markdown, where there is one.")
 
@@ -202,10 +205,10 @@ class FieldError(_Sent):
 
 
 class Problem(_Sent):
-    """RFC 9457: why there is no result."""
+    """Why there is no result (RFC 9457)."""
 
     title: str
     status: int
     detail: str
-    request_id: str = Field(description="Also in the log; tell it to whoever runs the service.")
+    request_id: str = Field(description="Also in the log of the service; quote it in a bug report.")
     errors: tuple[FieldError, ...] = ()

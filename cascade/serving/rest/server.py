@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import socket
+from typing import Any
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from cascade.errors import ConfigError
 from cascade.serving.rest.api import create_app
-from cascade.serving.rest.connections import PromptConnection
 from cascade.serving.rest.guard import read_token
 from cascade.serving.rest.model import check_model
 from cascade.serving.rest.settings import ServiceSettings
 from cascade.serving.shared.heap import bound_heap
+from cascade.serving.shared.listening import address, listen
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +26,57 @@ GRACE_S = 10
 
 KEEP_ALIVE_S = 15
 _LARGEST_HEAD = 16 * 1024
+PATIENCE_S = 10.0
+"""Time for the head of a request, or for the rest of a body that was refused."""
+
+
+class PromptConnection(H11Protocol):
+    """uvicorn's connection, closed if the head of a request or the rest of a refused body is late.
+
+    uvicorn itself waits without limit, so a few thousand idle connections would use up all file
+    descriptors. Bodies that are read have a limit of their own.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Read what came, and go on waiting if it was not all."""
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._stop_watching()
+        super().connection_lost(exc)
+
+    @property
+    def _idle(self) -> bool:
+        state = self.conn.their_state
+        answered = self.cycle is not None and self.cycle.response_complete
+        return state is h11.IDLE or (answered and state is h11.SEND_BODY)
+
+    def _watch(self) -> None:
+        if not self._idle:
+            self._stop_watching()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(PATIENCE_S, self._give_up)
+
+    def _stop_watching(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self) -> None:
+        self._timer = None
+        if self._idle and not self.transport.is_closing():
+            self.transport.close()
 
 
 def serve(settings: ServiceSettings) -> None:
@@ -66,30 +120,13 @@ def serve(settings: ServiceSettings) -> None:
         raise failures[0]
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-        ConfigError: the address is not one of this machine, or the port is taken.
-    """
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=256)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(
-            f"cannot listen on {host} port {port} ({reason}); choose another --host or --port"
-        ) from error
-
-
 def _announce(listener: socket.socket, settings: ServiceSettings, token: str | None) -> None:
     host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    log.info("listening on http://%s:%d, described at /docs; Ctrl-C ends it", shown, port)
+    log.info("listening on %s, described at /docs; Ctrl-C stops it", address(host, port))
     if token is None and not _is_loopback(host):
         log.warning(
-            "warning: everybody who reaches this address may use the service, and images cross the "
-            "network unencrypted; set a token and put a proxy with TLS before it"
+            "warning: everybody who reaches this address can use the service, and images cross the "
+            "network unencrypted; set a token and put a proxy with TLS in front of the service"
         )
 
 

@@ -22,7 +22,7 @@ class ServiceSettings:
     )
     runtime: Runtime = setting(
         "auto",
-        "what computes: torch runs a .safetensors file, onnx a folder of cascade export; auto goes "
+        "runtime: torch runs a .safetensors file, onnx a folder of cascade export; auto goes "
         "by the model",
     )
     device: str = setting("auto", "auto, cpu, cuda or cuda:N", flag="-d")
@@ -69,22 +69,22 @@ class ServiceSettings:
     )
     coverage: float = setting(
         0.9,
-        "share of the images of each class whose set of possible classes is to hold the true one, "
-        "in (0, 1]",
+        "target share of the images of each class whose prediction set contains the true class, in "
+        "(0, 1]",
     )
     rate_limit: float = setting(
         0.0, "requests a minute and client address, then 429; 0 is no limit", minimum=0.0
     )
     allow_origin: tuple[str, ...] = setting(
-        (), "web pages that browsers may call the service from, such as https://clinic.example"
+        (), "origins of web pages that may use the service, such as https://clinic.example"
     )
     trusted_proxy: tuple[str, ...] = setting(
         (), "addresses of proxies whose X-Forwarded-For names the client"
     )
     token_file: str | None = setting(
         None,
-        "file with the token that requests must bring; by default the environment variable "
-        "CASCADE_API_TOKEN, and without that none is asked for",
+        "file with the token that requests must send; by default the environment variable "
+        "CASCADE_API_TOKEN, and without that no token is required",
     )
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Numbers for Prometheus, and one log line a request. Neither holds a word that a client sent."""
+"""Metrics for Prometheus, and one log line a request. Neither contains text from a client."""
 
 from __future__ import annotations
 
@@ -133,12 +133,14 @@ class Observe:
         try:
             await self.app(scope, receive, answer.send)
         except asyncio.CancelledError:  # the time of grace after a SIGTERM is over
-            problem = busy("the service is being stopped")
+            problem = busy("the service is shutting down")
         except Exception:
             log.exception("request=%s failed", request_id(scope))
             if answer.status:
                 raise  # half an answer is sent: the connection must break
-            problem = HttpProblem(500, "an error within the service; its log has more")
+            problem = HttpProblem(
+                500, "internal error; the log of the service has the reason under this request_id"
+            )
         else:
             return
         if not answer.status:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cascade.pipeline.prediction import Prediction
 
 NOT_A_LESION = "not a dermoscopic lesion"
-"""How the warnings begin that rule an image out before any network looks at it."""
+"""Warnings that rule an image out whatever the networks say begin with this."""
 
 
 def reasons_not_to_judge(prediction: Prediction, *, uses_mask: bool) -> tuple[str, ...]:
@@ -20,11 +20,11 @@ def reasons_not_to_judge(prediction: Prediction, *, uses_mask: bool) -> tuple[st
     if not reasons and score is not None and score > 1:
         digits = 1 if score > 2 else 2
         reasons.append(
-            "it does not look like the dermoscopic images that the model was trained on: "
-            f"out-of-distribution score {score:.{digits}f}, above the limit of 1"
+            "it is not like the dermoscopic images that the model was trained on: its "
+            f"out-of-distribution score {score:.{digits}f} is above the limit of 1"
         )
     if prediction.box is None and uses_mask:
-        reasons.append("no lesion was found in it")
+        reasons.append("no lesion was found")
     if not reasons and not prediction.probabilities:
-        reasons.append("the model abstains")
+        reasons.append("the cascade abstains")
     return tuple(reasons)
