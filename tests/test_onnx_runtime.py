@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,8 @@ from tiny_export import tiny_cascade, tiny_export
 from cascade.data.synthetic import draw_lesion
 from cascade.errors import ConfigError, DeviceError, MissingExtraError, ModelFileError, ShapeError
 from cascade.files import file_digest
-from cascade.models import onnx_session, runtimes
+from cascade.models import gpu as gpu_module
+from cascade.models import artifact, onnx_session, runtimes
 from cascade.models.artifact import default_model
 from cascade.models.exported import default_export, is_exported, require_whole
 from cascade.models.onnx_runtime import OnnxClassifier, OnnxSegmenter
@@ -270,23 +272,85 @@ def test_a_session_of_one_thread_is_its_own_and_torch_offers_none(exported):
 @pytest.fixture
 def shipped(tmp_path, monkeypatch):
     """An installed library whose folder holds what the test puts there."""
-    monkeypatch.setattr(runtimes, "default_model", lambda: tmp_path / "default.safetensors")
+    for module in (runtimes, artifact):
+        monkeypatch.setattr(module, "default_model", lambda: tmp_path / "default.safetensors")
     monkeypatch.setattr(runtimes, "default_export", lambda: tmp_path / "default_onnx")
     return tmp_path
 
 
-def test_the_default_cascade_is_run_by_what_is_installed(shipped, monkeypatch):
-    shutil.copytree(tiny_export(), shipped / "default_onnx")
-    assert choose_runtime(None) == (shipped / "default_onnx", "onnx"), "there is nothing else"
-    tiny_cascade().save(shipped / "default.safetensors")
+@pytest.fixture
+def gpu(monkeypatch):
+    """A switch for whether torch finds a GPU; there is none at first."""
+    switch = {"there": False}
+    monkeypatch.setattr(gpu_module, "has_gpu", lambda: switch["there"])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: switch["there"])
+    return switch
+
+
+def without(monkeypatch, *libraries):
+    """Make the choice as if these were not installed."""
+    find = importlib.util.find_spec
+    missing = lambda name, *rest: None if name in libraries else find(name, *rest)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", missing)
+
+
+def test_the_default_cascade_is_run_by_what_is_installed(shipped, monkeypatch, gpu):
+    export, file = shipped / "default_onnx", shipped / "default.safetensors"
+    shutil.copytree(tiny_export(), export)
+    assert choose_runtime(None) == (export, "onnx"), "there is nothing else"
+    tiny_cascade().save(file)
+    assert choose_runtime(None) == (export, "onnx"), "faster than torch on the CPU"
+    assert choose_runtime(None, "onnx") == (export, "onnx")
+    with monkeypatch.context() as patch:
+        without(patch, "onnxruntime")
+        assert choose_runtime(None)[1] == "torch"
+    gpu["there"] = True
     assert choose_runtime(None)[1] == "torch"
-    assert choose_runtime(None, "onnx") == (shipped / "default_onnx", "onnx")
-    monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda name: None)
-    assert choose_runtime(None) == (shipped / "default_onnx", "onnx")
-    with pytest.raises(MissingExtraError, match="needs torch, which is not installed"):
-        choose_runtime(shipped / "default.safetensors")
+    assert choose_runtime(None, device="cpu") == (export, "onnx")
+    without(monkeypatch, "torch")
+    assert choose_runtime(None) == (export, "onnx")
     with pytest.raises(MissingExtraError, match="needs torch"):
         choose_runtime(None, "torch")
+
+
+def test_a_file_is_run_from_its_export_on_the_cpu_and_in_torch_on_a_gpu(tmp_path, gpu):
+    file, export = tmp_path / "mine.safetensors", tmp_path / "mine_onnx"
+    tiny_cascade().save(file)
+    assert choose_runtime(file) == (file, "torch"), "there is no export"
+    shutil.copytree(tiny_export(), export)
+    assert choose_runtime(file) == (export, "onnx")
+    assert choose_runtime(file, "torch") == (file, "torch")
+    for device in ("cuda", "cuda:1", "mps"):
+        assert choose_runtime(file, device=device) == (file, "torch")
+    assert Cascade.load(file).runtime == "onnx"
+    assert Cascade.load(file, runtime="torch", device="cpu").runtime == "torch"
+    gpu["there"] = True
+    assert choose_runtime(file) == (file, "torch")
+    assert choose_runtime(export) == (export, "onnx")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda document: document.update(tensors_sha256="0"),
+     lambda document: document["stages"]["classifier"].update(temperature=9.0),
+     lambda document: document["graphs"]["segmenter"].update(precision="int8"),
+     lambda document: document["graphs"]["classifier"]["outputs"].pop("activation_maps"),
+     lambda document: document.pop("graphs"),
+     lambda document: document.update(export_format=99)],
+    ids=["weights", "calibration", "quantised", "no maps", "no graphs", "format"],
+)  # fmt: skip
+def test_an_export_that_does_less_or_else_does_not_stand_in(tmp_path, gpu, change):
+    file = tmp_path / "mine.safetensors"
+    tiny_cascade().save(file)
+    shutil.copytree(tiny_export(), tmp_path / "mine_onnx")
+    rewrite(tmp_path / "mine_onnx", change)
+    assert choose_runtime(file) == (file, "torch")
+
+
+def test_the_runtime_that_was_taken_is_logged(caplog):
+    with caplog.at_level("INFO", logger="cascade"):
+        Cascade.load(tiny_export())
+    assert f"runtime: onnx, model: {tiny_export()}" in caplog.messages
 
 
 def test_a_missing_library_is_named(monkeypatch):

@@ -72,7 +72,7 @@ SHARED = {
         Runtime,
         "auto",
         "what computes: torch runs a .safetensors file, onnx and openvino a folder of cascade "
-        "export; auto goes by the model",
+        "export; auto is torch on a GPU, else onnx where the model or its export beside it allows",
     ),
     "threads": SharedFlag(
         int,

@@ -126,6 +126,7 @@ class Network(nn.Module):
     """
 
     stage: ClassVar[str]
+    runtime: ClassVar[str] = "torch"
     normalization: Normalization
 
     def __init__(self) -> None:

@@ -27,6 +27,10 @@ class GraphSession(Protocol):
         """Names of what the graph gives."""
 
     @property
+    def runtime(self) -> str:
+        """What has read it: ``onnx`` or ``openvino``."""
+
+    @property
     def cores(self) -> int:
         """How many cores it may use."""
 
@@ -73,6 +77,11 @@ class OnnxStage:
     def describe(self) -> dict[str, Any]:
         """The stage's settings as plain JSON values."""
         return dict(self._description)
+
+    @property
+    def runtime(self) -> str:
+        """What computes it: ``onnx`` or ``openvino``."""
+        return self._session.runtime
 
     @property
     def cores(self) -> int:

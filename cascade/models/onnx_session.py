@@ -20,6 +20,8 @@ class OnnxSession:
         cores: how many it may use.
     """
 
+    runtime = "onnx"
+
     def __init__(
         self, graph: bytes, *, device: str = "auto", threads: int | None = None, source: str
     ) -> None:

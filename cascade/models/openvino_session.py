@@ -27,6 +27,8 @@ class OpenVinoSession:
         cores: how many it may use.
     """
 
+    runtime = "openvino"
+
     def __init__(
         self,
         graph: bytes,

@@ -10,7 +10,11 @@ from cascade.lesion.masking import MaskPolicy
 
 
 class Stage(Protocol):
-    """What both stages offer to a caller with several threads; a stage of one's own may not."""
+    """What both stages say of how they compute; a stage of one's own need not."""
+
+    @property
+    def runtime(self) -> str:
+        """What computes it: ``torch``, ``onnx`` or ``openvino``."""
 
     @property
     def cores(self) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from cascade.errors import ConfigError, MissingExtraError
+from cascade.errors import ConfigError, MissingExtraError, ModelFileError
 from cascade.models.artifact import (
     default_model,
     read_artifact,
@@ -23,11 +24,14 @@ from cascade.models.exported import (
     read_exported,
     read_safeguards,
 )
+from cascade.models.gpu import torch_uses_gpu
+from cascade.models.onnx_runtime import ACTIVATION_MAPS
 from cascade.models.openvino_session import Precision
 from cascade.models.protocol import ClassifierStage, SegmenterStage
 from cascade.reliability import Safeguards
 
 Runtime = Literal["auto", "torch", "onnx", "openvino"]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ def load_stages(
     precision: Precision = "float32",
 ) -> LoadedStages:
     """Read a cascade's file or exported folder; see :meth:`cascade.Cascade.load`."""
-    model, chosen = choose_runtime(path, runtime)
+    model, chosen = choose_runtime(path, runtime, device)
     if precision not in get_args(Precision):
         raise ConfigError(f"precision {precision!r} is unknown; choose float32 or bfloat16")
     if precision != "float32" and chosen != "openvino":
@@ -56,19 +60,25 @@ def load_stages(
     if chosen == "torch":
         if threads is not None:
             raise ConfigError("threads are for exported cascades; torch reads OMP_NUM_THREADS")
-        return _load_torch(model, device)
+        stages = _load_torch(model, device)
+        log.info("runtime: torch, model: %s", model)
+        return stages
     options: dict[str, Any] = {"device": device, "threads": threads}
     if chosen == "openvino":
         options["precision"] = precision
-    return _load_exported(model, chosen, options)
+    stages = _load_exported(model, chosen, options)
+    log.info("runtime: %s, model: %s", chosen, model)
+    return stages
 
 
 def choose_runtime(
-    path: str | os.PathLike[str] | None, runtime: Runtime = "auto"
+    path: str | os.PathLike[str] | None, runtime: Runtime = "auto", device: str = "auto"
 ) -> tuple[Path, Literal["torch", "onnx", "openvino"]]:
     """The model and the library that runs it, where the user left that open.
 
-    ``auto`` goes by the path, and without one by what is installed.
+    ``auto`` runs a folder in ONNX Runtime, and a file in torch if that computes on a GPU. On the
+    CPU it prefers the same cascade's export, which starts and computes faster: that is the folder
+    ``NAME_onnx`` beside ``NAME.safetensors``; see :func:`stand_in`.
 
     Raises:
         ConfigError: the runtime is unknown or does not run this kind of model.
@@ -77,13 +87,10 @@ def choose_runtime(
     """
     if runtime not in get_args(Runtime):
         raise ConfigError(f"runtime {runtime!r} is unknown; choose {', '.join(get_args(Runtime))}")
-    has_torch = importlib.util.find_spec("torch") is not None
-    if path is None:
-        path = _default(runtime, has_torch=has_torch)
-    path = Path(path)
-    exported = is_exported(path) or path.is_dir()
+    path = _default(runtime) if path is None else Path(path)
     if runtime in ("onnx", "openvino"):
         return path, runtime
+    exported = is_exported(path) or path.is_dir()
     if exported and runtime == "torch":
         raise ConfigError(
             f"{path}: is an exported cascade, which torch does not run; use the runtime onnx, or "
@@ -91,7 +98,11 @@ def choose_runtime(
         )
     if exported:
         return path, "onnx"
-    if not has_torch:
+    if runtime == "auto" and _installed("onnxruntime") and not torch_uses_gpu(device):
+        folder = stand_in(path)
+        if folder is not None:
+            return folder, "onnx"
+    if not _installed("torch"):
         raise MissingExtraError(
             f"{path}: needs torch, which is not installed; where it is, write the cascade as ONNX "
             "(cascade export --model FILE --output FOLDER) and name that folder here"
@@ -99,14 +110,41 @@ def choose_runtime(
     return path, "torch"
 
 
-def _default(runtime: Runtime, *, has_torch: bool) -> Path:
-    """The cascade that comes with the library, in the form that can be run."""
+def _installed(library: str) -> bool:
+    return importlib.util.find_spec(library) is not None
+
+
+def _default(runtime: Runtime) -> Path:
+    """The cascade that comes with the library, as a file unless there is only its export."""
     if runtime in ("onnx", "openvino"):
         return default_export()
-    runs_in_torch = runtime == "torch" or (has_torch and default_model().is_file())
-    if not runs_in_torch and is_exported(default_export()):
-        return default_export()
-    return required_default_model()
+    only_exported = not default_model().is_file() and is_exported(default_export())
+    return default_export() if only_exported and runtime == "auto" else required_default_model()
+
+
+def stand_in(path: Path) -> Path | None:
+    """The export beside a cascade's file, if it does all that the file does.
+
+    That is a folder ``NAME_onnx`` with the same tensors and the same settings, not quantised, and
+    with activation maps for explanations.
+
+    Raises:
+        ModelFileError: there is such a folder, and the file cannot be read.
+    """
+    folder = path.with_name(f"{path.stem}_onnx")
+    if not is_exported(folder):
+        return None
+    model = read_document(path)
+    try:
+        export = read_exported(folder).document
+        graphs = export["graphs"]
+        whole = all(graphs[stage]["precision"] == "float32" for stage in STAGES)
+        explained = ACTIVATION_MAPS in graphs["classifier"]["outputs"]
+    except (ModelFileError, KeyError, TypeError) as error:
+        log.info("%s is not used: %s", folder, error)
+        return None
+    same = all(export[part] == model[part] for part in ("tensors_sha256", "stages"))
+    return folder if same and whole and explained else None
 
 
 def model_identity(path: str | os.PathLike[str]) -> str:

@@ -115,8 +115,9 @@ class Cascade:
                 :func:`cascade.export_onnx`; by default the cascade that comes with the library.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             runtime: what computes: ``torch`` runs a file, ``onnx`` and ``openvino`` a folder;
-                ``auto`` goes by the path, and without one takes torch where it is installed.
-            threads: of an exported cascade; by default ``OMP_NUM_THREADS``, else all cores.
+                ``auto`` is torch on a GPU; on the CPU it takes ONNX Runtime for a folder, and for
+                a file with its export beside it (``NAME_onnx``), else torch.
+            threads: of an exported cascade; by default ``OMP_NUM_THREADS``, else all usable cores.
             precision: of ``openvino``: ``float32``, or ``bfloat16``, which is faster and coarser.
             cutoff: see :class:`Cascade`, as for the rest.
             operating_point: sensitivity of a stored cutoff, instead of ``cutoff``.
@@ -157,7 +158,10 @@ class Cascade:
         from cascade.models.network import Network
 
         if not (isinstance(self.segmenter, Network) and isinstance(self.classifier, Network)):
-            raise ConfigError("only a cascade of torch networks can be saved or exported")
+            raise ConfigError(
+                "only a cascade of torch networks can be saved or exported; load it with the "
+                "runtime torch"
+            )
         parts = (self.segmenter.to_artifact(half=half), self.classifier.to_artifact(half=half))
         return with_safeguards(merge_artifacts(*parts), self.safeguards)
 
@@ -291,6 +295,11 @@ class Cascade:
         except CascadeError as error:
             return error
         return Joined(probability, lesion, crop, quality, issues, whole, out_of_distribution_score)
+
+    @property
+    def runtime(self) -> str:
+        """What computes the networks: ``torch``, ``onnx`` or ``openvino``; empty if unknown."""
+        return str(getattr(self.classifier, "runtime", ""))
 
     @property
     def provenance(self) -> dict[str, Any]:

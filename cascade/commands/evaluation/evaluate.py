@@ -84,7 +84,10 @@ def load_cascade(arguments: Any) -> Cascade:
         "coverage": arguments.coverage,
     }
     if arguments.model is not None:
-        return Cascade.load(arguments.model, **runtime_options(arguments), **use)
+        runtime = runtime_options(arguments)
+        if arguments.save and arguments.runtime == "auto":
+            runtime["runtime"] = "torch"  # nothing else can be saved
+        return Cascade.load(arguments.model, **runtime, **use)
     from cascade.models.ensemble import load_classifier
     from cascade.models.segmenter import Segmenter
 

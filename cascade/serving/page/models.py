@@ -63,7 +63,7 @@ def load_model(settings: PageSettings, name: str) -> LoadedModel:
 
 @functools.lru_cache(maxsize=2)
 def _load(settings: PageSettings, name: str) -> LoadedModel:
-    path, runtime = choose_runtime(settings.choices[name], settings.runtime)
+    path, runtime = choose_runtime(settings.choices[name], settings.runtime, settings.device)
     cascade = Cascade.load(path, device=settings.device, runtime=runtime, limits=settings.limits)
     identity = model_identity(path)
     points = operating_points(cascade.describe())

@@ -114,7 +114,7 @@ def load_model(settings: ServiceSettings) -> ServedModel:
     Raises:
         CascadeError: it cannot be read, or has no such operating point.
     """
-    path, runtime = choose_runtime(settings.model, settings.runtime)
+    path, runtime = choose_runtime(settings.model, settings.runtime, settings.device)
     cascade = Cascade.load(
         path,
         device=settings.device,
@@ -191,4 +191,4 @@ def check_model(settings: ServiceSettings) -> None:
     """
     if settings.model is not None and not Path(settings.model).exists():
         raise ConfigError(f"--model {settings.model}: there is no such file or folder")
-    choose_runtime(settings.model, settings.runtime)
+    choose_runtime(settings.model, settings.runtime, settings.device)
