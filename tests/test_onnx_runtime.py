@@ -16,8 +16,8 @@ from tiny_export import tiny_cascade, tiny_export
 from cascade.data.synthetic import draw_lesion
 from cascade.errors import ConfigError, DeviceError, MissingExtraError, ModelFileError, ShapeError
 from cascade.files import file_digest
-from cascade.models import gpu as gpu_module
 from cascade.models import artifact, onnx_session, runtimes
+from cascade.models import gpu as gpu_module
 from cascade.models.artifact import default_model
 from cascade.models.exported import default_export, is_exported, require_whole
 from cascade.models.onnx_runtime import OnnxClassifier, OnnxSegmenter
