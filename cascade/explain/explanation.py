@@ -187,20 +187,20 @@ def _warnings(
 ) -> tuple[str, ...]:
     found = []
     if empty and not beyond:
-        found.append(f"no heat: no place in the crop speaks more for {target} than against it")
+        found.append(f"no heat: no region of the crop raises the probability of {target}")
     if beyond > LARGEST_SHARE_BEYOND:
         found.append(
-            f"{beyond:.0%} of the heat lies beyond the image's border, where the crop is filled up"
+            f"{beyond:.0%} of the heat is beyond the image's border, where the crop is padded"
         )
     if not empty and agreement is not None and agreement < SMALLEST_AGREEMENT:
         found.append(
-            "the heat does not turn with the crop (correlation "
-            f"{agreement:.2f}): its place says little about the lesion"
+            "the heat map is unreliable: that of the crop turned by 180 degrees differs "
+            f"(correlation {agreement:.2f}, limit {SMALLEST_AGREEMENT:g})"
         )
     if prediction.mask_issues and not empty:
         found.append("mask quality is low, so the share of the heat within the mask is unreliable")
     if prediction.label is None:
-        found.append("the cascade gave no label; the heat map is of the answer that was withheld")
+        found.append("the cascade gave no label; the heat map is of the one that it withheld")
     return tuple(found)
 
 

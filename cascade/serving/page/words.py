@@ -204,7 +204,7 @@ def measurement_notes(prediction: Prediction) -> tuple[str, ...]:
             "and diameter are lower limits."
         )
     if measurements.diameter_millimetres is None:
-        notes.append("For measurements in millimetres, enter the scale in the settings.")
+        notes.append("For measurements in millimetres, give the scale in pixels per millimetre.")
     return tuple(notes)
 
 
