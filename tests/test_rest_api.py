@@ -290,7 +290,7 @@ def test_heat_maps_from_several_threads_are_the_same():
         ({"json": {"images": "http://169.254.169.254/"}}, "Content-Type", "application/json"),
         ({"content": lesion_png()}, "Content-Type", "is missing"),
         ({"content": b"", "headers": {"Content-Type": "image/png"}}, "body", "is empty"),
-        ({"files": [("images", (None, "text"))]}, "images", "is text, no file"),
+        ({"files": [("images", (None, "text"))]}, "images", "not a file"),
         ({"files": upload(lesion_png()), "params": {"tta": "flip"}}, "tta", "'flips'"),
         ({"files": upload(lesion_png()), "params": {"ttta": "none"}}, "ttta", "did you mean tta?"),
         ({"files": upload(lesion_png()), "params": {"include": "masks"}}, "include", "'mask'"),

@@ -85,7 +85,7 @@ async def _read_form(request: Request, most: int) -> list[Part]:
 
 def _upload(part: Part) -> Upload:
     if part.file_name is None:
-        raise _wrong(FIELD, "must be a file", f"the field {FIELD} is text, no file; {_HOW_TO}")
+        raise _wrong(FIELD, "must be a file", f"the field {FIELD} is text, not a file; {_HOW_TO}")
     data = bytes(part.data)
     part.data.clear()
     return Upload(data, printable(part.file_name)[:_LONGEST_NAME])

@@ -134,7 +134,7 @@ class Workers:
         except TimeoutError as error:
             self._telemetry.rejected.inc()
             raise busy(
-                "the request waited too long for its turn; try again later",
+                "the request waited too long in the queue; try again later",
                 seconds=self._timeout_s,
             ) from error
         finally:
