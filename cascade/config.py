@@ -209,6 +209,11 @@ class TrainConfig:
     )
     seed: int = setting(0, "seed of initial weights, order and augmentation", minimum=0)
     num_workers: int = setting(0, "processes that load images; 0 loads in this one", minimum=0)
+    cache_gigabytes: float = setting(
+        8.0,
+        "largest size of the folder of decoded images in 10^9 bytes; 0 decodes in every epoch",
+        minimum=0.0,
+    )
     deterministic: bool = setting(
         False, "refuse operations of torch that are not deterministic (slower on CUDA)"
     )

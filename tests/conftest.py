@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
+from cascade.data.cache import FOLDER_VARIABLE
 from cascade.data.synthetic import (
     SyntheticConfig,
     SyntheticLesion,
@@ -120,6 +121,14 @@ def plain_detector(threshold: float = 1.0, mean=(0.0, 0.0)) -> OutOfDistribution
         fitted_on=10,
         held_out=5,
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sample_cache(tmp_path_factory):
+    """No test reads or fills the user's own cache of samples."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("samples")))
+        yield
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from cascade.config import CLASSES, ClassificationTrainConfig, ClassifierConfig
+from cascade.data.cache import SampleCache
 from cascade.data.datasets import ClassificationDataset
 from cascade.data.splits import Splits
 from cascade.data.tables import Record, Table
@@ -92,6 +93,7 @@ def train_classifier(
         start = "none" if initial_model else weights
         network = Classifier.build(config, policy=policy, weights=start)
     train, validation = splits.parts(table)
+    cache = SampleCache(training.cache_gigabytes)
     data = ClassificationDataset(
         train.records,
         size=network.size,
@@ -99,8 +101,11 @@ def train_classifier(
         augmentation=training.augmentation,
         seed=training.seed,
         whole_image_share=training.whole_image_share,
+        cache=cache,
     )
-    held_out = ClassificationDataset(validation.records, size=network.size, policy=policy)
+    held_out = ClassificationDataset(
+        validation.records, size=network.size, policy=policy, cache=cache
+    )
     class_weights = rarer_class_weights(data.labels, training.class_weight)
     _require_both_classes(held_out)
     begin_run(

@@ -71,6 +71,7 @@ def run_settings(
 ) -> dict[str, Any]:
     """What decides a training's result beside its images, as plain values."""
     settings = {**to_dict(config), **to_dict(training), "encoder_weights": weights}
+    del settings["cache_gigabytes"]  # it changes no pixel
     if initial_model is not None:
         settings["initial_model"] = Path(initial_model).name
     return settings

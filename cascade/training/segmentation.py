@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from cascade.config import SegmentationTrainConfig, SegmenterConfig, TrainConfig
+from cascade.data.cache import SampleCache
 from cascade.data.datasets import SegmentationDataset
 from cascade.data.splits import Splits
 from cascade.data.tables import Table
@@ -69,10 +70,15 @@ def train_segmenter(
     with seeded(training.seed):
         network = Segmenter.build(config, weights="none" if initial_model else weights)
     train, validation = splits.parts(table)
+    cache = SampleCache(training.cache_gigabytes)
     data = SegmentationDataset(
-        train.records, size=config.size, augmentation=training.augmentation, seed=training.seed
+        train.records,
+        size=config.size,
+        augmentation=training.augmentation,
+        seed=training.seed,
+        cache=cache,
     )
-    held_out = SegmentationDataset(validation.records, size=config.size)
+    held_out = SegmentationDataset(validation.records, size=config.size, cache=cache)
     if len(held_out) == 0:
         raise DataError("the validation part has no image with a mask, so no epoch can be judged")
     begin_run(
