@@ -14,7 +14,7 @@ PACKAGE = REPOSITORY / "cascade"
 ROOMS = (
     "errors", "version", "config", "fields", "progress", "files", "imaging", "lesion", "metrics",
     "reliability", "data", "models", "pipeline", "training", "evaluation", "explain", "export",
-    "serving", "command_line", "commands",
+    "speed", "serving", "command_line", "commands",
 )  # fmt: skip
 """From the ground up: each may know those before it, unless FORBIDDEN says otherwise."""
 
@@ -28,6 +28,7 @@ FORBIDDEN = {
     "evaluation": {"training"},
     "explain": {"training", "data"},
     "export": {"training", "data"},
+    "speed": {"training", "explain", "export"},
     "serving": {"training", "data"},
 }
 """Rooms that lie before one in the table and that it still must not know."""
@@ -45,17 +46,19 @@ LIBRARIES = {
         "training",
         "explain",
         "export",
+        "speed.floor",
+        "speed.naive",
         "commands.prediction.doctor",
     },
-    "torchvision": {"models", "training", "commands.prediction.doctor"},
+    "torchvision": {"models", "training", "speed.naive", "commands.prediction.doctor"},
     "timm": {"models"},
-    "segmentation_models_pytorch": {"models", "training"},
-    "albumentations": {"data.augment"},
+    "segmentation_models_pytorch": {"models", "training", "speed.naive"},
+    "albumentations": {"data.augment", "speed.naive"},
     "matplotlib": {"evaluation"},
     "sklearn": {"data.splits", "metrics", "training"},
     "safetensors": {"models", "training"},
     "scipy": {"reliability.temperature"},
-    "onnx": {"export"},
+    "onnx": {"export", "speed.floor"},
     "onnxscript": {"export"},
     "onnxruntime": {"models.onnx_session", "export"},
     "openvino": {"models.openvino_session"},

@@ -28,7 +28,7 @@ OWN_DEFAULT = {
 OWN_MEANING = {
     "--folds": "oof-masks always has some, cls-train only if asked",
     "--image_size": "built with, checked against or changed afterwards, by each kind of command",
-    "--images": "what check reads, card writes and export compares",
+    "--images": "what check reads, card writes and export compares; bench counts them",
     "--mask_mode": "mask-modes ignores it, so that files of --config may be shared",
     "--masks": "check names a folder, mask-modes kinds of masks",
     "--max_images": "of a request, or of a comparison",
@@ -132,6 +132,7 @@ REPLACING = [
     ("segment", ["--path", "m", "--output", "out", "--data_path", "data"], "out/a.png",
      "--output"),
     ("export", ["--output", "out"], "out/segmenter.onnx", "--output"),
+    ("bench", ["--output", "out"], "out/bench.json", "--output"),
 ]  # fmt: skip
 
 

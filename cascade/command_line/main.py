@@ -40,6 +40,7 @@ GROUPS = {
         "export": "write a cascade as ONNX graphs, which run without torch",
         "app": "show a web page for images",
         "serve": "predictions over HTTP",
+        "bench": "measure how fast this machine runs a cascade, by runtime and batch size",
         "doctor": "say which versions and devices there are, and what is wrong",
     },
 }

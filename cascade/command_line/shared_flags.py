@@ -77,7 +77,7 @@ SHARED = {
     "threads": SharedFlag(
         int,
         None,
-        "threads that compute, in all commands but serve only those of an exported cascade; by "
+        "threads that compute, of an exported cascade only, except in serve and bench; by "
         "default OMP_NUM_THREADS, else all cores",
     ),
     "cutoff": SharedFlag(
