@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -41,12 +40,14 @@ def main() -> None:
     if arguments.worker:
         work(json.loads(arguments.worker))
         return
+    from cascade.speed.machine import processor  # not in workers, which are timed
+
     models = {
         name: arguments.int8 if name.endswith("int8") else arguments.exported for name in RUNTIMES
     }
     models["torch"] = arguments.model
     chosen = [name for name in arguments.runtimes if models[name] is not None]
-    print(f"{_processor()}, {os.cpu_count()} cores, {arguments.count} images a round")
+    print(f"{processor()}, {os.cpu_count()} cores, {arguments.count} images a round")
     with tempfile.TemporaryDirectory() as folder:
         images = _images(arguments.images, arguments.count, Path(folder))
         for threads in arguments.threads:
@@ -122,15 +123,9 @@ def work(task: dict[str, Any]) -> None:
             "clock": (time.perf_counter() - clock) / count,
         }
         print(json.dumps(answer), flush=True)
-    print(json.dumps({"load": loaded, "peak": _peak_megabytes()}), flush=True)
+    from cascade.speed.worker import peak_memory_mb
 
-
-def _peak_megabytes() -> float:
-    """The largest resident set so far."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1024
-    return float("nan")
+    print(json.dumps({"load": loaded, "peak": peak_memory_mb()}), flush=True)
 
 
 def show(threads: int, results: dict[str, dict[str, float]]) -> None:
@@ -151,23 +146,9 @@ def _images(named: str | None, count: int, folder: Path) -> list[str]:
     if named is not None:
         found = sorted(str(path) for path in Path(named).iterdir())
         return found[:: max(1, len(found) // count)][:count]
-    import numpy as np
+    from cascade.speed.images import drawn_files
 
-    from cascade.data.synthetic import draw_lesion
-    from cascade.imaging import write_image
-
-    generator = np.random.default_rng(0)
-    paths = [folder / f"{number}.jpg" for number in range(count)]
-    for path in paths:
-        write_image(path, draw_lesion(generator, malignant=False, shape=(450, 600)).image)
-    return [str(path) for path in paths]
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text(encoding="utf-8").splitlines() if information.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    return drawn_files((450, 600), count, folder)
 
 
 def _arguments() -> argparse.Namespace:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -93,6 +94,9 @@ def test_both_forms_must_be_the_same_cascade(tmp_path):
     tiny_cascade().save(file)
     assert find_forms(str(file), str(tiny_export())) == Forms(file, tiny_export())
     assert find_forms(str(tiny_export()), None) == Forms(None, tiny_export())
+    assert find_forms(str(file), None) == Forms(file, None)
+    beside = shutil.copytree(tiny_export(), tmp_path / "cascade_onnx")
+    assert find_forms(str(file), None) == Forms(file, beside)
     other = tmp_path / "other.safetensors"
     tiny_cascade().save(other, half=True)
     assert model_identity(other) != model_identity(file)

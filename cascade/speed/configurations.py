@@ -13,7 +13,7 @@ from cascade.errors import ConfigError, MissingExtraError
 from cascade.models.artifact import default_model
 from cascade.models.exported import default_export, is_exported
 from cascade.models.openvino_session import Precision
-from cascade.models.runtimes import model_identity
+from cascade.models.runtimes import model_identity, stand_in
 
 PACKAGES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
 """By runtime the package that it needs."""
@@ -71,23 +71,26 @@ class Forms:
 
 
 def find_forms(model: str | None, exported: str | None) -> Forms:
-    """The forms that a user named, else those that come with the library.
+    """The forms that a user named, or the export beside a file, or what comes with the library.
 
     Raises:
         ConfigError: the two are not the same cascade, or both are folders.
         ModelFileError: a form is missing or damaged.
     """
-    if model is None and exported is None:
-        file, folder = default_model(), default_export()
-        forms = Forms(file if file.is_file() else None, folder if is_exported(folder) else None)
-    elif model is not None and (is_exported(model) or Path(model).is_dir()):
-        if exported is not None:
+    folder = Path(exported) if exported is not None else None
+    if model is not None and (is_exported(model) or Path(model).is_dir()):
+        if folder is not None:
             raise ConfigError(
                 f"{model} and {exported} are both exported cascades; name a file with --model"
             )
         forms = Forms(None, Path(model))
+    elif model is not None:
+        forms = Forms(Path(model), folder or stand_in(Path(model)))
+    elif folder is not None:
+        forms = Forms(None, folder)
     else:
-        forms = Forms(*(None if path is None else Path(path) for path in (model, exported)))
+        file, folder = default_model(), default_export()
+        forms = Forms(file if file.is_file() else None, folder if is_exported(folder) else None)
     identities = {model_identity(path) for path in (forms.file, forms.folder) if path}
     if len(identities) > 1:
         raise ConfigError(

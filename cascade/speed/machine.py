@@ -14,13 +14,6 @@ from cascade.version import __version__
 PACKAGES = ("torch", "onnxruntime", "openvino", "opencv-python-headless", "numpy")
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def processor() -> str:
     """The processor's name."""
     information = Path("/proc/cpuinfo")
@@ -44,7 +37,7 @@ def describe_machine() -> dict[str, Any]:
             continue
     return {
         "processor": processor(),
-        "cores": usable_cores(),
+        "cores": os.cpu_count() or 1,
         "system": f"{platform.system()} {platform.machine()}",
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "load_average": load_average(),

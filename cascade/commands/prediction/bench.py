@@ -46,7 +46,7 @@ def build_parser() -> CommandParser:
         type=str,
         default=None,
         help="the same cascade as a folder of cascade export, where --model names a file; by "
-        "default, without --model, the one that comes with the library",
+        "default NAME_onnx beside NAME.safetensors",
     )
     add_output(parser, f"folder for {' and '.join(FILES)}", default="bench")
     parser.add_argument(
@@ -104,7 +104,8 @@ def main(arguments: Any) -> int:
     if arguments.naive:
         configurations.append(require_naive())
 
-    from cascade.speed.machine import describe_machine, usable_cores
+    from cascade.models.cores import usable_cores
+    from cascade.speed.machine import describe_machine
     from cascade.speed.measure import measure
 
     machine, threads = describe_machine(), arguments.threads or usable_cores()
