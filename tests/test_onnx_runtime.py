@@ -329,6 +329,24 @@ def test_a_file_is_run_from_its_export_on_the_cpu_and_in_torch_on_a_gpu(tmp_path
     assert choose_runtime(export) == (export, "onnx")
 
 
+def test_an_export_stands_in_whose_safeguards_have_the_names_of_another_version(tmp_path, gpu):
+    file, export = tmp_path / "mine.safetensors", tmp_path / "mine_onnx"
+    tiny_cascade().save(file)
+    shutil.copytree(tiny_export(), export)
+
+    def rename(document):
+        safeguards = document["stages"]["safeguards"]
+        safeguards["familiarity"] = safeguards.pop("out_of_distribution")
+
+    rewrite(export, rename)
+    assert choose_runtime(file) == (export, "onnx")
+    rewrite(
+        export,
+        lambda document: document["stages"]["safeguards"]["familiarity"].update(threshold=99.0),
+    )
+    assert choose_runtime(file) == (file, "torch")
+
+
 @pytest.mark.parametrize(
     "change",
     [lambda document: document.update(tensors_sha256="0"),

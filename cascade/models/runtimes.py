@@ -18,6 +18,7 @@ from cascade.models.artifact import (
     required_default_model,
 )
 from cascade.models.exported import (
+    NAME,
     STAGES,
     default_export,
     is_exported,
@@ -143,8 +144,25 @@ def stand_in(path: Path) -> Path | None:
     except (ModelFileError, KeyError, TypeError) as error:
         log.info("%s is not used: %s", folder, error)
         return None
-    same = all(export[part] == model[part] for part in ("tensors_sha256", "stages"))
-    return folder if same and whole and explained else None
+    same = export["tensors_sha256"] == model["tensors_sha256"] and all(
+        export["stages"][stage] == model["stages"].get(stage) for stage in STAGES
+    )
+    return folder if same and whole and explained and _same_safeguards(path, folder) else None
+
+
+def _same_safeguards(path: Path, folder: Path) -> bool:
+    """Whether both have the same settings of the safeguards, in words of this or earlier versions.
+
+    Their arrays are among the tensors, whose digests were compared.
+    """
+    file, export = read_document(path), read_exported(folder)
+    if file["stages"].get(NAME) == export.document["stages"].get(NAME):
+        return True
+    described = (
+        read_safeguards(artifact, source=str(source)).describe()
+        for artifact, source in ((read_artifact(path), path), (export.artifact, folder))
+    )
+    return next(described) == next(described)
 
 
 def model_identity(path: str | os.PathLike[str]) -> str:
