@@ -27,6 +27,7 @@ from cascade.errors import TrainingError
 from cascade.files import write_csv
 from cascade.models.network import Network
 from cascade.progress import progress
+from cascade.training.memory import kept_memory
 from cascade.training.optimization import (
     autocast,
     make_average,
@@ -133,7 +134,7 @@ class Trainer:
         """
         if resume:
             self._restore()
-        with deterministic(self.config.deterministic):
+        with deterministic(self.config.deterministic), kept_memory(self.network.device):
             self._run_epochs()
         if self.progress.best_epoch == 0:
             raise TrainingError(
@@ -176,13 +177,17 @@ class Trainer:
         losses: list[float] = []
         with seeded(self.config.seed * 100_003 + epoch, self.network.device):
             for batch in progress(self.loader, description=f"epoch {epoch + 1}", unit="batch"):
-                losses.append(self._step([item.to(self.network.device) for item in batch]))
+                losses.append(self._step(self._moved(batch)))
                 if not math.isfinite(losses[-1]):
                     raise TrainingError(
                         f"the loss is {losses[-1]} in epoch {epoch + 1}; lower --learning_rate "
                         f"(now {self.config.learning_rate:g})"
                     )
         return float(np.mean(losses))
+
+    def _moved(self, batch: list[torch.Tensor]) -> list[torch.Tensor]:
+        """On the network's device; from pinned memory the copy does not wait for the last step."""
+        return [item.to(self.network.device, non_blocking=True) for item in batch]
 
     def _step(self, batch: list[torch.Tensor]) -> float:
         with autocast(self.config, self.network.device):
