@@ -147,7 +147,7 @@ def test_a_reduced_copy_gives_what_all_pixels_give(monkeypatch):
     )
     image = painted(mask)
     quick = measure(image, mask)
-    monkeypatch.setattr(measurements, "_WORKING_SIDE", 10_000)
+    monkeypatch.setattr(measurements, "_BORDER_SIDE", 10_000)
     monkeypatch.setattr(measurements, "_FOLDING_SIDE", 10_000)
     full = measure(image, mask)
     assert (quick.area_pixels, quick.diameter_pixels) == (full.area_pixels, full.diameter_pixels)

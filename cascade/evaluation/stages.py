@@ -25,7 +25,14 @@ from cascade.evaluation.cases import (
 )
 from cascade.evaluation.safeguard_metrics import safeguards_of
 from cascade.imaging import LoadedImage, read_image, read_mask
-from cascade.lesion.masking import Lesion, MaskPolicy, apply_mask, find_lesion, lesion_from_mask
+from cascade.lesion.masking import (
+    Lesion,
+    MaskPolicy,
+    apply_mask,
+    find_lesion,
+    lesion_from_mask,
+    reduce_mask,
+)
 from cascade.lesion.skin_tone import individual_typology_angle
 from cascade.metrics.classification import roc_auc
 from cascade.metrics.intervals import paired_difference
@@ -33,7 +40,7 @@ from cascade.metrics.segmentation import PixelCounts, count_pixels
 from cascade.pipeline import Cascade
 from cascade.pipeline.augmented_views import TestTimeAugmentation
 from cascade.pipeline.prediction import Failure, Prediction
-from cascade.pipeline.stages import classify, segment
+from cascade.pipeline.stages import classify, segment, working_side
 from cascade.progress import progress
 
 if TYPE_CHECKING:
@@ -87,10 +94,12 @@ def evaluate_segmenter(
     """
     policy = policy or MaskPolicy()
     cases: list[Case] = []
-    for loaded in _batches(table.with_mask(), batch_size, num_workers):
+    for loaded in _batches(
+        table.with_mask(), batch_size, num_workers, short_side=working_side(segmenter)
+    ):
         maps = segment(segmenter, [image.pixels for _, image in loaded], tta=tta)
         for (record, image), probability in zip(loaded, maps, strict=True):
-            lesion = find_lesion(probability, policy, shape=image.shape)
+            lesion = find_lesion(probability, policy, shape=image.full_shape)
             cases.append(
                 Case(
                     record,
@@ -128,7 +137,7 @@ def evaluate_classifier(
     cutoff = classifier.cutoff if cutoff is None else cutoff
     policy = classifier.policy
     cases: list[Case] = []
-    for loaded in _batches(table, batch_size, num_workers):
+    for loaded in _batches(table, batch_size, num_workers, short_side=working_side(classifier)):
         lesions = [_true_lesion(record, image, policy) for record, image in loaded]
         crops = [
             apply_mask(image.pixels, lesion, policy, size=classifier.size)
@@ -176,7 +185,7 @@ def evaluate_cascade(
     """
     cases: list[Case] = []
     others: dict[str, list[float | None]] = {TRUTH_MASK: [], WHOLE_IMAGE: []}
-    for loaded in _batches(table, batch_size, num_workers):
+    for loaded in _batches(table, batch_size, num_workers, short_side=cascade.working_side):
         cases += _predicted_cases(cascade, loaded, tta, batch_size)
         for name, values in others.items():
             values += _with_other_mask(cascade, loaded, name, tta)
@@ -192,7 +201,9 @@ def evaluate_cascade(
     return Evaluation(tuple(cases), metrics, cascade.cutoff)
 
 
-def _batches(table: Table, batch_size: int, num_workers: int) -> Iterator[Loaded]:
+def _batches(
+    table: Table, batch_size: int, num_workers: int, *, short_side: int
+) -> Iterator[Loaded]:
     """The table's images in batches, read ahead by threads while the networks compute."""
     size = max(1, batch_size)
     records = list(table)
@@ -204,7 +215,9 @@ def _batches(table: Table, batch_size: int, num_workers: int) -> Iterator[Loaded
             for record in itertools.islice(
                 remaining, size * (1 + (num_workers > 0)) - len(waiting)
             ):
-                waiting.append((record, readers.submit(read_image, record.image_path)))
+                waiting.append(
+                    (record, readers.submit(read_image, record.image_path, short_side=short_side))
+                )
             if not waiting:
                 break
             chunk = [waiting.popleft() for _ in range(min(size, len(waiting)))]
@@ -232,7 +245,8 @@ def _counts(record: Record, mask: np.ndarray) -> PixelCounts | None:
 def _true_lesion(record: Record, image: LoadedImage, policy: MaskPolicy) -> Lesion:
     if record.mask_path is None or not policy.uses_mask:
         return Lesion(np.zeros(image.shape, bool), None, 0)
-    return lesion_from_mask(read_mask(record.mask_path, shape=image.shape), policy)
+    mask = read_mask(record.mask_path, shape=image.full_shape)
+    return lesion_from_mask(reduce_mask(mask, image.shape), policy)
 
 
 def _predicted_cases(
@@ -254,7 +268,7 @@ def _predicted_cases(
                 record,
                 result,
                 counts=_counts(record, result.mask),
-                skin_angle=individual_typology_angle(image.pixels, result.mask),
+                skin_angle=individual_typology_angle(image.pixels, result.lesion.mask),
                 masked_crop_probability=of_crop,
             )
         )
@@ -273,7 +287,7 @@ def _of_replaced_crops(
         apply_mask(
             images[place].pixels,
             # the very lesion that was doubted; choosing among its components again could differ
-            Lesion(results[place].mask, results[place].box, 1),
+            results[place].lesion,
             cascade.policy,
             size=cascade.classifier.size,
         )

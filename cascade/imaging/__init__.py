@@ -19,7 +19,6 @@ from cascade.imaging.paths import (
     printable,
     safe_stem,
 )
-from cascade.imaging.plausibility import plausibility_warnings
 from cascade.imaging.quality import ImageQuality, image_quality
 from cascade.imaging.read import ImageSource, read_image, read_shape
 from cascade.imaging.resize import resize_pixels, resize_probability
@@ -41,7 +40,6 @@ __all__ = [
     "expand_sources",
     "image_quality",
     "iter_image_paths",
-    "plausibility_warnings",
     "printable",
     "read_image",
     "read_mask",

@@ -11,6 +11,7 @@ import simplejpeg
 
 from cascade.errors import ImageError
 from cascade.imaging.limits import ImageLimits
+from cascade.imaging.resize import reduction
 
 _END = b"\xff\xd9"
 _SCAN = b"\xff\xda"
@@ -36,7 +37,8 @@ def decode_jpeg(
         limits: with ``allow_truncated`` a damaged image is decoded as far as possible.
         name: for messages.
         gray: return ``(H, W)`` for an image without colour.
-        short_side: decode at a fraction of the size that keeps the short side at least this.
+        short_side: decode at a half, a quarter or an eighth of the size, as long as the short side
+            keeps at least this many pixels.
 
     Returns:
         ``(H, W, 3)`` uint8 RGB; ``(H, W)`` for a gray image if asked; ``(H, W, 4)`` stored
@@ -51,8 +53,9 @@ def decode_jpeg(
         options["colorspace"] = "CMYK"
     elif colours == "Gray" and gray:
         options["colorspace"] = "GRAY"
-    if short_side is not None:
-        options |= {"min_height": short_side, "min_width": short_side}
+    divisor = reduction(shape, short_side)
+    if divisor > 1:
+        options |= {"min_height": -(-shape[0] // divisor), "min_width": -(-shape[1] // divisor)}
     pixels, warnings = _decode(data, options, limits=limits, name=name)
     return (pixels[..., 0] if options["colorspace"] == "GRAY" else pixels), warnings
 

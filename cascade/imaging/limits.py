@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from cascade.errors import ConfigError, ImageError
+from cascade.imaging.orientation import displayed_shape
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class LoadedImage:
         stored_shape: ``(H, W)`` in the file, before the orientation and before any scaled decode.
         warnings: what was accepted but should be known, in words.
         name: the file's name, or ``image`` for pixels from memory.
+        source: path or bytes of a reduced image, from which it can be read again; else ``None``.
     """
 
     pixels: np.ndarray = field(repr=False)
@@ -90,8 +93,19 @@ class LoadedImage:
     stored_shape: tuple[int, int]
     warnings: tuple[str, ...]
     name: str
+    source: Any = field(default=None, repr=False)
 
     @property
     def shape(self) -> tuple[int, int]:
         """``(H, W)`` of ``pixels``."""
         return self.pixels.shape[0], self.pixels.shape[1]
+
+    @property
+    def full_shape(self) -> tuple[int, int]:
+        """``(H, W)`` of the whole image as displayed; that of ``pixels`` if it was not reduced."""
+        return displayed_shape(self.stored_shape, self.orientation)
+
+    @property
+    def divisor(self) -> int:
+        """Pixels of the whole image along one of ``pixels``: 1, 2, 4 or 8."""
+        return round(max(self.stored_shape) / max(self.shape))

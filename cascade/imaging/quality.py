@@ -1,4 +1,4 @@
-"""Focus and exposure of one image, whatever its resolution."""
+"""Focus and exposure of one image, whatever its resolution, and whether it can show a lesion."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import numpy as np
 
 from cascade.fields import described
 
-LEAST_SHARPNESS = 0.28
+NOT_A_LESION = "not a dermoscopic lesion"
+"""How a warning begins that rules an image out before any network looks at it."""
+
+LEAST_SHARPNESS = 0.26
 """Sharpness below which an image is out of focus."""
 
 MOST_DARK = 0.9
@@ -18,13 +21,19 @@ MOST_DARK = 0.9
 MOST_SATURATED = 0.3
 """Share of saturated pixels above which an image is over-exposed."""
 
-_SIDE_PX = 256
+_SIDE_PX = 192
 _KERNEL_PX = 9
 _DARK = 104
 """sRGB level of an eighth of full scale in linear light, three stops below saturation, and 5 more
 for the noise of a lossy file."""
 
 _SATURATED = 250
+
+LEAST_CONTRAST = 3.0
+"""Standard deviation of gray levels below which an image is nearly uniform."""
+
+LEAST_CORRELATION = 0.5
+"""Correlation of neighbouring pixels below which an image is noise; real images are above 0.9."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,8 @@ class ImageQuality:
         )
     )
 
+    implausible: str = ""
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is wrong with the image: out of focus, under-exposed or over-exposed."""
@@ -68,11 +79,12 @@ class ImageQuality:
                 self.exposure - self.dark > MOST_SATURATED
             ),
         }
-        return tuple(text for text, holds in found.items() if holds)
+        spoilt = tuple(text for text, holds in found.items() if holds)
+        return (self.implausible, *spoilt) if self.implausible else spoilt
 
 
 def image_quality(pixels: np.ndarray) -> ImageQuality:
-    """Measure an image at a short side of 256 pixels, or its own if that is smaller.
+    """Measure an image at a short side of 192 pixels, or its own if that is smaller.
 
     Sharpness compares the differences between neighbouring pixels with those that are left after
     the image is blurred along a row or column: a sharp image loses most of them (F. Crété-Roffet,
@@ -90,11 +102,24 @@ def image_quality(pixels: np.ndarray) -> ImageQuality:
     brightest = np.maximum(high, small[..., 2])
     second = np.maximum(low, np.minimum(high, small[..., 2]))
     dark = float(np.mean(brightest <= _DARK))
+    gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
     return ImageQuality(
-        sharpness=_sharpness(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)),
+        sharpness=_sharpness(gray),
         exposure=dark + float(np.mean(second >= _SATURATED)),
         dark=dark,
+        implausible=_implausible(gray),
     )
+
+
+def _implausible(gray: np.ndarray) -> str:
+    """Why an image cannot show a lesion, whatever a network would say of it; else empty."""
+    mean, deviation = (float(value[0, 0]) for value in cv2.meanStdDev(gray))
+    if deviation < LEAST_CONTRAST:
+        return f"{NOT_A_LESION}: the image is nearly uniform, nothing can be judged"
+    centred = gray - mean
+    if cv2.mean(centred[:, :-1] * centred[:, 1:])[0] < LEAST_CORRELATION * deviation**2:
+        return f"{NOT_A_LESION}: the image is noise, nothing can be judged"
+    return ""
 
 
 def _sharpness(gray: np.ndarray) -> float:

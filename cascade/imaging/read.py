@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -27,6 +28,7 @@ from cascade.imaging.header import Header, read_header
 from cascade.imaging.limits import ImageLimits, LoadedImage
 from cascade.imaging.orientation import apply_orientation, displayed_shape, stored_orientation
 from cascade.imaging.paths import describe_node, printable
+from cascade.imaging.resize import reduce_pixels, reduction
 
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 """What :func:`read_image` takes; torch tensors too, without torch being imported."""
@@ -49,9 +51,9 @@ def read_image(
         source: a path, the bytes of a file, a Pillow image, a uint8 array ``(H, W, 3)``, or a
             uint8 tensor ``(H, W, 3)`` or ``(3, H, W)``.
         limits: checked from the header, before decoding.
-        short_side: for training speed: a JPEG may be decoded at a fraction of its size as long
-            as its short side stays at least this many pixels. The pixels then differ slightly
-            from a full decode that is shrunk later; ``stored_shape`` stays the true one.
+        short_side: read a half, a quarter or an eighth of the size, as long as the short side keeps
+            at least this many pixels. A JPEG is decoded at that size, other images are averaged
+            after decoding. ``stored_shape`` and ``full_shape`` stay the true ones.
         bgr: an array or tensor holds blue first. Files and Pillow images know their own order,
             so for them this changes nothing.
 
@@ -67,9 +69,9 @@ def read_image(
     if isinstance(source, Image.Image):
         return _read_pillow(source, limits, short_side)
     if isinstance(source, np.ndarray):
-        return _read_array(source, limits, bgr=bgr)
+        return _read_array(source, limits, short_side, bgr=bgr)
     if hasattr(source, "detach") and hasattr(source, "cpu"):
-        return _read_array(_tensor_pixels(source), limits, bgr=bgr)
+        return _read_array(_tensor_pixels(source), limits, short_side, bgr=bgr)
     raise ImageError(
         f"an image cannot be a {type(source).__name__}; give a path, bytes, a Pillow image, or a "
         "uint8 RGB array or tensor"
@@ -123,12 +125,25 @@ def load_encoded(
     return data, header, header.warnings + ((mismatch,) if mismatch else ())
 
 
+def _again(image: LoadedImage, source: str | os.PathLike[str] | bytes) -> LoadedImage:
+    return image if image.divisor == 1 else replace(image, source=source)
+
+
+def reduced(image: LoadedImage, short_side: int | None) -> LoadedImage:
+    """An image averaged as far as :func:`cascade.imaging.resize.reduction` allows; see there."""
+    divisor = reduction(image.shape, short_side)
+    if divisor == 1:
+        return image
+    return replace(image, pixels=reduce_pixels(image.pixels, divisor))
+
+
 def _read_path(
     path: str | os.PathLike[str], limits: ImageLimits, short_side: int | None
 ) -> LoadedImage:
     data, header, warnings = load_encoded(path, limits)
     decoded = decode(data, header, limits=limits, name=printable(path), short_side=short_side)
-    return _finish(decoded, header, warnings, name=Path(path).name, label=printable(path))
+    image = _finish(decoded, header, warnings, name=Path(path).name, label=printable(path))
+    return _again(reduced(image, short_side), path)
 
 
 def _read_bytes(data: bytes, name: str, limits: ImageLimits, short_side: int | None) -> LoadedImage:
@@ -136,7 +151,8 @@ def _read_bytes(data: bytes, name: str, limits: ImageLimits, short_side: int | N
     header = read_header(io.BytesIO(data), name)
     limits.check_shape(header.stored_shape, name)
     decoded = decode(data, header, limits=limits, name=name, short_side=short_side)
-    return _finish(decoded, header, header.warnings, name=name, label=name)
+    image = _finish(decoded, header, header.warnings, name=name, label=name)
+    return _again(reduced(image, short_side), data)
 
 
 def _finish(
@@ -168,7 +184,7 @@ def _read_pillow(image: Image.Image, limits: ImageLimits, short_side: int | None
     orientation, warnings = stored_orientation(image.info)
     decoded = Decoded(image, image.info.get("icc_profile"))
     header = Header("pillow", (image.height, image.width), orientation)
-    return _finish(decoded, header, warnings, name=name, label=label)
+    return reduced(_finish(decoded, header, warnings, name=name, label=label), short_side)
 
 
 def _unread_bytes(image: Image.Image, limits: ImageLimits, name: str) -> bytes | None:
@@ -192,11 +208,14 @@ def _unread_bytes(image: Image.Image, limits: ImageLimits, name: str) -> bytes |
     return data if as_opened in shapes else None
 
 
-def _read_array(pixels: np.ndarray, limits: ImageLimits, *, bgr: bool) -> LoadedImage:
+def _read_array(
+    pixels: np.ndarray, limits: ImageLimits, short_side: int | None, *, bgr: bool
+) -> LoadedImage:
     check_image(pixels)
     shape = pixels.shape[0], pixels.shape[1]
     limits.check_shape(shape, FROM_MEMORY)
-    ordered = np.array(pixels[..., ::-1] if bgr else pixels, order="C")
+    small = reduce_pixels(pixels, reduction(shape, short_side))
+    ordered = np.array(small[..., ::-1] if bgr else small, order="C")
     return LoadedImage(ordered, 1, shape, (), FROM_MEMORY)
 
 

@@ -18,11 +18,14 @@ from cascade.fields import described
 from cascade.imaging import check_image, check_mask
 from cascade.lesion.masking import Box, bounding_box
 
-_WORKING_SIDE = 192
-"""A lesion with a longer bounding box is reduced to this side for its border and colours."""
+_BORDER_SIDE = 128
+"""A lesion with a longer bounding box is reduced to this side for its border."""
 
-_FOLDING_SIDE = 128
+_FOLDING_SIDE = 64
 """The same for its asymmetry."""
+
+_COLOUR_SIDE = 96
+"""The same for its colours."""
 
 _OVERSAMPLING = 2
 """A large mask is sampled at up to this many times the working side before it is averaged."""
@@ -121,18 +124,24 @@ class Measurements:
 
 
 def measure(
-    image: np.ndarray, mask: np.ndarray, *, pixels_per_millimetre: float | None = None
+    image: np.ndarray,
+    mask: np.ndarray,
+    *,
+    pixels_per_millimetre: float | None = None,
+    reduction: float = 1.0,
 ) -> Measurements:
     """Measure one lesion.
 
-    Area and diameter are exact. The rest is computed on at most 128 (asymmetry), 192 (border) and
-    192 (colours) pixels along the longer side of the lesion's bounding box, so that it takes
-    milliseconds for any image and the first two hardly depend on the camera's resolution.
+    Area and diameter are exact for the pixels given. The rest is computed on at most 64
+    (asymmetry), 128 (border) and 96 (colours) pixels along the longer side of the lesion's bounding
+    box, so that it takes milliseconds and hardly depends on the camera's resolution.
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB, original pixels.
         mask: ``(H, W)`` bool, all of it one lesion.
         pixels_per_millimetre: scale of the image, for instance from a dermatoscope's ruler.
+        reduction: pixels of the original along one pixel of ``image``; lengths, areas and the scale
+            are those of the original.
 
     Raises:
         ShapeError: the image or mask has another shape or type.
@@ -147,13 +156,13 @@ def measure(
         raise EmptyMaskError("the mask is empty; there is no lesion to measure")
     top, left, bottom, right = box
     inside = mask[top:bottom, left:right]
-    area = int(np.count_nonzero(inside))
-    diameter = _diameter(inside)
-    sampled = inside[_grid(inside, _OVERSAMPLING * _WORKING_SIDE)]
+    area = float(np.count_nonzero(inside)) * reduction**2
+    diameter = _diameter(inside) * reduction
+    sampled = inside[_grid(inside, _OVERSAMPLING * _BORDER_SIDE)]
     scale = pixels_per_millimetre
     return Measurements(
-        area_pixels=area,
-        area_fraction=area / mask.size,
+        area_pixels=int(area),
+        area_fraction=float(np.count_nonzero(inside) / mask.size),
         area_square_millimetres=None if scale is None else area / scale / scale,
         diameter_pixels=diameter,
         diameter_millimetres=None if scale is None else diameter / scale,
@@ -229,7 +238,8 @@ def _asymmetry(coverage: np.ndarray) -> float:
     principal = _principal_angle(dx, dy, weights)
     reach = math.ceil(np.hypot(dx, dy).max()) + 1
     angles = [principal + math.pi / 2 * fold / _FOLDS for fold in range(_FOLDS)]
-    return min(_mismatch(coverage, centroid, angle, reach) for angle in angles)
+    levels = np.rint(255 * coverage).astype(np.uint8)
+    return min(_mismatch(levels, centroid, angle, reach) for angle in angles)
 
 
 def _principal_angle(dx: np.ndarray, dy: np.ndarray, weights: np.ndarray) -> float:
@@ -253,16 +263,16 @@ def _mismatch(coverage: np.ndarray, centroid: np.ndarray, angle: float, reach: i
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
     )
     lost = sum(cv2.norm(turned, cv2.flip(turned, axis), cv2.NORM_L1) for axis in (0, 1))
-    return float(lost / (4 * turned.sum(dtype=np.float64)))
+    return float(lost / (4 * cv2.norm(turned, cv2.NORM_L1)))
 
 
 def _border_irregularity(mask: np.ndarray) -> float:
     """Perimeter divided by the perimeter of the convex hull, from 1."""
-    coverage = _reduced(mask, _WORKING_SIDE)
+    coverage = _reduced(mask, _BORDER_SIDE)
     pixel = max(mask.shape) / max(coverage.shape)
     equivalent_diameter = math.sqrt(4 / math.pi * float(coverage.sum()))
     smoothing = max(1 / pixel, _SMOOTHING * equivalent_diameter)
-    around = _reduced(_filled_hull(mask), _WORKING_SIDE)
+    around = _reduced(_filled_hull(mask), _BORDER_SIDE)
     # filling a notch can only shorten an outline; below 1 there is rounding
     return max(1.0, _perimeter(coverage, smoothing) / _perimeter(around, smoothing))
 
@@ -298,7 +308,7 @@ def _perimeter(coverage: np.ndarray, smoothing: float) -> float:
 
 def _colour_variegation(image: np.ndarray, mask: np.ndarray) -> float:
     """Mean CIELAB distance (CIE 1976) of the lesion's pixels from their mean colour, from 0."""
-    grid = _grid(mask, _WORKING_SIDE)
+    grid = _grid(mask, _COLOUR_SIDE)
     pixels = image[grid][mask[grid]]
     lab = cv2.cvtColor(pixels[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
     from_mean = lab - lab.mean(axis=0, dtype=np.float64).astype(np.float32)

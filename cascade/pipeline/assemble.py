@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cascade.config import CLASSES
-from cascade.imaging import LoadedImage, image_quality, plausibility_warnings
-from cascade.lesion.masking import NO_LESION, Lesion, MaskedCrop
+from cascade.imaging import ImageQuality, LoadedImage, image_quality
+from cascade.lesion.masking import NO_LESION, Box, Lesion, MaskedCrop
 from cascade.lesion.measurements import measure
 from cascade.lesion.policy import MaskPolicy
 from cascade.pipeline.prediction import Prediction
@@ -32,6 +32,7 @@ class Joined:
     probability: np.ndarray
     lesion: Lesion
     crop: MaskedCrop
+    crop_box: Box
     quality: MaskQuality
     issues: tuple[str, ...]
     replaced: bool
@@ -39,9 +40,9 @@ class Joined:
 
 
 def _warnings(
-    image: LoadedImage, joined: Joined, *, missing: bool, abstains: bool
+    image: LoadedImage, joined: Joined, quality: ImageQuality, *, missing: bool, abstains: bool
 ) -> tuple[str, ...]:
-    found = [*image.warnings, *plausibility_warnings(image.pixels), *joined.lesion.warnings]
+    found = [*image.warnings, *quality.warnings, *joined.lesion.warnings]
     if missing:
         outcome = "no label is given" if abstains else "the whole image was classified"
         found = [item for item in found if not item.startswith(NO_LESION)]
@@ -55,6 +56,19 @@ def _warnings(
             f"({joined.out_of_distribution_score:.1f} times the limit): do not rely on the answer"
         )
     return tuple(found)
+
+
+def full_box(box: Box, image: LoadedImage) -> Box:
+    """A box in the pixels of an image as it was read, in those of the whole image."""
+    if image.divisor == 1:
+        return box
+    if box == (0, 0, *image.shape):
+        return (0, 0, *image.full_shape)
+    top, left, bottom, right = (edge * image.divisor for edge in box)
+    height, width = image.full_shape
+    if bottom - top == right - left:  # the classifier's square may reach over the border
+        return top, left, bottom, right
+    return top, left, min(bottom, height), min(right, width)
 
 
 def assemble(
@@ -86,23 +100,24 @@ def assemble(
             possible = rule.conformal.prediction_set(chance, rule.coverage)[0]
     sizes = None
     if lesion.found:  # now, because a prediction does not keep the image
-        sizes = measure(image.pixels, lesion.mask, pixels_per_millimetre=scale)
+        sizes = measure(
+            image.pixels, lesion.mask, pixels_per_millimetre=scale, reduction=image.divisor
+        )
     known = not np.isnan(joined.out_of_distribution_score)
     quality = image_quality(image.pixels)
     return Prediction(
         name=image.name,
         label=label,
         probabilities=probabilities,
-        mask=lesion.mask,
+        lesion=lesion,
+        shape=image.full_shape,
+        policy=rule.policy,
         mask_probability=joined.probability,
-        box=lesion.box,
+        box=None if lesion.box is None else full_box(lesion.box, image),
         crop=joined.crop.pixels,
-        crop_box=joined.crop.box,
+        crop_box=joined.crop_box,
         orientation=image.orientation,
-        warnings=(
-            *_warnings(image, joined, missing=missing, abstains=abstains),
-            *quality.warnings,
-        ),
+        warnings=_warnings(image, joined, quality, missing=missing, abstains=abstains),
         measurements=sizes,
         image_quality=quality,
         mask_quality=joined.quality,

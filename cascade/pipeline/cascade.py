@@ -6,25 +6,18 @@ own: images come from ``imaging``, the joint between the stages from ``masking``
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
-
-from cascade.errors import CascadeError, ConfigError, ModelFileError
+from cascade.errors import ConfigError
 from cascade.imaging import (
     ImageLimits,
     ImageSource,
     LoadedImage,
-    read_image,
 )
 from cascade.lesion.masking import (
     MaskPolicy,
-    apply_mask,
-    find_lesion,
 )
 from cascade.lesion.measurements import check_scale
 from cascade.models.artifact import Artifact, merge_artifacts, write_artifact
@@ -32,11 +25,12 @@ from cascade.models.exported import with_safeguards
 from cascade.models.openvino_session import Precision
 from cascade.models.protocol import ClassifierStage, SegmenterStage
 from cascade.models.runtimes import Runtime, load_stages
-from cascade.pipeline.assemble import DecisionRule, Joined, assemble
-from cascade.pipeline.augmented_views import VIEWS, TestTimeAugmentation, average
+from cascade.pipeline.assemble import DecisionRule
+from cascade.pipeline.augmented_views import VIEWS, TestTimeAugmentation
 from cascade.pipeline.prediction import Failure, Prediction
-from cascade.pipeline.stages import classify, segment_views, segment_views_with_features
-from cascade.reliability import Safeguards, chosen_cutoff, mask_quality
+from cascade.pipeline.stages import working_side
+from cascade.pipeline.stream import Chain
+from cascade.reliability import Safeguards, chosen_cutoff
 
 
 class Cascade:
@@ -222,79 +216,23 @@ class Cascade:
         _check_tta(tta)
         check_scale(pixels_per_millimetre)
         several: Iterable[Any] = [sources] if _is_one(sources) else sources  # type: ignore[assignment]
-        iterator = iter(several)
-        while chunk := list(itertools.islice(iterator, max(1, batch_size))):
-            read = [self._read(item, bgr=bgr) for item in chunk]
-            yield from self._predict_chunk(read, tta, pixels_per_millimetre)
+        chain = Chain(
+            self.segmenter,
+            self.classifier,
+            DecisionRule(self.policy, self.cutoff, self.coverage, self.safeguards.conformal),
+            self.safeguards,
+            self.limits,
+            self.working_side,
+            tta,
+            bgr,
+            pixels_per_millimetre,
+        )
+        return chain.predict(several, batch_size=max(1, batch_size))
 
-    def _predict_chunk(
-        self,
-        read: Sequence[LoadedImage | Failure],
-        tta: TestTimeAugmentation,
-        scale: float | None,
-    ) -> Iterator[Prediction | Failure]:
-        loaded = [item for item in read if isinstance(item, LoadedImage)]
-        views, strange = self._segment([item.pixels for item in loaded], tta)
-        joined = [
-            self._join(image, views[:, place], float(strange[place]))
-            for place, image in enumerate(loaded)
-        ]
-        cut = [item for item in joined if isinstance(item, Joined)]
-        judged = iter(classify(self.classifier, [item.crop for item in cut], tta=tta))
-        results = iter(zip(loaded, joined, strict=True))
-        conformal = self.safeguards.conformal
-        rule = DecisionRule(self.policy, self.cutoff, self.coverage, conformal)
-        for item in read:
-            if isinstance(item, Failure):
-                yield item
-                continue
-            image, found = next(results)
-            if isinstance(found, CascadeError):
-                yield Failure(image.name, found)
-                continue
-            probabilities = next(judged)
-            if ((probabilities >= 0) & (probabilities <= 1)).all():
-                yield assemble(rule, image, found, probabilities, scale)
-            else:
-                message = f"{image.name}: the classifier gave {probabilities}, no probabilities"
-                yield Failure(image.name, ModelFileError(message))
-
-    def _segment(
-        self, images: Sequence[np.ndarray], tta: TestTimeAugmentation
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Maps ``(V, N, S, S)`` of all views, and how unfamiliar each image is, NaN if unknown."""
-        out_of_distribution = self.safeguards.out_of_distribution
-        if out_of_distribution is None or not images:
-            return segment_views(self.segmenter, images, tta=tta), np.full(len(images), np.nan)
-        views, features = segment_views_with_features(self.segmenter, images, tta=tta)
-        return views, out_of_distribution.distance(features) / out_of_distribution.threshold
-
-    def _read(self, source: ImageSource | LoadedImage, *, bgr: bool) -> LoadedImage | Failure:
-        if isinstance(source, LoadedImage):
-            return source
-        try:
-            return read_image(source, limits=self.limits, bgr=bgr)
-        except CascadeError as error:
-            return Failure(source_name(source), error)
-
-    def _join(
-        self, image: LoadedImage, views: np.ndarray, out_of_distribution_score: float
-    ) -> Joined | CascadeError:
-        """Find the lesion in the mean of the views ``(V, S, S)`` and cut the crop."""
-        probability = average(list(views))
-        try:
-            lesion = find_lesion(probability, self.policy, shape=image.shape)
-            several = views if len(views) > 1 else None
-            quality = mask_quality(probability, lesion, policy=self.policy, views=several)
-            limits = self.safeguards.mask_quality_limits
-            judged = limits is not None and lesion.found and self.policy.uses_mask
-            issues = limits.reasons(quality) if limits and judged else ()
-            whole = bool(limits and judged and limits.replaces(quality))
-            policy = self.policy.without_mask() if whole else self.policy
-            crop = apply_mask(image.pixels, lesion, policy, size=self.classifier.size)
-        except CascadeError as error:
-            return error
-        return Joined(probability, lesion, crop, quality, issues, whole, out_of_distribution_score)
+    @property
+    def working_side(self) -> int:
+        """See :func:`cascade.pipeline.stages.working_side`; small crops are read again, finer."""
+        return working_side(self.segmenter, self.classifier)
 
     @property
     def runtime(self) -> str:
@@ -325,11 +263,6 @@ def _is_one(sources: Any) -> bool:
     if hasattr(sources, "ndim"):
         return bool(sources.ndim != 4)
     return not isinstance(sources, Iterable)
-
-
-def source_name(source: ImageSource) -> str:
-    """The file name of a source, or ``image`` for one in memory."""
-    return Path(source).name if isinstance(source, (str, os.PathLike)) else "image"
 
 
 def _check_tta(tta: str) -> None:

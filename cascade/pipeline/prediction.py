@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from cascade.errors import CascadeError
 from cascade.fields import derived, described
 from cascade.imaging.orientation import to_stored_box, to_stored_mask
 from cascade.imaging.quality import ImageQuality
-from cascade.lesion.masking import Box
+from cascade.lesion.masking import Box, Lesion, MaskPolicy, find_lesion
 from cascade.lesion.measurements import Measurements
 from cascade.reliability import MaskQuality
 
@@ -31,7 +32,9 @@ class Prediction:
 
     Attributes:
         name: file name, or ``image`` for an array.
-        mask: ``(H, W)`` bool, the lesion in original pixels.
+        lesion: what was found in the image as it was read, which may be reduced.
+        shape: ``(H, W)`` of the whole image as displayed.
+        policy: by which the mask was cut.
         mask_probability: ``(S, S)`` float32 probability of lesion, at the segmenter's size.
         crop: ``(s, s, 3)`` uint8 RGB, exactly what the classifier saw.
     """
@@ -52,7 +55,9 @@ class Prediction:
             example={"benign": 0.959, "malignant": 0.041},
         )
     )
-    mask: np.ndarray
+    lesion: Lesion = field(repr=False)
+    shape: tuple[int, int]
+    policy: MaskPolicy = field(repr=False)
     mask_probability: np.ndarray
     box: Box | None = field(
         metadata=described(
@@ -138,12 +143,12 @@ class Prediction:
     @derived(unit="px", column="height", example=450)
     def height(self) -> int:
         """Height of the image in displayed orientation."""
-        return int(self.mask.shape[0])
+        return self.shape[0]
 
     @derived(unit="px", column="width", example=600)
     def width(self) -> int:
         """Width of the image in displayed orientation."""
-        return int(self.mask.shape[1])
+        return self.shape[1]
 
     @derived(
         column="area_fraction",
@@ -151,7 +156,7 @@ class Prediction:
     )
     def area_fraction(self) -> float:
         """Share of the image that the lesion covers, in [0, 1]."""
-        return float(np.count_nonzero(self.mask) / self.mask.size)
+        return self.lesion.area_fraction
 
     @derived(
         parts=CORNERS,
@@ -171,13 +176,20 @@ class Prediction:
         """The classifier's square in the file's stored pixel order."""
         return self._stored(self.crop_box)
 
+    @functools.cached_property
+    def mask(self) -> np.ndarray:
+        """``(H, W)`` bool, the lesion in original pixels; scaled up when it is first asked for."""
+        if self.lesion.mask.shape == self.shape:
+            return self.lesion.mask
+        return find_lesion(self.mask_probability, self.policy, shape=self.shape).mask
+
     @property
     def stored_mask(self) -> np.ndarray:
         """The mask in the file's stored pixel order, before the EXIF rotation."""
         return to_stored_mask(self.mask, self.orientation)
 
     def _stored(self, box: Box | None) -> Box | None:
-        return None if box is None else to_stored_box(box, self.orientation, self.mask.shape)
+        return None if box is None else to_stored_box(box, self.orientation, self.shape)
 
 
 @dataclass(frozen=True)

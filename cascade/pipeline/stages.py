@@ -12,6 +12,17 @@ from cascade.lesion.masking import MaskedCrop
 from cascade.models.protocol import ClassifierStage, SegmenterStage
 from cascade.pipeline.augmented_views import VIEWS, TestTimeAugmentation, average, undo, view
 
+_LEAST_SIDE = 384
+
+
+def working_side(*stages: SegmenterStage | ClassifierStage) -> int:
+    """Pixels that the short side of an image keeps at least when it is read for these networks.
+
+    A larger image is read at a half, a quarter or an eighth of its size: 1.5 times the larger
+    network's side leaves a crop of two thirds of the image with all pixels that a classifier takes.
+    """
+    return max(_LEAST_SIDE, *(3 * stage.size // 2 for stage in stages))
+
 
 def segment_views(
     segmenter: SegmenterStage, images: Sequence[np.ndarray], *, tta: TestTimeAugmentation = "none"

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 
 from cascade.errors import ShapeError
 from cascade.fields import derived, described
-from cascade.lesion.masking import Lesion
+from cascade.lesion.masking import Lesion, label_regions, reduce_mask
 from cascade.lesion.policy import MaskPolicy
 
 
@@ -94,7 +93,7 @@ def mask_quality(
     """
     policy = policy or MaskPolicy()
     probability = _checked(probability, axes=2)
-    mask = _at_size(lesion.mask, probability.shape)
+    mask = reduce_mask(lesion.mask, probability.shape)
     masses = _region_masses(probability, policy)
     inside = float(probability[mask].sum())
     union = float(np.maximum(probability, mask).sum())
@@ -113,22 +112,10 @@ def _ratio(part: float, whole: float) -> float:
     return min(1.0, part / whole) if whole else 0.0  # rounding may exceed 1
 
 
-def _at_size(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A mask at the size of a map; the smallest lesion still marks a pixel."""
-    if mask.shape == shape:
-        return mask
-    share = cv2.resize(mask.astype(np.float32), (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
-    limit = min(0.5, float(share.max()))
-    return share >= limit if limit > 0 else np.zeros(shape, np.bool_)
-
-
 def _region_masses(probability: np.ndarray, policy: MaskPolicy) -> tuple[np.ndarray, np.ndarray]:
     """Summed probability of each region above the threshold, and whether each is large enough."""
-    count, regions, statistics, _ = cv2.connectedComponentsWithStats(
-        (probability >= policy.threshold).astype(np.uint8), connectivity=8
-    )
+    count, regions, areas = label_regions(probability >= policy.threshold)
     masses = np.bincount(regions.ravel(), weights=probability.ravel(), minlength=count)[1:]
-    areas = statistics[1:, cv2.CC_STAT_AREA]
     return masses, areas >= max(1.0, policy.minimum_area * probability.size)
 
 

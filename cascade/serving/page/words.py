@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from cascade.config import CLASSES
 from cascade.fields import declared
+from cascade.imaging.quality import NOT_A_LESION
 from cascade.pipeline.prediction import Prediction
-from cascade.serving.shared.judgement import NOT_A_LESION, reasons_not_to_judge
+from cascade.serving.shared.judgement import reasons_not_to_judge
 
 Kind = Literal["unjudged", "above", "below"]
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from cascade.imaging.quality import NOT_A_LESION
 from cascade.pipeline.prediction import Prediction
-
-NOT_A_LESION = "not a dermoscopic lesion"
-"""Warnings that rule an image out whatever the networks say begin with this."""
 
 
 def reasons_not_to_judge(prediction: Prediction, *, uses_mask: bool) -> tuple[str, ...]:

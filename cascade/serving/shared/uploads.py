@@ -77,4 +77,6 @@ def reduced(pixels: np.ndarray, prediction: Prediction) -> tuple[np.ndarray, Pre
     start = round(top * down), round(left * across)
     end = max(round(bottom * down), start[0] + 1), max(round(right * across), start[1] + 1)
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    return small, replace(prediction, mask=mask > 0, crop_box=(*start, *end))
+    lesion = replace(prediction.lesion, mask=mask > 0)
+    box = (*start, *end)
+    return small, replace(prediction, lesion=lesion, shape=mask.shape, crop_box=box)

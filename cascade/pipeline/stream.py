@@ -1,0 +1,217 @@
+"""A stream of images through both stages: read, segment, cut, classify, put together.
+
+Where the stages allow it, each of several threads carries a whole image from file to prediction
+with networks that compute in that thread alone: nothing waits for anything but the processor.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from cascade.errors import CascadeError, ModelFileError
+from cascade.imaging import ImageLimits, ImageSource, LoadedImage, read_image
+from cascade.imaging.read import reduced
+from cascade.lesion.masking import Lesion, MaskedCrop, MaskPolicy, apply_mask, find_lesion
+from cascade.models.protocol import ClassifierStage, SegmenterStage
+from cascade.pipeline.assemble import DecisionRule, Joined, assemble, full_box
+from cascade.pipeline.augmented_views import TestTimeAugmentation, average
+from cascade.pipeline.prediction import Failure, Prediction
+from cascade.pipeline.stages import classify, segment_views, segment_views_with_features
+from cascade.reliability import Safeguards, mask_quality
+
+Result = Prediction | Failure
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Both stages, and everything that decides what becomes of an image.
+
+    Attributes:
+        segmenter: finds the lesion.
+        classifier: judges the crop.
+        rule: how probabilities become an answer.
+        safeguards: when not to trust it.
+        limits: what images are accepted.
+        working_side: pixels that the short side of an image keeps at least when it is read.
+        tta: test-time augmentation.
+        bgr: arrays hold blue first.
+        pixels_per_millimetre: scale of all images, or ``None``.
+    """
+
+    segmenter: SegmenterStage
+    classifier: ClassifierStage
+    rule: DecisionRule
+    safeguards: Safeguards
+    limits: ImageLimits
+    working_side: int
+    tta: TestTimeAugmentation = "none"
+    bgr: bool = False
+    pixels_per_millimetre: float | None = None
+
+    def predict(
+        self, sources: Iterable[ImageSource | LoadedImage], *, batch_size: int
+    ) -> Iterator[Result]:
+        """One result for each source, in order; a bounded number is under way at a time.
+
+        Args:
+            sources: read ahead by a few images.
+            batch_size: images that pass the networks together where one thread computes them.
+        """
+        iterator = iter(sources)
+        first = list(itertools.islice(iterator, 2))
+        everything = itertools.chain(first, iterator)
+        segmenter, classifier = map(_single_threaded, (self.segmenter, self.classifier))
+        workers = getattr(self.segmenter, "cores", 1) if segmenter and classifier else 1
+        if len(first) > 1 and workers > 1:
+            chain = replace(self, segmenter=segmenter, classifier=classifier)
+            yield from in_order(chain.predict_one, everything, workers=workers)
+            return
+        read = (
+            in_order(self._read, everything, workers=1)
+            if len(first) > 1
+            else (self._read(source) for source in everything)
+        )
+        while batch := list(itertools.islice(read, batch_size)):
+            yield from self._predict_batch(batch)
+
+    def predict_one(self, source: ImageSource | LoadedImage) -> Result:
+        """Carry one image from its source to its prediction."""
+        (result,) = self._predict_batch([self._read(source)])
+        return result
+
+    def _read(self, source: ImageSource | LoadedImage) -> _Read | Failure:
+        try:
+            return _Read(source, self._image(source, self.working_side))
+        except CascadeError as error:
+            return Failure(source_name(source), error)
+
+    def _image(self, source: ImageSource | LoadedImage, short_side: int) -> LoadedImage:
+        if isinstance(source, LoadedImage):
+            if source.source is None or min(source.shape) >= short_side:
+                return reduced(source, short_side)
+            return self._image(source.source, short_side)
+        return read_image(source, limits=self.limits, bgr=self.bgr, short_side=short_side)
+
+    def _predict_batch(self, batch: Sequence[_Read | Failure]) -> Iterator[Result]:
+        usable = [item for item in batch if isinstance(item, _Read)]
+        views, scores = self._segment([item.image.pixels for item in usable])
+        joined = [
+            self._join(item, views[:, place], float(scores[place]))
+            for place, item in enumerate(usable)
+        ]
+        cut = [item for item in joined if isinstance(item, Joined)]
+        judged = iter(classify(self.classifier, [item.crop for item in cut], tta=self.tta))
+        results = iter(zip(usable, joined, strict=True))
+        for item in batch:
+            if isinstance(item, Failure):
+                yield item
+                continue
+            read, found = next(results)
+            if isinstance(found, CascadeError):
+                yield Failure(read.image.name, found)
+            else:
+                yield self._prediction(read.image, found, next(judged))
+
+    def _prediction(self, image: LoadedImage, joined: Joined, judged: np.ndarray) -> Result:
+        if ((judged >= 0) & (judged <= 1)).all():
+            return assemble(self.rule, image, joined, judged, self.pixels_per_millimetre)
+        message = f"{image.name}: the classifier gave {judged}, no probabilities"
+        return Failure(image.name, ModelFileError(message))
+
+    def _segment(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Maps ``(V, N, S, S)`` of all views; out-of-distribution scores, NaN if unknown."""
+        detector = self.safeguards.out_of_distribution
+        if detector is None or not images:
+            views = segment_views(self.segmenter, images, tta=self.tta)
+            return views, np.full(len(images), np.nan)
+        views, features = segment_views_with_features(self.segmenter, images, tta=self.tta)
+        return views, detector.distance(features) / detector.threshold
+
+    def _join(self, read: _Read, views: np.ndarray, score: float) -> Joined | CascadeError:
+        """Find the lesion in the mean of the views ``(V, S, S)`` and cut the crop."""
+        probability = average(list(views))
+        policy = self.rule.policy
+        try:
+            lesion = find_lesion(probability, policy, shape=read.image.shape)
+            several = views if len(views) > 1 else None
+            quality = mask_quality(probability, lesion, policy=policy, views=several)
+            limits = self.safeguards.mask_quality_limits
+            judged = limits is not None and lesion.found and policy.uses_mask
+            issues = limits.reasons(quality) if limits and judged else ()
+            whole = bool(limits and judged and limits.replaces(quality))
+            crop, image = self._cut(
+                read, lesion, probability, policy.without_mask() if whole else policy
+            )
+        except CascadeError as error:
+            return error
+        box = full_box(crop.box, image)
+        return Joined(probability, lesion, crop, box, quality, issues, whole, score)
+
+    def _cut(
+        self, read: _Read, lesion: Lesion, probability: np.ndarray, policy: MaskPolicy
+    ) -> tuple[MaskedCrop, LoadedImage]:
+        """The crop, from a finer image where the one at hand holds too few pixels of it."""
+        image = read.image
+        while True:
+            crop = apply_mask(image.pixels, lesion, policy, size=self.classifier.size)
+            side = min(crop.box[2] - crop.box[0], crop.box[3] - crop.box[1])
+            wanted = math.ceil(min(image.shape) * self.classifier.size / side)
+            if image.divisor == 1 or wanted <= min(image.shape):
+                return crop, image
+            before, image = image.shape, self._image(read.source, wanted)
+            if image.shape == before:  # pixels from memory may have been reduced by the caller
+                return crop, image
+            lesion = find_lesion(probability, self.rule.policy, shape=image.shape)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """An image as it was read, and where it can be read again."""
+
+    source: Any
+    image: LoadedImage
+
+
+def _single_threaded(stage: Any) -> Any:
+    """The stage for calls of several threads, or ``None``; see :class:`.protocol.Stage`."""
+    return stage.single_threaded() if hasattr(stage, "single_threaded") else None
+
+
+def in_order(
+    work: Callable[[Item], Outcome], items: Iterable[Item], *, workers: int
+) -> Iterator[Outcome]:
+    """Apply a function to items in threads; outcomes come in order, few are under way at a time.
+
+    Args:
+        work: what a thread does with one item.
+        items: consumed as room comes free.
+        workers: threads.
+    """
+    waiting: deque[Future[Outcome]] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:  # an interrupted caller does not wait for what is under way
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def source_name(source: Any) -> str:
+    """The file name of a source, or ``image`` for one in memory."""
+    return Path(source).name if isinstance(source, (str, os.PathLike)) else "image"
