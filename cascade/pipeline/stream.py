@@ -22,7 +22,7 @@ from cascade.errors import CascadeError, ModelFileError
 from cascade.imaging import ImageLimits, ImageSource, LoadedImage, read_image
 from cascade.imaging.read import reduced
 from cascade.lesion.masking import Lesion, MaskedCrop, MaskPolicy, apply_mask, find_lesion
-from cascade.models.protocol import ClassifierStage, SegmenterStage
+from cascade.models.protocol import ClassifierStage, SegmenterStage, single_threaded
 from cascade.pipeline.assemble import DecisionRule, Joined, assemble, full_box
 from cascade.pipeline.augmented_views import TestTimeAugmentation, average
 from cascade.pipeline.prediction import Failure, Prediction
@@ -72,9 +72,9 @@ class Chain:
         iterator = iter(sources)
         first = list(itertools.islice(iterator, 2))
         everything = itertools.chain(first, iterator)
-        segmenter, classifier = map(_single_threaded, (self.segmenter, self.classifier))
-        workers = getattr(self.segmenter, "cores", 1) if segmenter and classifier else 1
-        if len(first) > 1 and workers > 1:
+        segmenter, classifier = single_threaded(self.segmenter), single_threaded(self.classifier)
+        workers = segmenter.cores if segmenter and classifier else 1
+        if len(first) > 1 and segmenter and classifier and workers > 1:
             chain = replace(self, segmenter=segmenter, classifier=classifier)
             yield from in_order(chain.predict_one, everything, workers=workers)
             return
@@ -182,11 +182,6 @@ class _Read:
 
     source: Any
     image: LoadedImage
-
-
-def _single_threaded(stage: Any) -> Any:
-    """The stage for calls of several threads, or ``None``; see :class:`.protocol.Stage`."""
-    return stage.single_threaded() if hasattr(stage, "single_threaded") else None
 
 
 def in_order(
