@@ -52,7 +52,7 @@ def _warnings(
         found.append(f"low mask quality, {outcome}: {'; '.join(joined.issues)}")
     if joined.out_of_distribution_score > 1:
         found.append(
-            "this does not look like a dermoscopic photograph of a lesion "
+            "this does not look like a dermoscopic image of a lesion "
             f"({joined.out_of_distribution_score:.1f} times the limit): do not rely on the answer"
         )
     return tuple(found)
