@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cascade.lesion.masking import Lesion, MaskPolicy
 from cascade.lesion.measurements import Measurements
 from cascade.pipeline.prediction import Prediction
 from cascade.serving.page.words import (
@@ -24,7 +25,9 @@ PREDICTION = Prediction(
     name="image",
     label="benign",
     probabilities={"benign": 0.97, "malignant": 0.03},
-    mask=np.ones((4, 4), bool),
+    lesion=Lesion(np.ones((4, 4), bool), (0, 0, 4, 4), 1),
+    shape=(4, 4),
+    policy=MaskPolicy(),
     mask_probability=np.ones((4, 4), np.float32),
     box=(0, 0, 4, 4),
     crop=np.zeros((8, 8, 3), np.uint8),
