@@ -6,6 +6,7 @@ import configparser
 import csv
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,26 @@ def test_predictions_and_heat_maps_are_those_of_torch(photograph, tmp_path):
         read_image(tmp_path / "heat" / "overlays" / "lesion.png").pixels,
         overlay_heat(image, heat, prediction.mask),
     )
+
+
+def test_a_prediction_on_the_cpu_loads_none_of_them_where_they_are_installed(photograph, tmp_path):
+    tiny_cascade().save(tmp_path / "x.safetensors")
+    shutil.copytree(tiny_export(), tmp_path / "x_onnx")
+    flags = ["predict", str(photograph), "--model", str(tmp_path / "x.safetensors"),
+             "--device", "cpu", "--output", str(tmp_path / "out")]  # fmt: skip
+    heavy = {*FULL_LIBRARY, "scipy", "pandas", "pydantic", "onnx"}
+    code = (
+        "import sys\n"
+        "from cascade.command_line.main import main\n"
+        f"assert main({flags}) == 0\n"
+        f"loaded = {heavy} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=REPOSITORY
+    )
+    assert done.returncode == 0, done.stderr
+    assert "runtime: onnx" in done.stderr
 
 
 def test_what_needs_torch_is_one_line_that_says_what_to_do(tmp_path, photograph, dataset_folder):
