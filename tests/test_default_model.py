@@ -140,6 +140,8 @@ def test_each_recipe_that_comes_with_the_library_is_read_by_its_command(tmp_path
 
 
 def test_missing_data_is_named(workplace, capsys, tmp_path):
-    code = console.main([*flags(workplace), "--data", str(tmp_path), "--output", str(tmp_path)])
+    new = ["--model", str(tmp_path / "new.safetensors"), "--card", str(tmp_path / "new.md")]
+    folders = ["--data", str(tmp_path), "--output", str(tmp_path)]
+    code = console.main([*flags(workplace), *folders, *new])
     assert code == 2
     assert "there is no isic/train_data.csv" in capsys.readouterr().err
