@@ -394,9 +394,9 @@ def test_a_photograph_that_vanishes_after_its_prediction_costs_its_own_row_only(
     predicted = Cascade.predict_iter
 
     def vanishing(self, sources, **options):
-        for source, result in zip(sources, predicted(self, sources, **options), strict=True):
-            if source.name == "a.png":
-                source.unlink()
+        for result in predicted(self, sources, **options):
+            if result.name == "a.png":
+                (photos / "a.png").unlink()
             yield result
 
     monkeypatch.setattr(Cascade, "predict_iter", vanishing)
@@ -484,9 +484,10 @@ def test_an_interrupted_run_keeps_its_rows_and_ends_with_130(predict, photos, mo
     predicted = Cascade.predict_iter
 
     def interrupted(self, sources, **options):
-        if any(source.name == "c.jpg" for source in sources):
-            raise KeyboardInterrupt
-        return predicted(self, sources, **options)
+        for result in predicted(self, sources, **options):
+            if result.name == "c.jpg":
+                raise KeyboardInterrupt
+            yield result
 
     monkeypatch.setattr(Cascade, "predict_iter", interrupted)
     code, rows = predict(photos)

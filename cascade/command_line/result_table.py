@@ -25,12 +25,12 @@ class ResultTable:
     Attributes:
         path: the CSV.
         columns: its header; ``path`` tells inputs apart, ``error`` says what was wrong with one.
-        pictures: those columns that name a picture; it lies in a folder of that name with an s.
+        image_columns: those columns that name an image; it lies in a folder of that name with an s.
     """
 
     path: Path
     columns: Sequence[str]
-    pictures: Sequence[str]
+    image_columns: Sequence[str]
 
     def earlier_rows(self, arguments: Any) -> list[dict[str, str]]:
         """The rows of an earlier run that are whole, as ``--resume`` or ``--overwrite`` needs them.
@@ -65,7 +65,7 @@ class ResultTable:
     def remove(self, rows: Iterable[Mapping[str, str]]) -> None:
         """Remove the table and the images that its rows name, and no others."""
         for row in rows:
-            for kind in self.pictures:
+            for kind in self.image_columns:
                 name = Path(row.get(kind) or "").name
                 if name:
                     (self.path.parent / f"{kind}s" / name).unlink(missing_ok=True)
@@ -75,7 +75,7 @@ class ResultTable:
         """The row of one input; columns without a value are empty."""
         return {**dict.fromkeys(self.columns), "name": path.name, "path": str(path), **values}
 
-    def free_picture(self, kind: str, path: Path, suffix: str) -> Path:
+    def free_path(self, kind: str, path: Path, suffix: str) -> Path:
         """The first name that is not taken; images in two folders may share theirs.
 
         Args:
@@ -89,9 +89,9 @@ class ResultTable:
         targets = (folder / f"{name}{suffix}" for name in names)
         return next(target for target in targets if not target.exists())
 
-    def relative(self, picture: Path) -> str:
+    def relative(self, path: Path) -> str:
         """An image's path as its row names it."""
-        return str(picture.relative_to(self.path.parent))
+        return str(path.relative_to(self.path.parent))
 
     def extend(self, rows: Iterable[Mapping[str, Any]], *, kept: int, description: str) -> int:
         """Add rows, one at a time, and say how many failed.

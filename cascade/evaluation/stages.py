@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from cascade.models.protocol import ClassifierStage, SegmenterStage
 
 Loaded = list[tuple["Record", LoadedImage]]
+_TOGETHER = 8
+"""Images that are held at a time, so that several threads have something to do."""
+
 WHOLE_IMAGE, TRUTH_MASK, PREDICTED_MASK = "whole_image", "truth_mask", "predicted_mask"
 
 
@@ -205,7 +208,7 @@ def _batches(
     table: Table, batch_size: int, num_workers: int, *, short_side: int
 ) -> Iterator[Loaded]:
     """The table's images in batches, read ahead by threads while the networks compute."""
-    size = max(1, batch_size)
+    size = max(_TOGETHER, batch_size)
     records = list(table)
     bar = progress(records, description="evaluating")
     with ThreadPoolExecutor(max(1, num_workers)) as readers:

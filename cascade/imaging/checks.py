@@ -46,9 +46,9 @@ def _image_advice(image: np.ndarray) -> str | None:
 
 def _image_shape_advice(image: np.ndarray) -> str | None:
     if image.ndim == 2:
-        return f"it must be {_IMAGE}; repeat a gray picture with np.dstack([gray] * 3)"
+        return f"it must be {_IMAGE}; repeat a gray image with np.dstack([gray] * 3)"
     if image.ndim == 4:
-        return f"it must be one picture, {_IMAGE}; pass the pictures of a batch one by one"
+        return f"it must be one image, {_IMAGE}; pass the images of a batch one by one"
     if image.ndim != 3:
         return f"it must be {_IMAGE}"
     if image.shape[2] != 3:

@@ -40,12 +40,12 @@ def reduce_depth(values: np.ndarray) -> np.ndarray:
 
 
 def to_rgb(
-    picture: np.ndarray | Image.Image, profile: bytes | None, name: str
+    content: np.ndarray | Image.Image, profile: bytes | None, name: str
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Convert decoded pixels to RGB.
 
     Args:
-        picture: a loaded Pillow image, or uint8/uint16 ``(H, W)``, ``(H, W, 3)`` RGB or
+        content: a loaded Pillow image, or uint8/uint16 ``(H, W)``, ``(H, W, 3)`` RGB or
             ``(H, W, 4)`` RGBA.
         profile: the embedded ICC profile.
         name: for messages.
@@ -56,30 +56,30 @@ def to_rgb(
     Raises:
         ImageError: the pixels are floats, 32-bit integers or in an unknown colour space.
     """
-    if isinstance(picture, np.ndarray):
+    if isinstance(content, np.ndarray):
         if (
-            picture.dtype == np.uint8
-            and picture.ndim == 3
-            and picture.shape[2] == 3
+            content.dtype == np.uint8
+            and content.ndim == 3
+            and content.shape[2] == 3
             and not profile
         ):
-            return picture, ()
-        height, width = picture.shape[:2]
+            return content, ()
+        height, width = content.shape[:2]
     else:
-        width, height = picture.size
+        width, height = content.size
     pixels = np.empty((height, width, 3), np.uint8)
     warnings: tuple[str, ...] = ()
     for top in range(0, height, _STRIP):  # in strips, so that no second whole image is needed
         rows = slice(top, min(top + _STRIP, height))
-        colour, warnings = _strip_to_rgb(_cut(picture, rows), profile, name)
+        colour, warnings = _strip_to_rgb(_cut(content, rows), profile, name)
         pixels[rows] = np.asarray(colour)
     return pixels, warnings
 
 
-def _cut(picture: np.ndarray | Image.Image, rows: slice) -> Image.Image:
-    if isinstance(picture, Image.Image):
-        return picture.crop((0, rows.start, picture.width, rows.stop))
-    values = picture[rows]
+def _cut(content: np.ndarray | Image.Image, rows: slice) -> Image.Image:
+    if isinstance(content, Image.Image):
+        return content.crop((0, rows.start, content.width, rows.stop))
+    values = content[rows]
     return Image.fromarray(reduce_depth(values) if values.dtype == np.uint16 else values)
 
 

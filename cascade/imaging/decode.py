@@ -23,14 +23,14 @@ class Decoded:
     """Pixels as the file holds them, before orientation and colour.
 
     Attributes:
-        picture: a loaded Pillow image, or ``(H, W)`` gray, ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA
+        content: a loaded Pillow image, or ``(H, W)`` gray, ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA
             of uint8 or uint16.
         profile: embedded ICC profile.
         oriented: the orientation is applied already.
         warnings: in words.
     """
 
-    picture: np.ndarray | Image.Image
+    content: np.ndarray | Image.Image
     profile: bytes | None = None
     oriented: bool = False
     warnings: tuple[str, ...] = ()

@@ -93,7 +93,7 @@ def read_dicom_shape(data: bytes, name: str) -> tuple[int, int]:
         dataset = _read(data, name, tags=_SHAPE_TAGS, stop_before_pixels=True)
         rows, columns = dataset.get("Rows"), dataset.get("Columns")
         if not rows or not columns:
-            raise ImageError(f"{name}: this DICOM file holds no picture")
+            raise ImageError(f"{name}: this DICOM file holds no image")
         if int(dataset.get("NumberOfFrames") or 1) > 1:
             raise ImageError(f"{name}: this DICOM file holds several frames; export one of them")
         return int(rows), int(columns)

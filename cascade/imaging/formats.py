@@ -49,10 +49,10 @@ _FOREIGN = (
     (b"<!doctype", "a web page"),
     (b"<html", "a web page"),
     (b"PK\x03\x04", "a ZIP archive"),
-    (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 picture"),
-    (b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
-    (b"\x00\x00\x00\x0cJXL ", "a JPEG XL picture"),
-    (b"\xff\x0a", "a JPEG XL picture"),
+    (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 image"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
+    (b"\x00\x00\x00\x0cJXL ", "a JPEG XL image"),
+    (b"\xff\x0a", "a JPEG XL image"),
 )
 _PICTURE_BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
     (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC"
@@ -86,7 +86,7 @@ def identify(head: bytes, name: str) -> str:
 def _describe_foreign(head: bytes) -> str:
     brand = _PICTURE_BRANDS.get(head[8:12]) if head[4:8] == b"ftyp" else None
     if brand:
-        return f"{brand} pictures are not supported; export the picture as JPEG or PNG"
+        return f"{brand} images are not supported; export the image as JPEG or PNG"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for magic, description in _FOREIGN:
         if head.startswith(magic) or text.startswith(magic.lower()):

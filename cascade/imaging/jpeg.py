@@ -17,7 +17,7 @@ _END = b"\xff\xd9"
 _SCAN = b"\xff\xda"
 _MOST_SCANS = 100
 
-NO_END = "the end marker of the JPEG is missing; the picture itself is whole"
+NO_END = "the end marker of the JPEG is missing; the image itself is whole"
 
 
 def decode_jpeg(
@@ -99,7 +99,7 @@ def _decode(
             problem = f"cut off: {error}"
     if not limits.allow_truncated:
         raise ImageError(
-            f"{name}: is a damaged JPEG ({problem}). Get the picture again, or pass "
+            f"{name}: is a damaged JPEG ({problem}). Get the image again, or pass "
             "allow_truncated to use what is left of it"
         )
     try:

@@ -48,7 +48,7 @@ class ImageLimits:
         if height * width > self.max_pixels:
             raise ImageError(
                 f"{name}: is too large, {size} = {height * width / 1e6:.1f} megapixels; the limit "
-                f"is {self.max_pixels / 1e6:g}. Reduce the picture, or raise max_pixels"
+                f"is {self.max_pixels / 1e6:g}. Reduce the image, or raise max_pixels"
             )
         if short < self.min_side:
             raise ImageError(
@@ -71,7 +71,7 @@ class ImageLimits:
         if size > self.max_bytes:
             raise ImageError(
                 f"{name}: the file has {size / 1e6:.0f} MB, above the limit of "
-                f"{self.max_bytes / 1e6:.0f}. Reduce the picture, or raise max_bytes"
+                f"{self.max_bytes / 1e6:.0f}. Reduce the image, or raise max_bytes"
             )
 
 

@@ -56,7 +56,7 @@ def read_mask(
     data, header, _ = load_encoded(path, _LIMITS)
     decoded = decode(data, header, limits=_LIMITS, name=name)
     with decoding(name):
-        values = _gray_values(decoded.picture, name)
+        values = _gray_values(decoded.content, name)
     mask = _binarise(values, name, check_levels=not predicted)
     if not decoded.oriented:
         mask = apply_orientation(mask, header.orientation)
@@ -65,25 +65,25 @@ def read_mask(
     return mask if shape is None else _fit(mask, shape, resize=resize, name=name)
 
 
-def _gray_values(picture: np.ndarray | Image.Image, name: str) -> np.ndarray:
+def _gray_values(content: np.ndarray | Image.Image, name: str) -> np.ndarray:
     """To ``(H, W)`` integers; colours and transparency have no agreed meaning."""
-    if isinstance(picture, Image.Image):
-        picture = _plain_array(picture, name)
-    if picture.dtype.kind not in "bui":
-        raise ImageError(f"{name}: the mask holds {picture.dtype} values; save it as 0/255 PNG")
-    if picture.ndim == 2:
-        return picture
-    if picture.shape[2] in (2, 4):
-        if picture[..., -1].min() != picture[..., -1].max() or not picture[..., -1].any():
+    if isinstance(content, Image.Image):
+        content = _plain_array(content, name)
+    if content.dtype.kind not in "bui":
+        raise ImageError(f"{name}: the mask holds {content.dtype} values; save it as 0/255 PNG")
+    if content.ndim == 2:
+        return content
+    if content.shape[2] in (2, 4):
+        if content[..., -1].min() != content[..., -1].max() or not content[..., -1].any():
             raise ImageError(f"{name}: the mask is partly transparent; save it as 0/255 gray PNG")
-        picture = picture[..., :-1]
-    darkest, brightest = picture.min(axis=2), picture.max(axis=2)
-    if int((brightest - darkest).max()) > _GRAY_TOLERANCE * (257 if picture.itemsize > 1 else 1):
+        content = content[..., :-1]
+    darkest, brightest = content.min(axis=2), content.max(axis=2)
+    if int((brightest - darkest).max()) > _GRAY_TOLERANCE * (257 if content.itemsize > 1 else 1):
         raise ImageError(
             f"{name}: the mask is coloured, so which colour is the lesion would be a guess; "
             "save it as 0/255 gray PNG"
         )
-    return np.ascontiguousarray(picture[..., picture.shape[2] // 2])
+    return np.ascontiguousarray(content[..., content.shape[2] // 2])
 
 
 def _plain_array(image: Image.Image, name: str) -> np.ndarray:

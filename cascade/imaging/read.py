@@ -159,7 +159,7 @@ def _finish(
     decoded: Decoded, header: Header, warnings: tuple[str, ...], *, name: str, label: str
 ) -> LoadedImage:
     with decoding(label):
-        pixels, colour_warnings = to_rgb(decoded.picture, decoded.profile, label)
+        pixels, colour_warnings = to_rgb(decoded.content, decoded.profile, label)
     if not decoded.oriented:
         pixels = apply_orientation(pixels, header.orientation)
     return LoadedImage(

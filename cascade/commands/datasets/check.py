@@ -25,7 +25,7 @@ def build_parser() -> CommandParser:
 
     parser = CommandParser(
         "cascade check",
-        "Check a data set: missing and damaged files, masks, copies of one picture, groups on "
+        "Check a data set: missing and damaged files, masks, copies of one image, groups on "
         "both sides of a split, and properties that give the class away. Ends with 3 if errors "
         "are found.",
         example="cascade check dataset --output check",
@@ -46,7 +46,7 @@ def build_parser() -> CommandParser:
         help='what other words in the class column mean, such as {"yes": "malignant"}',
     )
     parser.add_argument(
-        "--skip_duplicates", action="store_true", help="do not look for copies of one picture"
+        "--skip_duplicates", action="store_true", help="do not look for copies of one image"
     )
     parser.add_argument(
         "--threshold",

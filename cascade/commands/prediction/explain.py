@@ -47,7 +47,7 @@ def build_parser() -> CommandParser:
 def main(arguments: Any) -> int:
     """Run the command; returns its exit code."""
     folder = Path(arguments.output)
-    table = ResultTable(folder / "explanations.csv", COLUMNS, pictures=("overlay",))
+    table = ResultTable(folder / "explanations.csv", COLUMNS, image_columns=("overlay",))
     kept = table.earlier_rows(arguments)
     if not arguments.overwrite:
         _check_same_target(table.path, kept, arguments.target)
@@ -103,8 +103,8 @@ def explain_rows(
         explanation = explain(
             cascade, image.pixels, prediction, target=arguments.target, tta=arguments.tta, maps=maps
         )
-        picture = table.free_picture("overlay", found.path, ".png")
-        write_image(picture, overlay_heat(image.pixels, explanation, prediction.mask))
+        drawing = table.free_path("overlay", found.path, ".png")
+        write_image(drawing, overlay_heat(image.pixels, explanation, prediction.mask))
         yield table.row(
             found.path,
             label=prediction.label,
@@ -115,5 +115,5 @@ def explain_rows(
             mean_ratio=explanation.mean_ratio,
             turn_agreement=explanation.turn_agreement,
             warnings="; ".join((*explanation.warnings, *prediction.warnings)),
-            overlay=table.relative(picture),
+            overlay=table.relative(drawing),
         )

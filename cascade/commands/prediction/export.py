@@ -31,7 +31,7 @@ def build_parser() -> CommandParser:
         type=str,
         nargs="+",
         default=[],
-        help="photographs to compare the answers on: files, folders or patterns",
+        help="images to compare the answers on: files, folders or patterns",
     )
     parser.add_argument(
         "--max_images", type=int, default=200, help="take at most so many of them, evenly spaced"
@@ -47,7 +47,7 @@ def build_parser() -> CommandParser:
         "--int8_difference",
         type=float,
         default=0.01,
-        help="largest change of a photograph's probability that --int8 may make",
+        help="largest change of an image's probability that --int8 may make",
     )
     return parser
 

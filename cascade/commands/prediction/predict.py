@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +49,7 @@ def build_parser() -> CommandParser:
 def main(arguments: Any) -> int:
     """Run the command; returns its exit code."""
     folder = Path(arguments.output)
-    table = ResultTable(folder / "predictions.csv", COLUMNS, pictures=("mask", "overlay"))
+    table = ResultTable(folder / "predictions.csv", COLUMNS, image_columns=("mask", "overlay"))
     check_scale(arguments.pixels_per_millimetre)
     kept = table.earlier_rows(arguments)
     if not arguments.overwrite:
@@ -59,8 +59,8 @@ def main(arguments: Any) -> int:
     if arguments.overwrite:  # not before the model and the tables are known to be fine
         table.remove(kept)
         kept = []
-    pictures = Pictures(table, arguments.save_masks, arguments.save_overlays)
-    rows = predict_rows(cascade, unfinished(found, kept), pictures, arguments)
+    images = WrittenImages(table, arguments.save_masks, arguments.save_overlays)
+    rows = predict_rows(cascade, unfinished(found, kept), images, arguments)
     return table.extend(rows, kept=len(kept), description="predicting")
 
 
@@ -99,7 +99,7 @@ def _scale_of(table: Path, row: Mapping[str, str]) -> float | None:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class WrittenImages:
     """Masks and overlays on disk, under names that never collide.
 
     Attributes:
@@ -119,11 +119,11 @@ class Pictures:
 
         written = {}
         if self.masks:
-            target = self.table.free_picture("mask", path, ".png")
+            target = self.table.free_path("mask", path, ".png")
             write_mask(target, prediction.mask)
             written["mask"] = self.table.relative(target)
         if self.overlays:
-            target = self.table.free_picture("overlay", path, ".jpg")
+            target = self.table.free_path("overlay", path, ".jpg")
             limits = ImageLimits(max_pixels=prediction.mask.size, allow_truncated=True)
             image = read_image(path, limits=limits).pixels
             write_image(target, overlay(image, predicted=prediction.mask))
@@ -132,30 +132,39 @@ class Pictures:
 
 
 def predict_rows(
-    cascade: Cascade, inputs: Iterator[FoundFile], pictures: Pictures, arguments: Any
+    cascade: Cascade, inputs: Iterator[FoundFile], images: WrittenImages, arguments: Any
 ) -> Iterator[dict[str, Any]]:
-    """One row for each input, in order, holding a batch of images at a time."""
-    while chunk := list(itertools.islice(inputs, max(1, arguments.batch_size))):
-        usable = [found.path for found in chunk if found.problem is None]
-        results = cascade.predict_iter(
-            usable,
-            tta=arguments.tta,
-            batch_size=len(usable),
-            pixels_per_millimetre=arguments.pixels_per_millimetre,
-        )
-        for found in chunk:
-            if found.problem is not None:
-                error = ImageError(f"{found.path.name}: {found.problem}")
-                yield pictures.table.row(found.path, error=str(error))
-            else:
-                yield _result_row(found.path, next(results), pictures)
+    """One row for each input, in order; a few images are under way while a row is written."""
+    waiting: deque[FoundFile] = deque()
+
+    def usable() -> Iterator[Path]:
+        for found in inputs:
+            waiting.append(found)
+            if found.problem is None:
+                yield found.path
+
+    def unusable() -> Iterator[dict[str, Any]]:
+        while waiting and waiting[0].problem is not None:
+            found = waiting.popleft()
+            error = ImageError(f"{found.path.name}: {found.problem}")
+            yield images.table.row(found.path, error=str(error))
+
+    for result in cascade.predict_iter(
+        usable(),
+        tta=arguments.tta,
+        batch_size=arguments.batch_size,
+        pixels_per_millimetre=arguments.pixels_per_millimetre,
+    ):
+        yield from unusable()
+        yield _result_row(waiting.popleft().path, result, images)
+    yield from unusable()
 
 
-def _result_row(path: Path, result: Prediction | Failure, pictures: Pictures) -> dict[str, Any]:
+def _result_row(path: Path, result: Prediction | Failure, images: WrittenImages) -> dict[str, Any]:
     if isinstance(result, Failure):
-        return pictures.table.row(path, error=str(result.error))
+        return images.table.row(path, error=str(result.error))
     try:
-        written = pictures.write(path, result)
+        written = images.write(path, result)
     except ImageError as error:  # the file changed since it was predicted
-        return pictures.table.row(path, error=str(error))
-    return pictures.table.row(path, **row(Prediction, result), **written)
+        return images.table.row(path, error=str(error))
+    return images.table.row(path, **row(Prediction, result), **written)
