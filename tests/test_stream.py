@@ -80,7 +80,7 @@ def test_a_turned_image_has_its_boxes_as_displayed(fake_cascade, tmp_path):
 def test_a_small_lesion_is_cut_from_finer_pixels(fake_cascade, tmp_path, form):
     image = scene((3200, 3200), (1600, 1600), 150)
     path = tmp_path / "small.png"
-    cv2.imwrite(str(path), image)
+    cv2.imwrite(str(path), image[..., ::-1])
     source = {"path": path, "array": image, "reduced": read_image(path, short_side=384)}[form]
     fake_cascade.classifier.size = 128
     (prediction,) = fake_cascade([source])
@@ -98,7 +98,7 @@ def test_pixels_that_were_reduced_without_a_source_are_used_as_they_are(fake_cas
 
     image = scene((3200, 3200), (1600, 1600), 150)
     path = tmp_path / "small.png"
-    cv2.imwrite(str(path), image)
+    cv2.imwrite(str(path), image[..., ::-1])
     fake_cascade.classifier.size = 128
     (prediction,) = fake_cascade([replace(read_image(path, short_side=384), source=None)])
     assert prediction.shape == (3200, 3200)
