@@ -182,6 +182,22 @@ def example(record: type) -> dict[str, Any]:
     }
 
 
+def markdown_table(record: type) -> str:
+    """The declared fields of a record and of those that it holds, for the documentation."""
+    lines = ["| field (JSON) | columns of tables | unit | meaning |", "|---|---|---|---|"]
+
+    def add(kind: type, prefix: str) -> None:
+        for field in declared(kind):
+            about, shown = field.description, ", ".join(f"`{name}`" for name in field.columns)
+            name = f"{prefix}{field.name}"
+            lines.append(f"| `{name}` | {shown} | {about.unit} | {about.meaning} |")
+            if field.record is not None:
+                add(field.record, f"{name}.")
+
+    add(record, "")
+    return "\n".join(lines)
+
+
 def _cell(value: Any, separator: str) -> Any:
     if isinstance(value, tuple):
         return separator.join(value)

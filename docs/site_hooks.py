@@ -36,7 +36,6 @@ KEPT_ELSEWHERE = {
 
 CARD_FOLDER = "models/card"
 COMMANDS_MARK = "<!-- commands -->"
-FIELDS_MARK = "<!-- fields -->"
 SETTINGS_MARK = re.compile(r"<!-- settings: (\w+) -->")
 ROLE = re.compile(r":(?:class|func|meth|mod|data|attr):<code>(?:[\w.]+\.)?(\w+)</code>")
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
@@ -61,7 +60,6 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         page.meta["hide"] = ["navigation"]  # it has one entry, this page
     if COMMANDS_MARK in text:
         text = text.replace(COMMANDS_MARK, "\n\n".join(map(_command, _commands())))
-    text = text.replace(FIELDS_MARK, _fields() if FIELDS_MARK in text else "")
     return SETTINGS_MARK.sub(lambda found: _settings(found[1]), text)
 
 
@@ -124,27 +122,6 @@ def _settings(name: str) -> str:
         for item in fields(cls)
     ]
     return "\n".join(["| setting | default | within | meaning |", "|---|---|---|---|", *rows])
-
-
-def _fields() -> str:
-    """The declared fields of a prediction and of the records in it, as a table."""
-    from cascade.fields import declared
-    from cascade.pipeline import Prediction
-
-    lines = ["| field (JSON) | columns of tables | unit | meaning |", "|---|---|---|---|"]
-
-    def add(record: type, prefix: str) -> None:
-        for field in declared(record):
-            about = field.description
-            shown = ", ".join(f"`{column}`" for column in field.columns)
-            lines.append(
-                f"| `{prefix}{field.name}` | {shown} | {about.unit} | {_cell(about.meaning)} |"
-            )
-            if field.record is not None:
-                add(field.record, f"{prefix}{field.name}.")
-
-    add(Prediction, "")
-    return "\n".join(lines)
 
 
 def _limits(metadata: Mapping[str, Any]) -> str:

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from cascade.commands.prediction.predict import COLUMNS
 from cascade.evaluation.cases import CASE_COLUMNS
-from cascade.fields import columns, declared, derived, described, example, flat, row, to_json
+from cascade.fields import (
+    columns,
+    declared,
+    derived,
+    described,
+    example,
+    flat,
+    markdown_table,
+    row,
+    to_json,
+)
 from cascade.pipeline import Prediction
 
 
@@ -35,6 +48,8 @@ class Outer:
         return len(self.words)
 
 
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "fields.md"
+LISTED = re.compile(r"(?<=<!-- fields -->\n\n).*?(?=\n\n<!-- end -->)", re.DOTALL)
 FULL = Outer((1, 2), {"b": 0.5}, Inner(float("inf")), ("one", "two words"))
 EMPTY = Outer(None, {})
 
@@ -93,3 +108,14 @@ def test_the_service_returns_the_declared_fields_with_their_meanings():
 
     compare(Prediction, document["ImageResult"]["properties"])
     json.dumps(example(Prediction), allow_nan=False)
+
+
+def test_the_documentation_lists_the_declared_fields():
+    """After a change: ``python tests/test_fields.py`` writes the list anew."""
+    assert LISTED.search(PAGE.read_text(encoding="utf-8"))[0] == markdown_table(Prediction)
+
+
+if __name__ == "__main__":
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(LISTED.sub(lambda _: markdown_table(Prediction), text), encoding="utf-8")
+    sys.stdout.write(f"written: {PAGE}\n")

@@ -93,12 +93,18 @@ class ResultTable:
         """An image's path as its row names it."""
         return str(path.relative_to(self.path.parent))
 
-    def extend(self, rows: Iterable[Mapping[str, Any]], *, kept: int, description: str) -> int:
+    def extend(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        kept: Sequence[Mapping[str, str]],
+        description: str,
+    ) -> int:
         """Add rows, one at a time, and say how many failed.
 
         Args:
             rows: made while they are written.
-            kept: number of rows that are there from before.
+            kept: the rows that are there from before; their errors count as well.
             description: beside the progress bar.
 
         Returns:
@@ -116,9 +122,12 @@ class ResultTable:
                 file.flush()
                 done += 1
                 failed += bool(row["error"])
-        before = f", {kept} kept from before" if kept else ""
-        say(f"written: {self.path}, {done} rows, {failed} failed{before}")
-        return PARTIAL if failed else OK
+        before = sum(bool(row["error"]) for row in kept)
+        earlier = f", {len(kept)} kept from before" if kept else ""
+        if before:
+            earlier += f", {before} of them failed (--overwrite tries them again)"
+        say(f"written: {self.path}, {done} rows, {failed} failed{earlier}")
+        return PARTIAL if failed or before else OK
 
     @contextlib.contextmanager
     def _appending(self) -> Iterator[TextIO]:

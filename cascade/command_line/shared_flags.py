@@ -28,7 +28,10 @@ class SharedFlag:
 
 SHARED = {
     "device": SharedFlag(
-        str, "auto", "auto (CUDA where there is one, else the CPU), cpu, cuda or cuda:N", ("-d",)
+        str,
+        "auto",
+        "auto (CUDA or MPS where there is one, else the CPU), cpu, mps, cuda or cuda:N",
+        ("-d",),
     ),
     "seed": SharedFlag(
         int, 0, "seed of everything that is drawn, such as initial weights, order and intervals"

@@ -35,7 +35,7 @@ from cascade.lesion.masking import (
 )
 from cascade.lesion.skin_tone import individual_typology_angle
 from cascade.metrics.classification import roc_auc
-from cascade.metrics.intervals import paired_difference
+from cascade.metrics.intervals import paired_difference, plan_resampling
 from cascade.metrics.segmentation import PixelCounts, count_pixels
 from cascade.pipeline import Cascade
 from cascade.pipeline.augmented_views import TestTimeAugmentation
@@ -343,13 +343,16 @@ def _compare(
         compared[name] = classification_of(changed, cutoff=cutoff, seed=seed)
         compared[name][PREDICTED_MASK] = classification_of(chosen, cutoff=cutoff, seed=seed)
         labels = true_labels(chosen)
-        if 0 < labels.sum() < labels.size:
+        groups = [case.record.group for case in chosen]
+        if plan_resampling(labels.size, groups=groups, strata=labels).smallest_stratum > 1 and (
+            0 < labels.sum() < labels.size
+        ):
             difference, low, high = paired_difference(
                 roc_auc,
                 labels,
                 probabilities(chosen),
                 probabilities(changed),
-                [case.record.group for case in chosen],
+                groups,
                 seed,
             )
             compared[name]["predicted_minus_this_roc_auc"] = {

@@ -38,7 +38,7 @@ LEAST_CORRELATION = 0.5
 
 @dataclass(frozen=True)
 class ImageQuality:
-    """Focus and exposure of an image. ``docs/measurements.md`` has the limits and how they came."""
+    """Focus and exposure of an image. ``docs/fields.md`` explains the limits."""
 
     sharpness: float = field(
         metadata=described(

@@ -83,7 +83,7 @@ def main(_: Any) -> int:
 def examine() -> list[Finding]:
     """Look at this machine's installation."""
     findings = [
-        Finding("ok", "cascade", f"{__version__} in {Path(__file__).resolve().parents[1]}"),
+        Finding("ok", "cascade", f"{__version__} in {Path(__file__).resolve().parents[2]}"),
         check_python(sys.version_info[:2]),
         Finding("ok", "system", f"{platform.system()} {platform.machine()}, {_cores()} cores"),
         *check_kind(requirements(), installed_version),

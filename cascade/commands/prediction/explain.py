@@ -61,7 +61,7 @@ def main(arguments: Any) -> int:
             table.remove(kept)
             kept = []
         rows = explain_rows(cascade, maps, unfinished(found, kept), table, arguments)
-        return table.extend(rows, kept=len(kept), description="explaining")
+        return table.extend(rows, kept=kept, description="explaining")
 
 
 def _check_same_target(path: Path, rows: Sequence[Mapping[str, str]], target: str) -> None:

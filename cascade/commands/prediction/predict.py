@@ -61,7 +61,7 @@ def main(arguments: Any) -> int:
         kept = []
     images = WrittenImages(table, arguments.save_masks, arguments.save_overlays)
     rows = predict_rows(cascade, unfinished(found, kept), images, arguments)
-    return table.extend(rows, kept=len(kept), description="predicting")
+    return table.extend(rows, kept=kept, description="predicting")
 
 
 def _check_same_scale(

@@ -134,10 +134,16 @@ def _answer(cascade: Cascade, prediction: Prediction) -> tuple[Answer, str]:
     if reasons:
         return "cannot_judge", f"Cannot judge this image: {reasons[0]}."
     chance = f"probability of malignant {prediction.probabilities[TARGET]:.3f}"
+    quality = prediction.image_quality
+    caution = "".join(f" The image is {text}." for text in (quality.warnings if quality else ()))
     if len(prediction.prediction_set) > 1:
         return "undecided", (
             f"Undecided: {chance}; both classes remain possible at coverage {cascade.coverage:g}."
+            f"{caution}"
         )
     side = "at or above" if prediction.label == TARGET else "below"
     label: Answer = "malignant" if prediction.label == TARGET else "benign"
-    return label, f"{label.capitalize()}: {chance}, {side} the cutoff {cascade.cutoff:.3f}."
+    return (
+        label,
+        f"{label.capitalize()}: {chance}, {side} the cutoff {cascade.cutoff:.3f}.{caution}",
+    )
