@@ -306,7 +306,7 @@ def test_results_are_no_inputs(predict, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(photos)
     args = [".", "--output", ".", "--save_masks", "--save_overlays"]
     assert main(args) == 3
-    assert main([*args, "--resume"]) == 0
+    assert main([*args, "--resume"]) == 3, "b.png failed before"
     assert names(read_csv("predictions.csv")[1]) == ["a.png", "b.png", "c.jpg"]
     assert main(["masks/a.png", "--output", "other"]) == 0, "one that is named is an input"
 
@@ -420,11 +420,11 @@ def test_resuming_predicts_only_what_has_no_row(predict, photos, fake_segmenter,
     _, first = predict(photos / "a.png", photos / "b.png")
     fake_segmenter.batches.clear()
     code, rows = predict(photos, "--resume")
-    assert code == 0
+    assert code == 3
     assert rows[:2] == first
     assert names(rows) == ["a.png", "b.png", "c.jpg"]
     assert sum(fake_segmenter.batches) == 1
-    assert "1 rows, 0 failed, 2 kept from before" in capsys.readouterr().out
+    assert "1 rows, 0 failed, 2 kept from before, 1 of them failed" in capsys.readouterr().out
 
 
 def test_a_run_cut_anywhere_can_be_resumed_to_the_same_table(predict, photos, tmp_path):

@@ -174,3 +174,80 @@ def test_an_error_reaches_the_caller_and_a_caller_may_stop_early():
     early = in_order(work, iter(range(3)), workers=2)
     assert next(early) == 0
     early.close()
+
+
+def test_mask_box_and_crop_are_of_one_lesion_at_every_size(fake_cascade):
+    """Two equal discs: which of them is larger must not depend on the size that is looked at."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        image = np.full((1543, 2311, 3), 225, np.uint8)
+        radius = int(rng.integers(90, 110))
+        for centre in ((500 + seed, 400), (1700, 1200 - seed)):
+            cv2.circle(image, centre, radius, (70, 60, 60), -1)
+        (prediction,) = fake_cascade([image])
+        found = np.array(bounding_box(prediction.mask))
+        assert np.abs(np.array(prediction.box) - found).max() <= 8
+        top, left, bottom, right = prediction.crop_box
+        assert (top, left) <= (found[0], found[1])
+        assert left <= found[1] < found[3] <= right
+        assert bottom >= found[2]
+
+
+def test_boxes_stay_within_an_image_of_odd_size(fake_cascade):
+    image = np.full((1543, 1543, 3), 225, np.uint8)
+    image[1000:, 1000:] = 60
+    (prediction,) = fake_cascade([image])
+    assert prediction.box[2:] == (1543, 1543)
+
+
+@pytest.mark.parametrize("shape", [(1535, 2047), (1536, 2049), (3071, 4095)])
+def test_a_file_is_reduced_once_whatever_its_size(tmp_path, shape):
+    image = scene(shape, (700, 700), 300)
+    path = tmp_path / "odd.jpg"
+    path.write_bytes(encode_jpeg(image))
+    read, held = read_image(path, short_side=384), read_image(image, short_side=384)
+    assert read.shape == held.shape
+    assert read.divisor == held.divisor == reduction(shape, 384)
+    assert read.full_shape == shape
+
+
+def test_a_file_and_its_loaded_image_are_predicted_alike(fake_cascade, large):
+    of_path, of_loaded = (fake_cascade([source])[0] for source in (large, read_image(large)))
+    assert of_path.probabilities == of_loaded.probabilities
+    np.testing.assert_array_equal(of_path.crop, of_loaded.crop)
+
+
+def test_sources_in_memory_may_be_reused_or_closed_by_their_owner(fake_cascade, lesion, tmp_path):
+    from PIL import Image
+
+    frames = [np.roll(lesion.image, 3 * number, 1) for number in range(8)]
+    expected = [prediction.box for prediction in fake_cascade(frames)]
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"{number}.png")
+
+    def refilled():
+        buffer = np.empty_like(frames[0])
+        for frame in frames:
+            buffer[:] = frame
+            yield buffer
+
+    def closed():
+        for number in range(len(frames)):
+            with Image.open(tmp_path / f"{number}.png") as image:
+                yield image
+
+    fake_cascade.segmenter = Threaded(fake_cascade.segmenter)
+    fake_cascade.classifier = Threaded(fake_cascade.classifier)
+    for sources in (refilled(), closed()):
+        assert [prediction.box for prediction in fake_cascade.predict_iter(sources)] == expected
+
+
+def test_what_was_taken_before_a_source_failed_is_delivered():
+    def failing():
+        yield from range(4)
+        raise OSError("the disk is gone")
+
+    results = in_order(lambda number: number, failing(), workers=3)
+    assert [next(results) for _ in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(OSError, match="disk"):
+        next(results)

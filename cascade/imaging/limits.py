@@ -85,7 +85,7 @@ class LoadedImage:
         stored_shape: ``(H, W)`` in the file, before the orientation and before any scaled decode.
         warnings: what was accepted but should be known, in words.
         name: the file's name, or ``image`` for pixels from memory.
-        source: path or bytes of a reduced image, from which it can be read again; else ``None``.
+        source: path or bytes from which it can be read again; ``None`` for pixels from memory.
     """
 
     pixels: np.ndarray = field(repr=False)

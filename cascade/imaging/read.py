@@ -1,10 +1,11 @@
 """Reading images: the one entrance for files, bytes, Pillow images, arrays and tensors.
 
-The same image gives the same pixels in whatever form it comes. Two limits of that promise lie
-with Pillow, not here: a loaded Pillow image of a PNG with 16 bits per colour channel has lost its
-low bytes (a difference of at most 1), and an image that was loaded from a damaged JPEG no longer
-shows it. A Pillow image that was opened but not yet loaded is read from its own file by our
-decoders, strictly.
+The same image gives the same pixels in whatever form it comes, unless it is read at a fraction of
+its size: a JPEG's decoder computes the smaller image, while pixels from memory are averaged. Two
+limits of that promise lie with Pillow, not here: a loaded Pillow image of a PNG with 16 bits per
+colour channel has lost its low bytes (a difference of at most 1), and an image that was loaded from
+a damaged JPEG no longer shows it. A Pillow image that was opened but not yet loaded is read from
+its own file by our decoders, strictly.
 """
 
 from __future__ import annotations
@@ -126,13 +127,13 @@ def load_encoded(
 
 
 def _again(image: LoadedImage, source: str | os.PathLike[str] | bytes) -> LoadedImage:
-    return image if image.divisor == 1 else replace(image, source=source)
+    return replace(image, source=source)
 
 
 def reduced(image: LoadedImage, short_side: int | None) -> LoadedImage:
     """An image averaged as far as :func:`cascade.imaging.resize.reduction` allows; see there."""
-    divisor = reduction(image.shape, short_side)
-    if divisor == 1:
+    divisor = reduction(image.full_shape, short_side) // image.divisor
+    if divisor <= 1:
         return image
     return replace(image, pixels=reduce_pixels(image.pixels, divisor))
 

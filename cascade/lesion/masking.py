@@ -12,7 +12,7 @@ half-open, in pixels of the image.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -39,6 +39,7 @@ __all__ = [
     "bounding_box",
     "crop_box",
     "find_lesion",
+    "lesion_at",
     "lesion_from_mask",
     "reduce_mask",
 ]
@@ -163,6 +164,38 @@ def label_regions(mask: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
         return regions + 1, mask, np.array([np.count_nonzero(mask)] * regions, np.int64)
     count, labels, statistics, _ = cv2.connectedComponentsWithStats(pixels, connectivity=8)
     return count, labels, statistics[1:, cv2.CC_STAT_AREA]
+
+
+def lesion_at(
+    lesion: Lesion, probability: np.ndarray, policy: MaskPolicy, shape: tuple[int, int]
+) -> Lesion:
+    """The same lesion at another size: the regions of the map that overlap it.
+
+    Args:
+        lesion: found in the same map at a smaller size.
+        probability: ``(h, w)`` float in [0, 1].
+        policy: by which the lesion was found.
+        shape: ``(H, W)`` of the result.
+    """
+    if lesion.mask.shape == tuple(shape):
+        return lesion
+    if not lesion.found:
+        return replace(lesion, mask=np.zeros(shape, np.bool_))
+    size = shape[1], shape[0]
+    near = cv2.resize(lesion.mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    regions = resize_probability(probability, shape) >= policy.threshold
+    count, labels, _ = label_regions(regions)
+    overlaps = np.bincount(labels[near].astype(np.int64), minlength=count)
+    overlaps[0] = 0
+    if not overlaps.any():  # a lesion of less than a pixel of the larger size
+        kept = near
+    elif policy.keep == "largest":
+        kept = labels == overlaps.argmax()
+    else:
+        kept = (overlaps > 0)[labels.astype(np.int64)]
+    if policy.fill_holes:
+        kept = _filled(np.ascontiguousarray(kept))
+    return replace(lesion, mask=kept, box=bounding_box(kept))
 
 
 def _masses(labels: np.ndarray, weight: np.ndarray, count: int) -> np.ndarray:

@@ -27,8 +27,9 @@ class DecisionRule:
 
 @dataclass(frozen=True)
 class Joined:
-    """One image between the stages."""
+    """One image between the stages; the lesion is that of ``image``, as it was read last."""
 
+    image: LoadedImage
     probability: np.ndarray
     lesion: Lesion
     crop: MaskedCrop
@@ -58,22 +59,31 @@ def _warnings(
     return tuple(found)
 
 
-def full_box(box: Box, image: LoadedImage) -> Box:
-    """A box in the pixels of an image as it was read, in those of the whole image."""
+def full_box(box: Box, image: LoadedImage, *, inside: bool) -> Box:
+    """A box in the pixels of an image as it was read, in those of the whole image.
+
+    ``inside`` cuts it at the border, over which only the classifier's square may reach.
+    """
     if image.divisor == 1:
         return box
     if box == (0, 0, *image.shape):
         return (0, 0, *image.full_shape)
     top, left, bottom, right = (edge * image.divisor for edge in box)
     height, width = image.full_shape
-    if bottom - top == right - left:  # the classifier's square may reach over the border
-        return top, left, bottom, right
-    return top, left, min(bottom, height), min(right, width)
+    return (
+        (top, left, min(bottom, height), min(right, width))
+        if inside
+        else (
+            top,
+            left,
+            bottom,
+            right,
+        )
+    )
 
 
 def assemble(
     rule: DecisionRule,
-    image: LoadedImage,
     joined: Joined,
     judged: np.ndarray,
     scale: float | None,
@@ -82,12 +92,11 @@ def assemble(
 
     Args:
         rule: how the probabilities become an answer.
-        image: as it was read.
         joined: what came out of the first stage.
         judged: ``(2,)`` probability of each class.
         scale: pixels per millimetre, or ``None``.
     """
-    lesion = joined.lesion
+    image, lesion = joined.image, joined.lesion
     missing = not lesion.found and rule.policy.uses_mask
     abstains = missing and rule.policy.on_empty == "abstain"
     probabilities = {} if abstains else dict(zip(CLASSES, judged.tolist(), strict=True))
@@ -113,7 +122,7 @@ def assemble(
         shape=image.full_shape,
         policy=rule.policy,
         mask_probability=joined.probability,
-        box=None if lesion.box is None else full_box(lesion.box, image),
+        box=None if lesion.box is None else full_box(lesion.box, image, inside=True),
         crop=joined.crop.pixels,
         crop_box=joined.crop_box,
         orientation=image.orientation,

@@ -13,7 +13,7 @@ from cascade.errors import CascadeError
 from cascade.fields import derived, described
 from cascade.imaging.orientation import to_stored_box, to_stored_mask
 from cascade.imaging.quality import ImageQuality
-from cascade.lesion.masking import Box, Lesion, MaskPolicy, find_lesion
+from cascade.lesion.masking import Box, Lesion, MaskPolicy, lesion_at
 from cascade.lesion.measurements import Measurements
 from cascade.reliability import MaskQuality
 
@@ -179,9 +179,7 @@ class Prediction:
     @functools.cached_property
     def mask(self) -> np.ndarray:
         """``(H, W)`` bool, the lesion in original pixels; scaled up when it is first asked for."""
-        if self.lesion.mask.shape == self.shape:
-            return self.lesion.mask
-        return find_lesion(self.mask_probability, self.policy, shape=self.shape).mask
+        return lesion_at(self.lesion, self.mask_probability, self.policy, self.shape).mask
 
     @property
     def stored_mask(self) -> np.ndarray:

@@ -21,7 +21,15 @@ import numpy as np
 from cascade.errors import CascadeError, ModelFileError
 from cascade.imaging import ImageLimits, ImageSource, LoadedImage, read_image
 from cascade.imaging.read import reduced
-from cascade.lesion.masking import Lesion, MaskedCrop, MaskPolicy, apply_mask, find_lesion
+from cascade.imaging.resize import reduction
+from cascade.lesion.masking import (
+    Lesion,
+    MaskedCrop,
+    MaskPolicy,
+    apply_mask,
+    find_lesion,
+    lesion_at,
+)
 from cascade.models.protocol import ClassifierStage, SegmenterStage, single_threaded
 from cascade.pipeline.assemble import DecisionRule, Joined, assemble, full_box
 from cascade.pipeline.augmented_views import TestTimeAugmentation, average
@@ -69,29 +77,34 @@ class Chain:
             sources: read ahead by a few images.
             batch_size: images that pass the networks together where one thread computes them.
         """
-        iterator = iter(sources)
-        first = list(itertools.islice(iterator, 2))
-        everything = itertools.chain(first, iterator)
         segmenter, classifier = single_threaded(self.segmenter), single_threaded(self.classifier)
-        workers = segmenter.cores if segmenter and classifier else 1
-        if len(first) > 1 and segmenter and classifier and workers > 1:
+        one = isinstance(sources, Sequence) and len(sources) == 1
+        held = (self._hold(source) for source in sources)
+        if not one and segmenter and classifier and segmenter.cores > 1:
             chain = replace(self, segmenter=segmenter, classifier=classifier)
-            yield from in_order(chain.predict_one, everything, workers=workers)
+            yield from in_order(chain.predict_one, held, workers=segmenter.cores)
             return
-        read = (
-            in_order(self._read, everything, workers=1)
-            if len(first) > 1
-            else (self._read(source) for source in everything)
-        )
+        read = map(self._read, held) if one else in_order(self._read, held, workers=1)
         while batch := list(itertools.islice(read, batch_size)):
             yield from self._predict_batch(batch)
 
-    def predict_one(self, source: ImageSource | LoadedImage) -> Result:
+    def _hold(self, source: Any) -> Any:
+        """What a thread may read later; pixels in memory may change when the next is drawn."""
+        if isinstance(source, (str, os.PathLike, bytes, LoadedImage)):
+            return source
+        try:
+            return read_image(source, limits=self.limits, bgr=self.bgr)
+        except CascadeError as error:
+            return Failure(source_name(source), error)
+
+    def predict_one(self, source: ImageSource | LoadedImage | Failure) -> Result:
         """Carry one image from its source to its prediction."""
         (result,) = self._predict_batch([self._read(source)])
         return result
 
-    def _read(self, source: ImageSource | LoadedImage) -> _Read | Failure:
+    def _read(self, source: ImageSource | LoadedImage | Failure) -> _Read | Failure:
+        if isinstance(source, Failure):
+            return source
         try:
             return _Read(source, self._image(source, self.working_side))
         except CascadeError as error:
@@ -99,7 +112,7 @@ class Chain:
 
     def _image(self, source: ImageSource | LoadedImage, short_side: int) -> LoadedImage:
         if isinstance(source, LoadedImage):
-            if source.source is None or min(source.shape) >= short_side:
+            if source.source is None or source.divisor == reduction(source.full_shape, short_side):
                 return reduced(source, short_side)
             return self._image(source.source, short_side)
         return read_image(source, limits=self.limits, bgr=self.bgr, short_side=short_side)
@@ -122,11 +135,12 @@ class Chain:
             if isinstance(found, CascadeError):
                 yield Failure(read.image.name, found)
             else:
-                yield self._prediction(read.image, found, next(judged))
+                yield self._prediction(found, next(judged))
 
-    def _prediction(self, image: LoadedImage, joined: Joined, judged: np.ndarray) -> Result:
+    def _prediction(self, joined: Joined, judged: np.ndarray) -> Result:
+        image = joined.image
         if ((judged >= 0) & (judged <= 1)).all():
-            return assemble(self.rule, image, joined, judged, self.pixels_per_millimetre)
+            return assemble(self.rule, joined, judged, self.pixels_per_millimetre)
         message = f"{image.name}: the classifier gave {judged}, no probabilities"
         return Failure(image.name, ModelFileError(message))
 
@@ -151,17 +165,16 @@ class Chain:
             judged = limits is not None and lesion.found and policy.uses_mask
             issues = limits.reasons(quality) if limits and judged else ()
             whole = bool(limits and judged and limits.replaces(quality))
-            crop, image = self._cut(
-                read, lesion, probability, policy.without_mask() if whole else policy
-            )
+            cut = policy.without_mask() if whole else policy
+            crop, lesion, image = self._cut(read, lesion, probability, cut)
         except CascadeError as error:
             return error
-        box = full_box(crop.box, image)
-        return Joined(probability, lesion, crop, box, quality, issues, whole, score)
+        box = full_box(crop.box, image, inside=False)
+        return Joined(image, probability, lesion, crop, box, quality, issues, whole, score)
 
     def _cut(
         self, read: _Read, lesion: Lesion, probability: np.ndarray, policy: MaskPolicy
-    ) -> tuple[MaskedCrop, LoadedImage]:
+    ) -> tuple[MaskedCrop, Lesion, LoadedImage]:
         """The crop, from a finer image where the one at hand holds too few pixels of it."""
         image = read.image
         while True:
@@ -169,11 +182,11 @@ class Chain:
             side = min(crop.box[2] - crop.box[0], crop.box[3] - crop.box[1])
             wanted = math.ceil(min(image.shape) * self.classifier.size / side)
             if image.divisor == 1 or wanted <= min(image.shape):
-                return crop, image
+                return crop, lesion, image
             before, image = image.shape, self._image(read.source, wanted)
             if image.shape == before:  # pixels from memory may have been reduced by the caller
-                return crop, image
-            lesion = find_lesion(probability, self.rule.policy, shape=image.shape)
+                return crop, lesion, image
+            lesion = lesion_at(lesion, probability, self.rule.policy, image.shape)
 
 
 @dataclass(frozen=True)
@@ -196,10 +209,19 @@ def in_order(
     """
     waiting: deque[Future[Outcome]] = deque()
     pool = ThreadPoolExecutor(workers)
+    iterator = iter(items)
     try:
-        for item in items:
+        while True:
+            try:
+                item = next(iterator)
+            except StopIteration:
+                break
+            except Exception:
+                while waiting:  # what was taken before the source failed is still delivered
+                    yield waiting.popleft().result()
+                raise
             waiting.append(pool.submit(work, item))
-            if len(waiting) > 2 * workers:
+            while waiting and (waiting[0].done() or len(waiting) > 2 * workers):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
