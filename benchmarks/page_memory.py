@@ -154,7 +154,7 @@ def show_images(page: Running, tab: Page, images: Sequence[Path], count: int) ->
     """Show one image after the other, and remove it."""
     costs = Costs()
     tab.open(page.address)
-    tab.wait_for("document.body?.innerText.includes('No lesion at all')", 120)
+    tab.wait_for("document.body?.innerText.includes('No lesion')", 120)
     tab.wait_for(READY)
     for number in range(count):
         start, before = time.perf_counter(), page.busy_s()
