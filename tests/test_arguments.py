@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import runpy
 import subprocess
 import sys
 import typing
@@ -559,3 +560,11 @@ def test_choices_of_modes_match_the_masking_module():
 
 def test_the_folder_defaults_lie_in_the_repository():
     assert arguments_module.default_folder("dataset") == REPOSITORY / "dataset"
+
+
+def test_the_package_is_the_console_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["cascade", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("cascade", run_name="__main__")
+    assert ended.value.code in (0, None)
+    assert capsys.readouterr().out.startswith("cascade ")

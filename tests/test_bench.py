@@ -29,7 +29,14 @@ from cascade.speed.floor import (
 )
 from cascade.speed.images import drawn_files, find_files, parse_shape
 from cascade.speed.measure import Speed, measure
-from cascade.speed.report import choice_lines, document, naive_ratio, plot_speeds, table_rows
+from cascade.speed.report import (
+    choice_lines,
+    document,
+    floor_line,
+    naive_ratio,
+    plot_speeds,
+    table_rows,
+)
 from cascade.speed.worker import measure_round, peak_memory_mb, work
 
 ONNX = Configuration("onnx", model="folder")
@@ -358,3 +365,57 @@ def test_the_naive_pair_judges_files(tmp_path):
     assert pair.predict_mask(file).shape == (256, 256)
     [probabilities] = pair.predict([file])
     assert probabilities.sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("form", ["folder", "file"])
+def test_a_floor_is_measured_from_either_form(tmp_path, monkeypatch, form):
+    from cascade.speed import floor
+
+    monkeypatch.setattr(floor, "peak_flops", lambda precision, threads: 1e11)
+    path = tiny_export()
+    if form == "file":
+        path = tmp_path / "cascade.safetensors"
+        tiny_cascade().save(path)
+    (image,) = drawn_files((96, 128), 1, tmp_path)
+    told = []
+    task = {"kind": "floor", "folder": None, "file": None, "precisions": [], "threads": 1,
+            "sets": {"small": [str(image)]}, form: str(path)}  # fmt: skip
+    work(task, told.append)
+    (measured,) = told
+    assert set(measured["flops"]) == {"segmenter", "classifier"}
+    assert all(flops > 1e4 for flops in measured["flops"].values())
+    assert measured["decode_ms"]["small"] > 0
+    assert "operations an image" in floor_line(measured)
+
+
+def test_a_floor_without_a_form_says_why(tmp_path):
+    (image,) = drawn_files((96, 128), 1, tmp_path)
+    told = []
+    task = {"kind": "floor", "folder": None, "file": None, "precisions": [], "threads": 1,
+            "sets": {"small": [str(image)]}}  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cascade.speed.floor.peak_flops", lambda precision, threads: None)
+        patch.setattr("cascade.speed.floor.decode_ms", lambda path, side: 1.0)
+        work(task, told.append)
+    assert "not known" in floor_line(told[0])
+
+
+def test_the_process_answers_on_standard_output_alone(monkeypatch, capsys, tmp_path):
+    from cascade.speed import worker
+
+    files = [str(path) for path in drawn_files((96, 128), 2, tmp_path)]
+    task = {"kind": "cascade", "runtime": "onnx", "precision": "float32", "batch_size": 1,
+            "model": str(tiny_export()), "files": files}  # fmt: skip
+    monkeypatch.setattr("sys.argv", ["worker", json.dumps(task)])
+    worker.main()
+    first, measured = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first == {"first": True}
+    assert len(measured["latencies_ms"]) == 2
+
+
+def test_a_folder_or_the_shipped_cascade_is_found(tmp_path):
+    assert find_forms(None, str(tiny_export())) == Forms(None, tiny_export())
+    shipped = find_forms(None, None)
+    assert shipped.file or shipped.folder
+    with pytest.raises(ConfigError, match="both exported"):
+        find_forms(str(tiny_export()), str(tiny_export()))

@@ -19,7 +19,7 @@ from cascade.imaging import (
     to_stored_box,
     to_stored_mask,
 )
-from cascade.imaging.orientation import exif_orientation
+from cascade.imaging.orientation import exif_orientation, stored_orientation
 
 ALL = range(1, 9)
 
@@ -141,3 +141,21 @@ def test_orientation_of_a_mask_is_applied(tmp_path, suffix):
     save(tmp_path / f"mask{suffix}", mask, 6)
     expected = np.rot90(mask, -1) > 0
     assert np.array_equal(read_mask(tmp_path / f"mask{suffix}", shape=(64, 48)), expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_values_of_any_type_are_turned_as_bytes_are(orientation):
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    turned = apply_orientation(values, orientation)
+    bytes_turned = apply_orientation(values.astype(np.uint8), orientation)
+    np.testing.assert_array_equal(turned, bytes_turned)
+    assert turned.flags.c_contiguous
+
+
+def test_a_hexadecimal_profile_of_a_png_holds_the_orientation():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    block = exif.tobytes()
+    profile = "\nexif\n" + f"{len(block):8d}\n" + block.hex()
+    assert stored_orientation({"Raw profile type exif": profile}) == (6, ())
+    assert stored_orientation({"Raw profile type exif": "\nexif\n8\nnothing"})[1]
