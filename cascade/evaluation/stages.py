@@ -173,7 +173,7 @@ def evaluate_cascade(
 
     Beside the end-to-end numbers, ``metrics["stages"]`` holds the classifier's numbers on the same
     images with the predicted mask, the true mask (where there are any) and no mask at all;
-    ``metrics["safeguards"]`` says how often the cascade doubted itself and what that was worth.
+    ``metrics["safeguards"]`` says how often its safeguards fired and what that was worth.
 
     Args:
         cascade: both stages.
@@ -289,7 +289,7 @@ def _of_replaced_crops(
     crops = [
         apply_mask(
             images[place].pixels,
-            # the very lesion that was doubted; choosing among its components again could differ
+            # the very lesion of low quality; choosing among its components again could differ
             results[place].lesion,
             cascade.policy,
             size=cascade.classifier.size,

@@ -66,7 +66,7 @@ class Cascade:
                 instead of ``cutoff``.
             coverage: share of the images of each class whose ``prediction_set`` is to hold the
                 true class.
-            safeguards: when not to trust the answer; by default nothing is doubted.
+            safeguards: when not to trust the answer; by default there are none.
             limits: what images are accepted.
 
         Raises:

@@ -77,16 +77,24 @@ class Chain:
             sources: read ahead by a few images.
             batch_size: images that pass the networks together where one thread computes them.
         """
-        segmenter, classifier = single_threaded(self.segmenter), single_threaded(self.classifier)
         one = isinstance(sources, Sequence) and len(sources) == 1
         held = (self._hold(source) for source in sources)
-        if not one and segmenter and classifier and segmenter.cores > 1:
-            chain = replace(self, segmenter=segmenter, classifier=classifier)
-            yield from in_order(chain.predict_one, held, workers=segmenter.cores)
+        chain = None if one else self._single_threaded()
+        if chain is not None:
+            yield from in_order(chain.predict_one, held, workers=chain.segmenter.cores)
             return
         read = map(self._read, held) if one else in_order(self._read, held, workers=1)
         while batch := list(itertools.islice(read, batch_size)):
             yield from self._predict_batch(batch)
+
+    def _single_threaded(self) -> Chain | None:
+        """The chain for several threads; ``None`` with one core, or if a stage declines."""
+        if getattr(self.segmenter, "cores", 1) == 1:
+            return None
+        segmenter, classifier = single_threaded(self.segmenter), single_threaded(self.classifier)
+        if segmenter is None or classifier is None:
+            return None
+        return replace(self, segmenter=segmenter, classifier=classifier)
 
     def _hold(self, source: Any) -> Any:
         """What a thread may read later; pixels in memory may change when the next is drawn."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -149,8 +150,10 @@ def predict_rows(
             error = ImageError(f"{found.path.name}: {found.problem}")
             yield images.table.row(found.path, error=str(error))
 
-    for result in cascade.predict_iter(
-        usable(),
+    first = list(itertools.islice(usable(), 2))
+    paths = first if len(first) < 2 else itertools.chain(first, usable())
+    for result in cascade.predict_iter(  # a list of one file needs no threads of its own
+        paths,
         tta=arguments.tta,
         batch_size=arguments.batch_size,
         pixels_per_millimetre=arguments.pixels_per_millimetre,
