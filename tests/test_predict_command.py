@@ -568,3 +568,18 @@ def test_a_run_goes_on_only_with_its_own_scale(predict, photos, before, after, c
     assert len(rows) == (1 if code else 2)
     assert ("--pixels_per_millimetre" in capfd.readouterr().err) is bool(code)
     assert predict(photos / "a.png", *scale(after), "--overwrite")[0] == 0
+
+
+def test_a_table_of_somebody_else_is_replaced_only_where_that_is_asked_for(
+    predict, photos, tmp_path, capfd
+):
+    table = tmp_path / "predictions" / "predictions.csv"
+    table.parent.mkdir()
+    table.write_text("name,name\nx,y\n", encoding="utf-8")
+    code = main([str(photos / "a.png"), "--output", str(table.parent), "--resume"])
+    assert code == 2
+    assert "predictions.csv" in capfd.readouterr().err
+    assert table.read_text(encoding="utf-8") == "name,name\nx,y\n"
+    code, rows = predict(photos / "a.png", "--overwrite")
+    assert code == 0
+    assert names(rows) == ["a.png"]
