@@ -93,7 +93,6 @@ class Prediction:
             "How unlike the training images this one is, as a fraction of the limit; above 1 the "
             "answer means nothing. Empty where the cascade cannot tell.",
             column="out_of_distribution_score",
-            digits=3,
             example=0.38,
         ),
     )

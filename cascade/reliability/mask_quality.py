@@ -57,7 +57,6 @@ class MaskQuality:
 
     @derived(
         column="mask_quality",
-        digits=3,
         example=0.95,
     )
     def score(self) -> float:
