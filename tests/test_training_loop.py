@@ -209,8 +209,10 @@ def test_loader_processes_change_nothing(tmp_path):
     assert_same(helped.network.state_dict(), alone.network.state_dict())
 
 
-@pytest.mark.parametrize("broken", [math.nan, -math.inf])
-def test_a_loss_that_is_not_finite_stops_names_the_rate_and_keeps_the_best(tmp_path, broken):
+@pytest.mark.parametrize("broken", [math.nan, -math.inf, 1e9])
+def test_a_loss_that_is_not_finite_or_absurd_stops_names_the_rate_and_keeps_the_best(
+    tmp_path, broken
+):
     steps = 0
 
     def loss(network, batch):
@@ -219,7 +221,9 @@ def test_a_loss_that_is_not_finite_stops_names_the_rate_and_keeps_the_best(tmp_p
         value = cross_entropy(network, batch)
         return value * broken if steps == 3 else value
 
-    with pytest.raises(TrainingError, match=r"epoch 2; lower --learning_rate \(now 0\.01\)"):
+    with pytest.raises(
+        TrainingError, match=r"diverged in epoch 2: the loss.*lower --learning_rate \(now 0\.01\)"
+    ):
         train(tmp_path, config(), loss=loss)
     assert steps == 3  # it stopped at once
     kept = TinyNetwork.load(tmp_path / "best.safetensors", device="cpu")
@@ -228,17 +232,38 @@ def test_a_loss_that_is_not_finite_stops_names_the_rate_and_keeps_the_best(tmp_p
     assert len(history(tmp_path)) == 1
 
 
-def test_a_metric_that_is_not_a_number_never_becomes_the_best(tmp_path):
-    trainer = train(tmp_path, config(), validate=scripted([math.nan, 0.3, math.nan, 0.2]))
-    assert (trainer.progress.best, trainer.progress.best_epoch) == (0.3, 2)
+@pytest.mark.parametrize("average", [0.0, 0.5])
+def test_weights_that_are_not_finite_stop_before_they_are_judged_or_kept(tmp_path, average):
+    def loss(network, batch):
+        if len(losses) == 3:  # in the last step of the second epoch
+            with torch.no_grad():
+                network.network[1].running_var[0] = math.inf  # no loss in training shows it
+        losses.append(1)
+        return cross_entropy(network, batch)
+
+    losses = []
+    with pytest.raises(TrainingError, match=r"epoch 2: .*running_var has values .* not finite"):
+        train(tmp_path, config(average=average), loss=loss)
+    assert TinyNetwork.load(tmp_path / "best.safetensors").provenance["epochs_trained"] == 1
+    progress = load_state(tmp_path / "last.safetensors")["progress"]
+    assert progress["epoch"] == 1
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_a_validation_number_that_is_not_finite_stops_and_keeps_the_best(tmp_path, broken):
+    with pytest.raises(TrainingError, match=r"epoch 3: score is (nan|inf); lower --learning_rate"):
+        train(tmp_path, config(), validate=scripted([0.3, 0.2, broken]))
     best = TinyNetwork.load(tmp_path / "best.safetensors", device="cpu")
     assert best.metrics["validation"]["score"] == 0.3
-    assert [row["score"] for row in history(tmp_path)] == ["", "0.3", "", "0.2"]
-    again = train(tmp_path / "equal", config(), validate=scripted([0.1, 0.5, 0.5, 0.5]))
-    assert again.progress.best_epoch == 2, "of equal scores the earlier"
-    with pytest.raises(TrainingError, match=r"never a number.*--learning_rate"):
-        train(tmp_path / "never", config(epochs=2), validate=scripted([math.nan] * 2))
-    assert not (tmp_path / "never" / "best.safetensors").exists()
+    assert [row["score"] for row in history(tmp_path)] == ["0.3", "0.2"]
+    with pytest.raises(TrainingError, match="diverged in epoch 1"):
+        train(tmp_path / "never", config(), validate=scripted([broken]))
+    assert not any((tmp_path / "never").iterdir())
+
+
+def test_of_equal_scores_the_earlier_is_the_best(tmp_path):
+    trainer = train(tmp_path, config(), validate=scripted([0.1, 0.5, 0.5, 0.5]))
+    assert (trainer.progress.best, trainer.progress.best_epoch) == (0.5, 2)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +271,7 @@ def test_a_metric_that_is_not_a_number_never_becomes_the_best(tmp_path):
     [
         ([0.5, 0.4, 0.6, 0.1, 0.1], 2, 5),
         ([0.5, 0.5, 0.5, 0.5, 0.5], 3, 4),
-        ([0.5, math.nan, 0.9, 0.1, 0.1], 1, 2),
+        ([0.5, 0.4, 0.9, 0.1, 0.1], 1, 2),
         ([0.5, 0.1, 0.1, 0.1, 0.1], 0, 5),
     ],
 )

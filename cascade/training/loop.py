@@ -40,6 +40,9 @@ from cascade.training.state import load_state, save_state
 log = logging.getLogger(__name__)
 Row = dict[str, float]
 
+LARGEST_LOSS = 1e6
+"""A loss beyond this is that of weights which have blown up, though float32 still holds them."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -129,18 +132,13 @@ class Trainer:
         """Train until the last epoch, or until validation has not improved for ``patience``.
 
         Raises:
-            TrainingError: the loss is not finite, in which case the best network so far stays in
-                its file; or the validation never gave a number.
+            TrainingError: the training diverged: a weight, a loss or a validation number is not
+                finite, or a loss is above ``LARGEST_LOSS``. What was saved before stays.
         """
         if resume:
             self._restore()
         with deterministic(self.config.deterministic), kept_memory(self.network.device):
             self._run_epochs()
-        if self.progress.best_epoch == 0:
-            raise TrainingError(
-                f"{self.task.monitor} was never a number, so there is no best epoch to keep; lower "
-                f"--learning_rate (now {self.config.learning_rate:g})"
-            )
         return self.progress
 
     def _run_epochs(self) -> None:
@@ -153,7 +151,10 @@ class Trainer:
                 break
             started = time.perf_counter()
             loss = self._train_epoch(epoch)
+            self._require_finite_weights(epoch)
             metrics = self.task.validate(self.current)
+            for name, value in metrics.items():
+                self._require_sane(name, value, epoch)
             rate = self.optimizer.param_groups[0]["lr"]
             self._record(
                 {
@@ -178,12 +179,24 @@ class Trainer:
         with seeded(self.config.seed * 100_003 + epoch, self.network.device):
             for batch in progress(self.loader, description=f"epoch {epoch + 1}", unit="batch"):
                 losses.append(self._step(self._moved(batch)))
-                if not math.isfinite(losses[-1]):
-                    raise TrainingError(
-                        f"the loss is {losses[-1]} in epoch {epoch + 1}; lower --learning_rate "
-                        f"(now {self.config.learning_rate:g})"
-                    )
+                self._require_sane("the loss", losses[-1], epoch)
         return float(np.mean(losses))
+
+    def _require_sane(self, name: str, value: float, epoch: int) -> None:
+        if not abs(value) <= LARGEST_LOSS:  # true for NaN
+            raise self._diverged(f"{name} is {value:.4g}", epoch)
+
+    def _require_finite_weights(self, epoch: int) -> None:
+        for network in (self.trained, self.current):
+            for name, tensor in network.state_dict().items():
+                if not torch.isfinite(tensor).all():
+                    raise self._diverged(f"{name} has values that are not finite", epoch)
+
+    def _diverged(self, what: str, epoch: int) -> TrainingError:
+        return TrainingError(
+            f"the training diverged in epoch {epoch + 1}: {what}; lower --learning_rate (now "
+            f"{self.config.learning_rate:g})"
+        )
 
     def _moved(self, batch: list[torch.Tensor]) -> list[torch.Tensor]:
         """On the network's device; from pinned memory the copy does not wait for the last step."""
@@ -208,9 +221,9 @@ class Trainer:
         state.epoch += 1
         state.history.append(row)
         value = row[self.task.monitor]
-        if self.plateau is not None and math.isfinite(value):
+        if self.plateau is not None:
             self.plateau.step(value)
-        if value > state.best:  # false for NaN, which never becomes the best
+        if value > state.best:
             state.best, state.best_epoch = value, state.epoch
             self.current.metrics = {"validation": row, "monitor": self.task.monitor}
             self.current.provenance = {**self.network.provenance, "epochs_trained": state.epoch}
