@@ -15,6 +15,7 @@ from torch import nn
 
 from cascade.errors import ConfigError
 from cascade.export.activation import Head, find_heads
+from cascade.export.single_output import products_before_sums
 from cascade.export.upsampling import convolved_before_upsampling
 from cascade.models.artifact import INTENDED_USE
 from cascade.models.classifier import Classifier
@@ -140,7 +141,7 @@ def serialized(model: onnx.ModelProto) -> bytes:
     Raises:
         ConfigError: the graph is too large for one file.
     """
-    smaller = _halved(convolved_before_upsampling(model))
+    smaller = _halved(products_before_sums(convolved_before_upsampling(model)))
     if smaller.ByteSize() >= _LARGEST:
         raise ConfigError("a network of over two gigabytes does not fit into one ONNX file")
     content: bytes = smaller.SerializeToString()

@@ -98,14 +98,14 @@ def image_quality(pixels: np.ndarray) -> ImageQuality:
     scale = min(1.0, _SIDE_PX / min(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
-    low, high = np.minimum(small[..., 0], small[..., 1]), np.maximum(small[..., 0], small[..., 1])
-    brightest = np.maximum(high, small[..., 2])
-    second = np.maximum(low, np.minimum(high, small[..., 2]))
+    first, second, third = cv2.split(small)
+    low, high = cv2.min(first, second), cv2.max(first, second)
+    brightest, middle = cv2.max(high, third), cv2.max(low, cv2.min(high, third))
     dark = float(np.mean(brightest <= _DARK))
     gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
     return ImageQuality(
         sharpness=_sharpness(gray),
-        exposure=dark + float(np.mean(second >= _SATURATED)),
+        exposure=dark + float(np.mean(middle >= _SATURATED)),
         dark=dark,
         implausible=_implausible(gray),
     )

@@ -124,7 +124,7 @@ def lesion_from_mask(
         weight: ``(H, W)`` probabilities; the heaviest component counts as the largest.
     """
     _check_mask(mask)
-    count, labels, areas = label_regions(mask)
+    count, labels, areas, has_holes = label_regions(mask)
     large = np.flatnonzero(areas >= max(1.0, policy.minimum_area * mask.size)) + 1
     warnings: list[str] = []
     if large.size == 0:
@@ -141,7 +141,7 @@ def lesion_from_mask(
         is_large = np.zeros(count, bool)
         is_large[large] = True
         kept = is_large[labels]
-    if policy.fill_holes:
+    if policy.fill_holes and has_holes:
         kept = _filled(kept)
     box = bounding_box(kept)
     if _touches_border(kept):
@@ -149,21 +149,24 @@ def lesion_from_mask(
     return Lesion(kept, box, count - 1, tuple(warnings))
 
 
-def label_regions(mask: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+def label_regions(mask: np.ndarray) -> tuple[int, np.ndarray, np.ndarray, bool]:
     """Connected regions of ``(H, W)`` bool, eight neighbours to a pixel.
 
     Returns:
         The number of labels with that of the background, the label of each pixel ``(H, W)`` (int32,
-        or bool for a single region), and the number of pixels of each region.
+        or bool for a single region), the number of pixels of each region, and whether any region
+        has a hole.
     """
     pixels = np.ascontiguousarray(mask).view(np.uint8)
     contours, hierarchy = cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     # a contour without a parent is a region; following them is far faster than labelling pixels
     regions = int((hierarchy[0, :, 3] < 0).sum()) if contours else 0
+    has_holes = len(contours) > regions
     if regions <= 1:
-        return regions + 1, mask, np.array([np.count_nonzero(mask)] * regions, np.int64)
+        areas = np.array([np.count_nonzero(mask)] * regions, np.int64)
+        return regions + 1, mask, areas, has_holes
     count, labels, statistics, _ = cv2.connectedComponentsWithStats(pixels, connectivity=8)
-    return count, labels, statistics[1:, cv2.CC_STAT_AREA]
+    return count, labels, statistics[1:, cv2.CC_STAT_AREA], has_holes
 
 
 def lesion_at(
@@ -184,7 +187,7 @@ def lesion_at(
     size = shape[1], shape[0]
     near = cv2.resize(lesion.mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
     regions = resize_probability(probability, shape) >= policy.threshold
-    count, labels, _ = label_regions(regions)
+    count, labels, _, _ = label_regions(regions)
     overlaps = np.bincount(labels[near].astype(np.int64), minlength=count)
     overlaps[0] = 0
     if not overlaps.any():  # a lesion of less than a pixel of the larger size

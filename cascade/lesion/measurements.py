@@ -156,13 +156,14 @@ def measure(
         raise EmptyMaskError("the mask is empty; there is no lesion to measure")
     top, left, bottom, right = box
     inside = mask[top:bottom, left:right]
-    area = float(np.count_nonzero(inside)) * reduction**2
-    diameter = _diameter(inside) * reduction
+    pixels = np.count_nonzero(inside)
+    area = float(pixels) * reduction**2
+    diameter = _diameter(_hull(inside)) * reduction
     sampled = inside[_grid(inside, _OVERSAMPLING * _BORDER_SIDE)]
     scale = pixels_per_millimetre
     return Measurements(
         area_pixels=int(area),
-        area_fraction=float(np.count_nonzero(inside) / mask.size),
+        area_fraction=float(pixels / mask.size),
         area_square_millimetres=None if scale is None else area / scale / scale,
         diameter_pixels=diameter,
         diameter_millimetres=None if scale is None else diameter / scale,
@@ -202,9 +203,9 @@ def _hull(mask: np.ndarray) -> np.ndarray:
     return cv2.convexHull(ends.astype(np.int32)).reshape(-1, 2).astype(np.float64)
 
 
-def _diameter(mask: np.ndarray) -> float:
+def _diameter(hull: np.ndarray) -> float:
     """Maximum Feret diameter; the two pixels that are farthest apart are corners of the hull."""
-    x, y = _hull(mask).T
+    x, y = hull.T
     wide, high = np.abs(np.subtract.outer(x, x)) + 1, np.abs(np.subtract.outer(y, y)) + 1
     return math.sqrt((wide * wide + high * high).max())
 
@@ -233,7 +234,7 @@ def _asymmetry(coverage: np.ndarray) -> float:
     """
     y, x = np.nonzero(coverage)
     weights = coverage[y, x].astype(np.float64)
-    centroid = np.array([np.average(x, weights=weights), np.average(y, weights=weights)])
+    centroid = float(np.average(x, weights=weights)), float(np.average(y, weights=weights))
     dx, dy = x - centroid[0], y - centroid[1]
     principal = _principal_angle(dx, dy, weights)
     reach = math.ceil(np.hypot(dx, dy).max()) + 1
@@ -252,13 +253,20 @@ def _principal_angle(dx: np.ndarray, dy: np.ndarray, weights: np.ndarray) -> flo
     return 0.5 * math.atan2(across, along)
 
 
-def _mismatch(coverage: np.ndarray, centroid: np.ndarray, angle: float, reach: int) -> float:
+def _mismatch(
+    coverage: np.ndarray, centroid: tuple[float, float], angle: float, reach: int
+) -> float:
     """Mean mismatch over the axis at ``angle`` and the one perpendicular to it."""
-    rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    shift = centroid - rotation @ np.array([reach, reach])
+    cosine, sine = math.cos(angle), math.sin(angle)
+    x, y = centroid
     turned = cv2.warpAffine(
         coverage,
-        np.column_stack([rotation, shift]),
+        np.array(
+            [
+                [cosine, -sine, x - cosine * reach + sine * reach],
+                [sine, cosine, y - sine * reach - cosine * reach],
+            ]
+        ),
         (2 * reach + 1, 2 * reach + 1),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
     )
@@ -300,10 +308,14 @@ def _perimeter(coverage: np.ndarray, smoothing: float) -> float:
     Unlike a count of pixel edges it does not grow with the staircase of a slanted outline.
     """
     margin = math.ceil(4 * smoothing) + 2
-    padded = np.pad(coverage.astype(np.float64), margin)  # in float32 the last digits would vary
+    height, width = coverage.shape
+    # float64, because in float32 the last digits would vary
+    padded = np.zeros((height + 2 * margin, width + 2 * margin))
+    padded[margin:-margin, margin:-margin] = coverage
     smooth = cv2.GaussianBlur(padded, (0, 0), smoothing)
-    down, across = np.gradient(smooth)
-    return float(np.sqrt(down * down + across * across).sum())
+    down = smooth[2:, 1:-1] - smooth[:-2, 1:-1]  # twice the central differences
+    across = smooth[1:-1, 2:] - smooth[1:-1, :-2]
+    return float(cv2.magnitude(down, across).sum()) / 2
 
 
 def _colour_variegation(image: np.ndarray, mask: np.ndarray) -> float:

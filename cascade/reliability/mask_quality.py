@@ -93,13 +93,13 @@ def mask_quality(
     policy = policy or MaskPolicy()
     probability = _checked(probability, axes=2)
     mask = reduce_mask(lesion.mask, probability.shape)
-    masses = _region_masses(probability, policy)
+    regions, share = _regions(probability, policy)
     inside = float(probability[mask].sum())
     union = float(np.maximum(probability, mask).sum())
     return MaskQuality(
         area_fraction=lesion.area_fraction,
-        component_count=int(np.count_nonzero(masses[1])),
-        largest_component_share=_ratio(float(masses[0].max(initial=0.0)), float(masses[0].sum())),
+        component_count=regions,
+        largest_component_share=share,
         border_contact=_border_contact(mask),
         confidence=_ratio(inside, float(np.count_nonzero(mask))),
         expected_iou=_ratio(inside, union),
@@ -111,17 +111,20 @@ def _ratio(part: float, whole: float) -> float:
     return min(1.0, part / whole) if whole else 0.0  # rounding may exceed 1
 
 
-def _region_masses(probability: np.ndarray, policy: MaskPolicy) -> tuple[np.ndarray, np.ndarray]:
-    """Summed probability of each region above the threshold, and whether each is large enough."""
-    count, regions, areas = label_regions(probability >= policy.threshold)
+def _regions(probability: np.ndarray, policy: MaskPolicy) -> tuple[int, float]:
+    """How many regions are large enough; the share of the heaviest one in the mass of all."""
+    count, regions, areas, _ = label_regions(probability >= policy.threshold)
+    large = np.count_nonzero(areas >= max(1.0, policy.minimum_area * probability.size))
+    if count <= 2:
+        return int(large), float(count - 1)
     masses = np.bincount(regions.ravel(), weights=probability.ravel(), minlength=count)[1:]
-    return masses, areas >= max(1.0, policy.minimum_area * probability.size)
+    return int(large), _ratio(float(masses.max()), float(masses.sum()))
 
 
 def _border_contact(mask: np.ndarray) -> float:
-    border = np.ones(mask.shape, np.bool_)
-    border[1:-1, 1:-1] = False
-    return float(mask[border].mean())
+    inner = mask[1:-1, 1:-1]
+    touched = np.count_nonzero(mask) - np.count_nonzero(inner)
+    return float(touched / (mask.size - inner.size))
 
 
 def _disagreement(views: np.ndarray, threshold: float) -> float | None:
@@ -145,6 +148,6 @@ def _checked(values: np.ndarray, *, axes: int) -> np.ndarray:
             expected=expected,
             actual=values.shape,
         )
-    if not ((values >= 0) & (values <= 1)).all():
+    if not 0 <= values.min() <= values.max() <= 1:  # NaN fails every comparison
         raise ShapeError("a probability map holds values within [0, 1]; these are logits or NaN")
-    return values.astype(np.float32)
+    return values.astype(np.float32, copy=False)
