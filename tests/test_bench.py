@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import shutil
@@ -16,6 +17,7 @@ from tiny_export import tiny_cascade, tiny_export
 from cascade.command_line.main import main as console
 from cascade.errors import ConfigError, DataError, MissingExtraError
 from cascade.models.runtimes import model_identity
+from cascade.pipeline import stream
 from cascade.speed import configurations as found_here
 from cascade.speed import measure as measuring
 from cascade.speed.configurations import Configuration, Forms, choose, find_forms
@@ -35,8 +37,10 @@ from cascade.speed.report import (
     floor_line,
     naive_ratio,
     plot_speeds,
+    plot_steps,
     table_rows,
 )
+from cascade.speed.steps import NETWORKS, overhead_ms, steps_ms
 from cascade.speed.worker import measure_round, peak_memory_mb, work
 
 ONNX = Configuration("onnx", model="folder")
@@ -321,7 +325,7 @@ def test_the_fastest_is_named_also_without_lower_precision():
 def test_ratios_are_to_the_naive_pair_on_the_same_images(tmp_path):
     speeds = [speed("onnx", 6.0), speed("naive", 2.0), speed("onnx", 6.0, images="large")]
     assert [naive_ratio(one, speeds) for one in speeds] == [3.0, 1.0, None]
-    assert [row[-1] for row in table_rows(speeds)] == ["3.00", "1.00", ""]
+    assert [row[-2] for row in table_rows(speeds)] == ["3.00", "1.00", ""]
     written = document(measuring.Measured(tuple(speeds), (), None), {}, {})
     assert written["fastest"] == {
         "small": "onnx float32, batch 1",
@@ -330,6 +334,27 @@ def test_ratios_are_to_the_naive_pair_on_the_same_images(tmp_path):
     assert [one["naive_ratio"] for one in written["results"]] == [3.0, 1.0, None]
     plot = cv2.imread(str(plot_speeds(speeds, tmp_path / "bench.png")))
     assert plot.shape[0] > 100
+
+
+def test_the_steps_of_an_image_add_up_and_leave_the_cascade_as_it_was(tmp_path):
+    before = stream.find_lesion
+    files = drawn_files((64, 96), 2, tmp_path)
+    steps = steps_ms(str(tiny_export()), files)
+    assert stream.find_lesion is before
+    assert list(steps)[0] == "reading" and list(steps)[-1] == "everything else"
+    spent = [name for name, value in steps.items() if value > 0]
+    assert {"reading", "segmenter", "crop", "classifier", "image quality"} <= set(spent)
+    own = {name: value for name, value in steps.items() if name not in ("reading", *NETWORKS)}
+    assert overhead_ms(steps) == pytest.approx(sum(own.values()))
+
+
+def test_steps_are_drawn_where_they_are_known(tmp_path):
+    path = tmp_path / "steps.png"
+    assert plot_steps([speed("naive", 1.0)], path) is None
+    known = dataclasses.replace(speed("onnx", 1.0), steps_ms={"reading": 2.0, "crop": 3.0})
+    assert table_rows([known])[0][-1] == "3.0"
+    plot_steps([known, speed("naive", 1.0)], path)
+    assert cv2.imread(str(path)).shape[0] > 100
 
 
 def test_the_command_measures_an_exported_cascade_in_a_process(tmp_path, capfd):

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class Speed:
         cold_start_s: from the start of the process to the first answer; median.
         floor_share: the machine's floor over the time per image; ``None`` if unknown.
         every_round: ``images_per_second`` of each round.
+        steps_ms: processor time of each step of one image on one thread, median; empty for torch,
+            whose threads cannot be changed, and for the naive pair.
     """
 
     images: str
@@ -65,6 +67,7 @@ class Speed:
     cold_start_s: float
     floor_share: float | None
     every_round: tuple[float, ...]
+    steps_ms: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -227,4 +230,10 @@ def _speed(
         cold_start_s=statistics.median(answer["cold_start_s"] for answer in answers),
         floor_share=None if least is None else rate * least,
         every_round=tuple(rates),
+        steps_ms=_medians([answer.get("steps_ms", {}) for answer in answers]),
     )
+
+
+def _medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The median of each name over all rows, which have the same names."""
+    return {name: statistics.median(row[name] for row in rows) for name in rows[0]}

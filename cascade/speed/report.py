@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cascade.evaluation.plots import (
     BLUE,
     GREEN,
     GREY,
     ORANGE,
+    PURPLE,
     SMALL_PT,
     WIDTH,
     label_axes,
@@ -21,10 +25,11 @@ from cascade.evaluation.plots import (
 )
 from cascade.speed.configurations import NAIVE
 from cascade.speed.measure import Measured, Speed
+from cascade.speed.steps import NETWORKS, READING, overhead_ms
 
 HEADERS = (
     "images", "runtime", "precision", "batch", "images/s", "p50 ms", "p99 ms", "CPU ms", "peak MB",
-    "cold start s", "of floor", "times naive",
+    "cold start s", "of floor", "times naive", "other ms",
 )  # fmt: skip
 _COLOURS = {"torch": ORANGE, "onnx": BLUE, "openvino": GREEN, NAIVE: GREY}
 
@@ -65,6 +70,7 @@ def table_rows(speeds: Sequence[Speed]) -> list[tuple[str, ...]]:
             f"{speed.cold_start_s:.2f}",
             _cell(speed.floor_share, "{:.1%}"),
             _cell(naive_ratio(speed, speeds), "{:.2f}"),
+            f"{overhead_ms(speed.steps_ms):.1f}" if speed.steps_ms else "",
         )
         for speed in speeds
     ]
@@ -139,4 +145,28 @@ def plot_speeds(speeds: Sequence[Speed], path: str | os.PathLike[str]) -> Path:
         label_axes(axes, images, "images per second", "")
         axes.grid(visible=False, axis="y")
         axes.set_xlim(0, 1.15 * max(rates))
+    return save_figure(figure, path)
+
+
+def plot_steps(speeds: Sequence[Speed], path: str | os.PathLike[str]) -> Path | None:
+    """Draw where the time of one image goes as stacked bars; ``None`` where it is not known."""
+    shown = [speed for speed in speeds if speed.steps_ms and speed.batch_size == 1][::-1]
+    if not shown:
+        return None
+    figure = new_figure(1.8 * WIDTH, 1.6 + 0.35 * len(shown))
+    axes = figure.subplots()
+    start = np.zeros(len(shown))
+    fixed = dict(zip((READING, *NETWORKS), (GREY, BLUE, GREEN), strict=True))
+    others = itertools.cycle(
+        (ORANGE, PURPLE, "#F0E442", "#56B4E9", "#E69F00", "#000000", "#CCCCCC")
+    )
+    for step in shown[0].steps_ms:
+        widths = np.array([speed.steps_ms[step] for speed in shown])
+        colour = fixed.get(step) or next(others)
+        names = [f"{one.images} {one.runtime} {one.precision}" for one in shown]
+        axes.barh(names, widths, left=start, color=colour, label=step, height=0.6)
+        start += widths
+    label_axes(axes, "", "ms of one core for one image", "")
+    axes.grid(visible=False, axis="y")
+    figure.legend(loc="outside lower center", ncols=4, fontsize=SMALL_PT)
     return save_figure(figure, path)

@@ -22,7 +22,7 @@ from cascade.speed.configurations import (
 
 log = logging.getLogger(__name__)
 
-FILES = ("bench.json", "bench.png")
+FILES = ("bench.json", "bench.png", "bench_steps.png")
 BUSY = 0.25
 """Share of the cores that others may use before a warning is due."""
 
@@ -48,7 +48,7 @@ def build_parser() -> CommandParser:
         help="the same cascade as a folder of cascade export, where --model names a file; by "
         "default NAME_onnx beside NAME.safetensors",
     )
-    add_output(parser, f"folder for {' and '.join(FILES)}", default="bench")
+    add_output(parser, f"folder for {', '.join(FILES)}", default="bench")
     parser.add_argument(
         "--drawn",
         type=str,
@@ -161,6 +161,7 @@ def _report(
     settings = {**{name: arguments[name] for name in names}, "threads": threads}
     write_json(folder / FILES[0], report.document(measured, machine, settings))
     report.plot_speeds(measured.speeds, folder / FILES[1])
+    report.plot_steps(measured.speeds, folder / FILES[2])
     say(f"{machine['processor']}, {machine['cores']} cores, {threads} threads")
     say_table(report.HEADERS, report.table_rows(measured.speeds))
     for line in report.choice_lines(measured.speeds):
@@ -169,5 +170,5 @@ def _report(
         say(report.floor_line(measured.floor))
     for item in measured.not_measured:
         say(f"not measured: {item.name}: {item.reason}")
-    say(f"written: {folder / FILES[0]}, {FILES[1]}")
+    say(f"written: {folder / FILES[0]}, {', '.join(FILES[1:])}")
     return PARTIAL if any("process ended" in item.reason for item in measured.not_measured) else OK
