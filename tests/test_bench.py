@@ -341,7 +341,8 @@ def test_the_steps_of_an_image_add_up_and_leave_the_cascade_as_it_was(tmp_path):
     files = drawn_files((64, 96), 2, tmp_path)
     steps = steps_ms(str(tiny_export()), files)
     assert stream.find_lesion is before
-    assert list(steps)[0] == "reading" and list(steps)[-1] == "everything else"
+    names = list(steps)
+    assert (names[0], names[-1]) == ("reading", "everything else")
     spent = [name for name, value in steps.items() if value > 0]
     assert {"reading", "segmenter", "crop", "classifier", "image quality"} <= set(spent)
     own = {name: value for name, value in steps.items() if name not in ("reading", *NETWORKS)}

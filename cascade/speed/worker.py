@@ -38,12 +38,13 @@ def work(task: Mapping[str, Any], answer: Callable[[Mapping[str, Any]], None]) -
         _judge(predict, files[:1])
         answer({"first": True})
         measured = measure_round(predict, files, warm_up=max(2, task["batch_size"]))
-        answer({**measured, "peak_memory_mb": peak_memory_mb()})
+        measured["peak_memory_mb"] = peak_memory_mb()
         if task["kind"] == "cascade" and task["runtime"] != "torch":
             from cascade.speed.steps import steps_ms
 
             options = {name: task[name] for name in ("runtime", "precision")}
-            answer({"steps_ms": steps_ms(task["model"], files, **options)})
+            measured["steps_ms"] = steps_ms(task["model"], files, **options)
+        answer(measured)
     except CascadeError as error:
         answer({"failed": str(error)})
 
