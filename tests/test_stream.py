@@ -13,7 +13,7 @@ from cascade.errors import ImageError
 from cascade.imaging import encode_jpeg, read_image
 from cascade.imaging.resize import reduction
 from cascade.lesion.masking import bounding_box
-from cascade.pipeline import Failure
+from cascade.pipeline import Failure, Prediction
 from cascade.pipeline.stream import in_order
 
 
@@ -135,6 +135,40 @@ def test_threads_give_the_results_of_one_in_order(fake_cascade, large, lesion):
             assert one.probabilities == other.probabilities
             assert one.box == other.box
             np.testing.assert_array_equal(one.crop, other.crop)
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 4])
+@pytest.mark.parametrize("tta", ["none", "flips"])
+def test_batches_of_a_gpu_give_the_results_of_single_images_in_order(
+    fake_cascade, large, lesion, batch_size, tta
+):
+    sources = [large, lesion.image, b"broken", *(np.roll(lesion.image, n, 0) for n in range(40))]
+    expected = [next(fake_cascade.predict_iter([source], tta=tta)) for source in sources]
+    sizes = []
+    predict = fake_cascade.segmenter.predict
+    fake_cascade.segmenter.predict = lambda batch: sizes.append(len(batch)) or predict(batch)
+    fake_cascade.segmenter.on_gpu = True
+    found = list(fake_cascade.predict_iter(sources, tta=tta, batch_size=batch_size))
+    assert (batch_size or 32) - 1 <= max(sizes) <= (batch_size or 32)  # one is broken
+    assert [type(one) for one in found] == [type(one) for one in expected]
+    for one, other in zip(expected, found, strict=True):
+        if isinstance(one, Failure):
+            assert isinstance(other.error, ImageError)
+        else:
+            assert one.probabilities == other.probabilities
+            assert (one.box, one.measurements) == (other.box, other.measurements)
+            np.testing.assert_array_equal(one.crop, other.crop)
+
+
+def test_a_caller_of_a_gpu_may_stop_early(fake_cascade, lesion):
+    taken = []
+    fake_cascade.segmenter.on_gpu = True
+    results = fake_cascade.predict_iter(
+        (taken.append(n) or lesion.image for n in range(10_000)), batch_size=2
+    )
+    assert isinstance(next(results), Prediction)
+    results.close()
+    assert len(taken) < 1000
 
 
 def test_work_is_read_ahead_by_a_bounded_number():

@@ -100,7 +100,7 @@ def add_runtime(parser: CommandParser) -> None:
         "--precision",
         type=Literal["float32", "bfloat16"],
         default="float32",
-        help="arithmetic of openvino; bfloat16 is faster and coarser",
+        help="arithmetic of openvino and torch; bfloat16 is faster and coarser",
     )
 
 

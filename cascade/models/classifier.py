@@ -19,7 +19,7 @@ from cascade.models.architectures import (
     find_architecture,
     load_weights,
 )
-from cascade.models.network import Network, Normalization, inference_mode
+from cascade.models.network import Network, Normalization
 from cascade.models.pretrained import HALF
 
 
@@ -60,8 +60,8 @@ class CalibratedNetwork(Network):
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
         """``(N, S, S, 3)`` uint8 RGB to ``(N, 2)`` float32 probabilities that sum to 1."""
-        with inference_mode(self):
-            logits = self(self.to_device(images))
+        with self.predicting():
+            logits = self(self.to_device(images)).float()
             return self.calibrated(logits).softmax(dim=1).cpu().numpy()
 
     def _describe_use(self) -> dict[str, Any]:

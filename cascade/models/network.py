@@ -54,6 +54,14 @@ def resolve_device(device: str = "auto") -> torch.device:
     return chosen
 
 
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware of a device computes in bfloat16, rather than imitating it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return device.type == "cpu" and bool(supported())
+
+
 def describe_device(device: torch.device) -> str:
     """A device in words, such as ``cuda:0 (NVIDIA A100)``."""
     if device.type == "cuda":
@@ -123,10 +131,14 @@ class Network(nn.Module):
 
     Subclasses set ``stage``, build themselves from their settings, and name those in
     :meth:`describe`. ``provenance`` and ``metrics`` are written into the file beside the weights.
+
+    Attributes:
+        precision: of predictions: ``float32``, or ``bfloat16`` by autocast. Weights stay float32.
     """
 
     stage: ClassVar[str]
     runtime: ClassVar[str] = "torch"
+    precision: str = "float32"
     normalization: Normalization
 
     def __init__(self) -> None:
@@ -158,8 +170,23 @@ class Network(nn.Module):
         """How many cores torch may use."""
         return torch.get_num_threads()
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU computes."""
+        return self.device.type != "cpu"
+
     def single_threaded(self) -> None:
         """``None``: torch computes with all its threads; see :class:`.protocol.Stage`."""
+
+    @contextlib.contextmanager
+    def predicting(self) -> Iterator[None]:
+        """Evaluate without gradients, in the precision of :attr:`precision`."""
+        lower = self.precision == "bfloat16"
+        with (
+            inference_mode(self),
+            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=lower),
+        ):
+            yield
 
     def to_artifact(self, *, half: bool = False) -> Artifact:
         """This stage as a model file in memory.
@@ -249,5 +276,11 @@ class Network(nn.Module):
         self.load_state_dict(state)
 
     def to_device(self, images: np.ndarray) -> torch.Tensor:
-        """Move ``(N, S, S, 3)`` uint8 to the network's device, still as bytes."""
-        return torch.from_numpy(np.ascontiguousarray(images)).to(self.device, non_blocking=True)
+        """Move ``(N, S, S, 3)`` uint8 to the network's device, still as bytes.
+
+        A copy from pinned memory to CUDA does not wait for what the device computes.
+        """
+        pixels = torch.from_numpy(np.ascontiguousarray(images))
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory()
+        return pixels.to(self.device, non_blocking=True)

@@ -34,6 +34,10 @@ class GraphSession(Protocol):
     def cores(self) -> int:
         """How many cores it may use."""
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU computes it."""
+
     def single_threaded(self) -> GraphSession | None:
         """The same graph for calls of several threads; see :class:`cascade.models.protocol.Stage`.
 
@@ -87,6 +91,11 @@ class OnnxStage:
     def cores(self) -> int:
         """How many cores it may use."""
         return self._session.cores
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU computes it."""
+        return self._session.on_gpu
 
     def single_threaded(self) -> Self | None:
         """The same stage for calls of several threads; see :class:`.protocol.Stage`."""

@@ -18,6 +18,7 @@ class OnnxSession:
         input_shape: that of the one input, with words for what may vary.
         outputs: names of what the graph gives.
         cores: how many it may use.
+        on_gpu: whether CUDA computes.
     """
 
     runtime = "onnx"
@@ -39,8 +40,8 @@ class OnnxSession:
         self._session = _opened(graph, device, self.cores, source)
         self._single: OnnxSession | None = self if self.cores == 1 else None
         self._opening = threading.Lock()
-        self._on_gpu = device.startswith("cuda")
-        self._graph = b"" if self._single or self._on_gpu else graph
+        self.on_gpu = device.startswith("cuda")
+        self._graph = b"" if self._single or self.on_gpu else graph
         self._source = source
         inputs = self._session.get_inputs()
         self._input = inputs[0].name
@@ -49,7 +50,7 @@ class OnnxSession:
 
     def single_threaded(self) -> OnnxSession | None:
         """A session that computes in the thread of each caller; ``None`` on a GPU."""
-        if self._on_gpu:
+        if self.on_gpu:
             return None
         with self._opening:
             if self._single is None:

@@ -28,6 +28,7 @@ class OpenVinoSession:
     """
 
     runtime = "openvino"
+    on_gpu = False
 
     def __init__(
         self,

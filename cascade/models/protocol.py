@@ -20,6 +20,10 @@ class Stage(Protocol):
     def cores(self) -> int:
         """How many cores it may use, and so how many threads are worth starting."""
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU computes it, which wants many images at a time."""
+
     def single_threaded(self) -> Self | None:
         """The same stage, each call of which computes on one core, in the caller's thread.
 

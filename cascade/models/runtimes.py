@@ -56,12 +56,12 @@ def load_stages(
     model, chosen = choose_runtime(path, runtime, device)
     if precision not in get_args(Precision):
         raise ConfigError(f"precision {precision!r} is unknown; choose float32 or bfloat16")
-    if precision != "float32" and chosen != "openvino":
-        raise ConfigError(f"the runtime {chosen} computes in float32; bfloat16 is for openvino")
+    if precision != "float32" and chosen == "onnx":
+        raise ConfigError("the runtime onnx computes in float32; use openvino or torch")
     if chosen == "torch":
         if threads is not None:
             raise ConfigError("threads are for exported cascades; torch reads OMP_NUM_THREADS")
-        stages = _load_torch(model, device)
+        stages = _load_torch(model, device, precision)
         log.info("runtime: torch, model: %s", model)
         return stages
     options: dict[str, Any] = {"device": device, "threads": threads}
@@ -175,16 +175,18 @@ def model_identity(path: str | os.PathLike[str]) -> str:
     return str(document["tensors_sha256"])
 
 
-def _load_torch(path: Path, device: str) -> LoadedStages:
+def _load_torch(path: Path, device: str, precision: Precision) -> LoadedStages:
     from cascade.models.ensemble import load_classifier
+    from cascade.models.network import computes_in_bfloat16
     from cascade.models.segmenter import Segmenter
 
     artifact = read_artifact(path, needs=STAGES)
-    return LoadedStages(
-        Segmenter.from_artifact(artifact, device=device, source=str(path)),
-        load_classifier(artifact, device=device, source=str(path)),
-        read_safeguards(artifact, source=str(path)),
-    )
+    segmenter = Segmenter.from_artifact(artifact, device=device, source=str(path))
+    classifier = load_classifier(artifact, device=device, source=str(path))
+    if precision == "bfloat16" and not computes_in_bfloat16(segmenter.device):
+        raise ConfigError(f"{segmenter.device} does not compute in bfloat16; use float32")
+    segmenter.precision = classifier.precision = precision
+    return LoadedStages(segmenter, classifier, read_safeguards(artifact, source=str(path)))
 
 
 def _load_exported(path: Path, runtime: Runtime, options: Mapping[str, Any]) -> LoadedStages:

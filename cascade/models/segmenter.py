@@ -16,7 +16,7 @@ from segmentation_models_pytorch.encoders import encoders as smp_encoders
 
 from cascade.config import SegmenterConfig, did_you_mean, from_dict, to_dict
 from cascade.errors import ConfigError, PretrainedWeightsError
-from cascade.models.network import Network, Normalization, inference_mode
+from cascade.models.network import Network, Normalization
 from cascade.models.pretrained import (
     HALF,
     IMAGENET_MEAN,
@@ -98,7 +98,7 @@ class Segmenter(Network):
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """``(N, S, S, 3)`` uint8 RGB to ``(N, S, S)`` float32 probabilities in [0, 1]."""
-        with inference_mode(self):
+        with self.predicting():
             return self(self.to_device(images)).float().sigmoid().cpu().numpy()
 
     def predict_with_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +110,7 @@ class Segmenter(Network):
             ``(N, S, S)`` float32 in [0, 1], and ``(N, D)`` float32: means and spreads of the
             channels of the encoder's last stage but one.
         """
-        with inference_mode(self):
+        with self.predicting():
             logits, activations = self.forward_with_activations(self.to_device(images))
             features = pooled_features(activations.cpu().numpy())
             return logits.float().sigmoid().cpu().numpy(), features

@@ -112,7 +112,8 @@ class Cascade:
                 ``auto`` is torch on a GPU; on the CPU it takes ONNX Runtime for a folder, and for
                 a file with its export beside it (``NAME_onnx``), else torch.
             threads: of an exported cascade; by default ``OMP_NUM_THREADS``, else all usable cores.
-            precision: of ``openvino``: ``float32``, or ``bfloat16``, which is faster and coarser.
+            precision: ``float32``, or ``bfloat16``, which is faster and coarser: in ``openvino``,
+                and in ``torch`` where the device computes in it.
             cutoff: see :class:`Cascade`, as for the rest.
             operating_point: sensitivity of a stored cutoff, instead of ``cutoff``.
             coverage: of the prediction sets.
@@ -197,7 +198,7 @@ class Cascade:
         sources: ImageSource | Iterable[ImageSource | LoadedImage],
         *,
         tta: TestTimeAugmentation = "none",
-        batch_size: int = 1,
+        batch_size: int | None = None,
         bgr: bool = False,
         pixels_per_millimetre: float | None = None,
     ) -> Iterator[Prediction | Failure]:
@@ -206,7 +207,8 @@ class Cascade:
         Args:
             sources: any iterable of paths, bytes, PIL images or arrays, or one of these.
             tta: ``none``; ``flips`` averages 4 views; ``dihedral`` averages 8.
-            batch_size: images that pass the networks together; larger pays on CUDA only.
+            batch_size: images that pass the networks together; by default 32 on a GPU, else 1,
+                because larger ones pay on a GPU only.
             bgr: arrays hold blue first, as OpenCV reads them; files know their own order.
             pixels_per_millimetre: scale of all these images, for measurements in millimetres.
 
@@ -227,7 +229,7 @@ class Cascade:
             bgr,
             pixels_per_millimetre,
         )
-        return chain.predict(several, batch_size=max(1, batch_size))
+        return chain.predict(several, batch_size=None if batch_size is None else max(1, batch_size))
 
     @property
     def working_side(self) -> int:

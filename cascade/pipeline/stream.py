@@ -1,7 +1,8 @@
 """A stream of images through both stages: read, segment, cut, classify, put together.
 
-Where the stages allow it, each of several threads carries a whole image from file to prediction
-with networks that compute in that thread alone: nothing waits for anything but the processor.
+On a CPU, where the stages allow it, each of several threads carries a whole image from file to
+prediction with networks that compute in that thread alone: nothing waits for anything but the
+processor. On a GPU the networks take batches, and threads read, cut and measure meanwhile.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 from cascade.errors import CascadeError, ModelFileError
 from cascade.imaging import ImageLimits, ImageSource, LoadedImage, read_image
 from cascade.imaging.read import reduced
-from cascade.imaging.resize import reduction
+from cascade.imaging.resize import reduction, resize_pixels
 from cascade.lesion.masking import (
     Lesion,
     MaskedCrop,
@@ -30,6 +31,7 @@ from cascade.lesion.masking import (
     find_lesion,
     lesion_at,
 )
+from cascade.models.cores import usable_cores
 from cascade.models.protocol import ClassifierStage, SegmenterStage, single_threaded
 from cascade.pipeline.assemble import DecisionRule, Joined, assemble, full_box
 from cascade.pipeline.augmented_views import TestTimeAugmentation, average
@@ -40,6 +42,9 @@ from cascade.reliability import Safeguards, mask_quality
 Result = Prediction | Failure
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
+
+_ON_GPU = 32
+"""Images that pass a GPU together by default."""
 
 
 @dataclass(frozen=True)
@@ -69,23 +74,42 @@ class Chain:
     pixels_per_millimetre: float | None = None
 
     def predict(
-        self, sources: Iterable[ImageSource | LoadedImage], *, batch_size: int
+        self, sources: Iterable[ImageSource | LoadedImage], *, batch_size: int | None
     ) -> Iterator[Result]:
         """One result for each source, in order; a bounded number is under way at a time.
 
         Args:
             sources: read ahead by a few images.
-            batch_size: images that pass the networks together where one thread computes them.
+            batch_size: images that pass the networks together where one thread computes them;
+                ``None`` takes 32 on a GPU, else 1.
         """
         one = isinstance(sources, Sequence) and len(sources) == 1
         held = (self._hold(source) for source in sources)
-        chain = None if one else self._single_threaded()
+        if one:
+            yield self.predict_one(next(held))
+            return
+        if getattr(self.segmenter, "on_gpu", False):
+            yield from self._in_batches(held, batch_size or _ON_GPU)
+            return
+        chain = self._single_threaded()
         if chain is not None:
             yield from in_order(chain.predict_one, held, workers=chain.segmenter.cores)
             return
-        read = map(self._read, held) if one else in_order(self._read, held, workers=1)
-        while batch := list(itertools.islice(read, batch_size)):
+        for batch in _batches(in_order(self._read, held, workers=1), batch_size or 1):
             yield from self._predict_batch(batch)
+
+    def _in_batches(self, held: Iterator[Any], batch_size: int) -> Iterator[Result]:
+        """All cores read, cut and measure while the device computes; two batches are under way."""
+        cores = usable_cores()
+        pool = ThreadPoolExecutor(cores)
+        batches = _batches(in_order(self._read, held, workers=cores), batch_size)
+        try:
+            for results in in_order(
+                lambda batch: list(self._predict_batch(batch, pool.map)), batches, workers=2
+            ):
+                yield from results
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _single_threaded(self) -> Chain | None:
         """The chain for several threads; ``None`` with one core, or if a stage declines."""
@@ -114,9 +138,10 @@ class Chain:
         if isinstance(source, Failure):
             return source
         try:
-            return _Read(source, self._image(source, self.working_side))
+            image = self._image(source, self.working_side)
         except CascadeError as error:
             return Failure(source_name(source), error)
+        return _Read(source, image, resize_pixels(image.pixels, self.segmenter.size))
 
     def _image(self, source: ImageSource | LoadedImage, short_side: int) -> LoadedImage:
         if isinstance(source, LoadedImage):
@@ -125,32 +150,30 @@ class Chain:
             return self._image(source.source, short_side)
         return read_image(source, limits=self.limits, bgr=self.bgr, short_side=short_side)
 
-    def _predict_batch(self, batch: Sequence[_Read | Failure]) -> Iterator[Result]:
+    def _predict_batch(
+        self, batch: Sequence[_Read | Failure], each: Callable[..., Iterable[Any]] = map
+    ) -> Iterator[Result]:
+        """One result for each image; ``each`` applies a function to all, as ``map`` does."""
         usable = [item for item in batch if isinstance(item, _Read)]
-        views, scores = self._segment([item.image.pixels for item in usable])
-        joined = [
-            self._join(item, views[:, place], float(scores[place]))
-            for place, item in enumerate(usable)
-        ]
-        cut = [item for item in joined if isinstance(item, Joined)]
-        judged = iter(classify(self.classifier, [item.crop for item in cut], tta=self.tta))
-        results = iter(zip(usable, joined, strict=True))
+        views, scores = self._segment([item.small for item in usable])
+        found = list(each(self._join, usable, views.swapaxes(0, 1), scores.tolist()))
+        crops = [item.crop for item in found if isinstance(item, Joined)]
+        judged = iter(classify(self.classifier, crops, tta=self.tta))
+        pairs = [(item, next(judged) if isinstance(item, Joined) else None) for item in found]
+        results = iter(each(self._prediction, usable, pairs))
         for item in batch:
-            if isinstance(item, Failure):
-                yield item
-                continue
-            read, found = next(results)
-            if isinstance(found, CascadeError):
-                yield Failure(read.image.name, found)
-            else:
-                yield self._prediction(found, next(judged))
+            yield item if isinstance(item, Failure) else next(results)
 
-    def _prediction(self, joined: Joined, judged: np.ndarray) -> Result:
-        image = joined.image
-        if ((judged >= 0) & (judged <= 1)).all():
+    def _prediction(
+        self, read: _Read, pair: tuple[Joined | CascadeError, np.ndarray | None]
+    ) -> Result:
+        joined, judged = pair
+        name = read.image.name
+        if isinstance(joined, CascadeError):
+            return Failure(name, joined)
+        if judged is not None and ((judged >= 0) & (judged <= 1)).all():
             return assemble(self.rule, joined, judged, self.pixels_per_millimetre)
-        message = f"{image.name}: the classifier gave {judged}, no probabilities"
-        return Failure(image.name, ModelFileError(message))
+        return Failure(name, ModelFileError(f"{name}: the classifier gave {judged}, no chances"))
 
     def _segment(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Maps ``(V, N, S, S)`` of all views; out-of-distribution scores, NaN if unknown."""
@@ -203,6 +226,14 @@ class _Read:
 
     source: Any
     image: LoadedImage
+    small: np.ndarray
+    """``(S, S, 3)`` uint8, what the segmenter takes."""
+
+
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
 
 
 def in_order(

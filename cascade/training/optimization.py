@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cascade.config import TrainConfig
+from cascade.models.network import computes_in_bfloat16
 
 Scheduler = torch.optim.lr_scheduler.LRScheduler
 
@@ -87,12 +88,6 @@ def make_average(network: nn.Module, config: TrainConfig) -> AveragedModel | Non
 
 def autocast(config: TrainConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """bf16 autocast where asked for, or where the hardware computes in it."""
-    wanted = config.precision == "bf16" or (config.precision == "auto" and _fast_bf16(device))
+    auto = config.precision == "auto" and computes_in_bfloat16(device)
+    wanted = config.precision == "bf16" or auto
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
-
-
-def _fast_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return device.type == "cpu" and bool(supported())

@@ -36,7 +36,7 @@ def build_parser() -> CommandParser:
         "--model models/cascade.safetensors --output predictions --save_overlays",
     )
     add_prediction(parser, output="predictions", table="predictions.csv")
-    parser.add_shared("coverage", "batch_size", "save_masks", "save_overlays")
+    parser.add_shared("coverage", "save_masks", "save_overlays", batch_size=None)
     parser.add_argument(
         "--pixels_per_millimetre",
         type=float,
