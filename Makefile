@@ -8,7 +8,7 @@ BIN = $(ENVIRONMENT)/bin
 # Threads that wait without spinning cost nothing alone and save a lot on a busy machine.
 RUN = OMP_WAIT_POLICY=passive $(BIN)/python -m cascade
 
-.PHONY: help demo demo-train default-model test check fix install notebooks train-seg train-cls folds cascade report serve app image docs clean
+.PHONY: help demo demo-train default-model test gpu-check check fix install notebooks train-seg train-cls folds cascade report serve app image docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,9 @@ test: $(ENVIRONMENT)/installed-test ## check style and types, then run the tests
 	$(BIN)/mypy || failed=1; \
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal || failed=1; \
 	exit $$failed
+
+gpu-check: $(ENVIRONMENT)/installed-test ## on a machine with CUDA: its tests, its speed, docs/performance_gpu.md
+	$(BIN)/python benchmarks/gpu_check.py
 
 check: $(ENVIRONMENT)/installed-test ## check style and types only
 	$(BIN)/ruff check .

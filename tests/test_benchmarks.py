@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-from tiny_export import tiny_export
+import pytest
+from tiny_export import tiny_cascade, tiny_export
+
+from cascade.errors import ImageError
+from cascade.pipeline import Failure
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -54,3 +59,42 @@ def test_both_training_loops_take_turns(dataset_folder):
     rows = re.findall(r"^(naive|ours) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+)$", printed, re.M)
     assert [row[0] for row in rows] == ["naive", "ours"]
     assert [float(number) for number in rows[0][3:]] == [1, 1]
+
+
+@pytest.fixture
+def gpu_check(monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+    module = importlib.import_module("gpu_check")
+    monkeypatch.setattr(module, "peak_flops", lambda precision, threads, device: 1e12)
+    return module
+
+
+def test_without_a_gpu_the_page_says_not_measured_and_nothing_else(
+    gpu_check, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(gpu_check.torch.cuda, "is_available", lambda: False)
+    page = tmp_path / "page.md"
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--output", str(page)])
+    gpu_check.main()
+    assert page.read_text() == "# Performance on a GPU\n\nNot measured.\n"
+
+
+def test_what_is_measured_on_a_gpu_is_measured_on_a_cpu_alike(gpu_check, tmp_path, monkeypatch):
+    model = tmp_path / "tiny.safetensors"
+    tiny_cascade().save(model)
+    monkeypatch.setattr(gpu_check, "PRECISIONS", ("float32",))
+    monkeypatch.setattr(gpu_check, "BATCHES", 1)
+    predicted = gpu_check.prediction_rows(str(model), {(64, 96): 3}, device="cpu", batch_sizes=(2,))
+    trained = gpu_check.training_rows(device="cpu", count=4, batch_size=2, size=32)
+    [row] = predicted
+    assert row[:3] == ("96x64", "float32", "2")
+    assert [row[0] for row in trained] == ["float32"]
+    written = gpu_check.page("a machine", "1 passed", predicted, trained)
+    assert "a machine" in written
+    assert "| 96x64 | float32 | 2 |" in written
+
+
+def test_a_failed_image_is_no_speed(gpu_check):
+    failure = Failure("x", ImageError("broken"))
+    with pytest.raises(SystemExit, match="1 failed"):
+        gpu_check.rate(lambda: [failure], 1)

@@ -25,6 +25,8 @@ CONVOLUTIONS = ((8, 128, 64), (16, 256, 32), (8, 512, 16))
 """Batch, channels and side of the convolutions that are tried; the fastest one counts."""
 
 _SECONDS_EACH = 0.3
+_MORE_ON_GPU = 16
+"""Times as large are the batches that fill a GPU."""
 
 
 def measure_floor(task: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +125,7 @@ def torch_flops(predict: Callable[[np.ndarray], Any], side: int) -> int:
     return int(counter.get_total_flops())
 
 
-def peak_flops(precision: str, threads: int) -> float | None:
+def peak_flops(precision: str, threads: int, device: str = "cpu") -> float | None:
     """Operations a second of the fastest dense 3x3 convolution of torch in this precision.
 
     ``None`` without torch, and for a precision that its convolutions do not have.
@@ -137,19 +139,27 @@ def peak_flops(precision: str, threads: int) -> float | None:
         return None
     torch.set_num_threads(threads)
     with torch.inference_mode():
-        return max(_convolution_flops(torch, kind, *shape) for shape in CONVOLUTIONS)
+        return max(_convolution_flops(torch, kind, device, *shape) for shape in CONVOLUTIONS)
 
 
-def _convolution_flops(torch: Any, kind: Any, batch: int, channels: int, side: int) -> float:
-    layer = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(kind)
+def _convolution_flops(
+    torch: Any, kind: Any, device: str, batch: int, channels: int, side: int
+) -> float:
+    on_gpu = device != "cpu"
+    batch *= _MORE_ON_GPU if on_gpu else 1
+    layer = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(device, kind)
     layer = layer.to(memory_format=torch.channels_last)
-    images = torch.zeros(batch, channels, side, side, dtype=kind)
+    images = torch.zeros(batch, channels, side, side, dtype=kind, device=device)
     images = images.to(memory_format=torch.channels_last)
-    layer(images)
+    wait = torch.cuda.synchronize if on_gpu else int
+    for _ in range(3 if on_gpu else 1):
+        layer(images)
     fastest, begun = math.inf, time.perf_counter()
     while time.perf_counter() - begun < _SECONDS_EACH:
+        wait()
         start = time.perf_counter()
         layer(images)
+        wait()
         fastest = min(fastest, time.perf_counter() - start)
     return 2 * batch * side**2 * channels**2 * 9 / fastest
 
