@@ -214,6 +214,12 @@ class TrainConfig:
         "largest size of the folder of decoded images in 10^9 bytes; 0 decodes in every epoch",
         minimum=0.0,
     )
+    checkpoint_minutes: float = setting(
+        10.0,
+        "minutes between checkpoints within an epoch; there is one after each epoch, too; 0 writes "
+        "only those",
+        minimum=0.0,
+    )
     deterministic: bool = setting(
         False, "refuse operations of torch that are not deterministic (slower on CUDA)"
     )

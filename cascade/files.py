@@ -21,11 +21,14 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(
+    path: str | os.PathLike[str], *, previous: str | os.PathLike[str] | None = None
+) -> Iterator[Path]:
     """Give a temporary path in the target's folder that replaces ``path`` if the block succeeds.
 
     The file is flushed to disk before the rename and gets mode 0644, so a reader sees either the
-    old file or the whole new one. On an error the old file stays as it was.
+    old file or the whole new one. On an error the old file stays as it was. ``previous`` is where
+    the old file goes, once the new one is whole; by default it is lost.
 
     Raises:
         DataError: the folder cannot be written to, or the disk is full.
@@ -47,6 +50,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
+        if previous is not None and target.exists():
+            target.replace(previous)
         temporary.replace(target)
         _sync_folder(target.parent)
     except OSError as error:

@@ -35,6 +35,7 @@ OWN_MEANING = {
     "--model": "its help says what the file must hold; default-model writes it",
     "--path": "another word for --model",
     "--precision": "of a training, or of openvino",
+    "--resume": "a training may be told to start where there is nothing to go on with",
     "--schedule": "the two stages have recipes of their own",
     "--threshold": "of a mask, or of near-copies",
     "--weights": "of an encoder, or of the runs that ensemble joins",

@@ -41,7 +41,8 @@ def test_it_returns_the_best_epoch_as_its_file_holds_it(trained):
 def test_the_folder_holds_what_is_documented(trained):
     _, folder = trained
     assert {path.name for path in folder.iterdir()} == {
-        "best.safetensors", "last.safetensors", "history.csv", "config.yaml",
+        "best.safetensors", "last.safetensors", "previous.safetensors", "history.csv",
+        "config.yaml",
     }  # fmt: skip
     with (folder / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

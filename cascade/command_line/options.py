@@ -24,7 +24,8 @@ MaskMode = Literal[
 
 
 TRAINING_FILES = (
-    "config.yaml", "best.safetensors", "last.safetensors", "history.csv", "curves.png",
+    "config.yaml", "best.safetensors", "last.safetensors", "previous.safetensors", "history.csv",
+    "curves.png",
 )  # fmt: skip
 """What a training writes to its output folder."""
 
@@ -138,7 +139,21 @@ def add_training(parser: CommandParser, config: type, network: type, *, output: 
         parser,
         "folder for models, history.csv and config.yaml",
         default=str(default_folder("models") / output),
-        resume=True,
+    )
+    parser.add_argument(
+        "--resume",
+        type=bool | Literal["auto"],
+        nargs="?",
+        const=True,
+        default=False,
+        help="go on with the training that was stopped; auto starts where there is none, so that "
+        "one command can be queued again and again",
+    )
+    add_switch(
+        parser,
+        "--resume_changed",
+        "with --resume, go on although settings, data or the number of processes are others; the "
+        "model's file will tell",
     )
     parser.add_argument(
         "--validation_fraction",
@@ -150,7 +165,14 @@ def add_training(parser: CommandParser, config: type, network: type, *, output: 
 
 
 def refuse_to_replace_training(arguments: Any, *more: str) -> None:
-    """Refuse a training where another one is; ``more`` names what this command writes besides."""
+    """Refuse a training where another one is; ``more`` names what this command writes besides.
+
+    ``--resume auto`` becomes what it means here.
+    """
+    if arguments.resume_changed and not arguments.resume:
+        raise ConfigError("--resume_changed says how --resume goes on; give both")
+    if arguments.resume == "auto" and not arguments.overwrite:
+        arguments.resume = (Path(arguments.output) / "config.yaml").is_file()
     refuse_to_replace(
         arguments, *(Path(arguments.output) / name for name in (*TRAINING_FILES, *more))
     )

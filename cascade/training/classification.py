@@ -56,6 +56,7 @@ def train_classifier(
     device: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
+    resume_changed: bool = False,
 ) -> Classifier:
     """Train a classifier on masked crops of the table's training part and keep the best epoch.
 
@@ -76,6 +77,7 @@ def train_classifier(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         resume: go on with the run in ``output``.
         overwrite: replace the run in ``output``.
+        resume_changed: go on although settings or data are others, which the file will tell.
 
     Returns:
         The best classifier, with cutoffs for given sensitivities chosen on the validation part.
@@ -87,7 +89,7 @@ def train_classifier(
     policy = policy or MaskPolicy()
     chosen = resolve_device(device)
     settings = run_settings(config, training, weights, initial_model)
-    settings |= {"mask_policy": policy.to_dict(), "splits_digest": splits.digest}
+    settings["mask_policy"] = policy.to_dict()
     folder = Path(output)
     with seeded(training.seed):
         start = "none" if initial_model else weights
@@ -109,8 +111,9 @@ def train_classifier(
     class_weights = rarer_class_weights(data.labels, training.class_weight)
     _require_both_classes(held_out)
     begin_run(
-        network, folder, settings, table, splits, initial_model, resume=resume, overwrite=overwrite
-    )
+        network, folder, settings, table, splits, initial_model,
+        resume=resume, overwrite=overwrite, resume_changed=resume_changed,
+    )  # fmt: skip
     network.to(chosen)
     log.info(
         "training %s on %s: %d crops (%d malignant), %d to validate",

@@ -42,6 +42,7 @@ from cascade.training.out_of_fold import (
 )
 from cascade.training.run import (
     FoldRun,
+    data_digest,
     inner_splits,
     open_folds,
     provenance,
@@ -88,6 +89,7 @@ def cross_validate_classifier(
     seed: int = 0,
     resume: bool = False,
     overwrite: bool = False,
+    resume_changed: bool = False,
 ) -> CrossValidation:
     """Train one classifier for each fold, score what it did not see, and join all of them.
 
@@ -115,6 +117,7 @@ def cross_validate_classifier(
     settings = run_settings(config, training, weights, initial_model) | {
         "mask_policy": policy.to_dict(), "folds": folds, "fold_seed": seed,
         "validation_fraction": validation_fraction, "table_digest": table.digest,
+        "data_digest": data_digest(table),
     }  # fmt: skip
     if tta != "none":
         settings["tta"] = tta
@@ -123,24 +126,18 @@ def cross_validate_classifier(
         require_unseen(seen, table.names(), model=str(initial_model))
     results = (OUT_OF_FOLD_FILE, SUMMARY_FILE, ENSEMBLE_FILE)
     runs = open_folds(
-        folder, divided, settings, resume=resume, overwrite=overwrite, results=results
-    )
+        folder, divided, settings, resume=resume, overwrite=overwrite,
+        resume_changed=resume_changed, results=results,
+    )  # fmt: skip
     for run, splits in zip(runs, inner, strict=True):
         log.info("fold %d of %d", run.number + 1, folds)
         if run.finished:
             continue
         classifier = train_classifier(
-            table,
-            splits,
-            config=config,
-            training=training,
-            policy=policy,
-            weights=weights,
-            initial_model=initial_model,
-            output=run.folder,
-            device=device,
-            resume=run.started,
-        )
+            table, splits, config=config, training=training, policy=policy, weights=weights,
+            initial_model=initial_model, output=run.folder, device=device, resume=run.started,
+            resume_changed=resume_changed,
+        )  # fmt: skip
         write_out_of_fold(
             run.folder / OUT_OF_FOLD_FILE, _score_fold(classifier, table, run, training, tta)
         )

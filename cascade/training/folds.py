@@ -17,7 +17,7 @@ from cascade.lesion.masking import MaskPolicy, find_lesion
 from cascade.models.segmenter import Segmenter
 from cascade.pipeline.stages import segment
 from cascade.progress import progress
-from cascade.training.run import inner_splits, open_folds, run_settings
+from cascade.training.run import data_digest, inner_splits, open_folds, run_settings
 from cascade.training.segmentation import train_segmenter
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ def out_of_fold_masks(
     seed: int = 0,
     resume: bool = False,
     overwrite: bool = False,
+    resume_changed: bool = False,
 ) -> Path:
     """Train one segmenter for each fold and write the masks of the images it did not see.
 
@@ -58,10 +59,12 @@ def out_of_fold_masks(
     settings = run_settings(config, training, weights) | {
         "mask_policy": policy.to_dict(), "folds": folds, "fold_seed": seed,
         "validation_fraction": validation_fraction, "table_digest": table.digest,
+        "data_digest": data_digest(table),
     }  # fmt: skip
     runs = open_folds(
-        folder, divided, settings, resume=resume, overwrite=overwrite, results=("masks/*.png",)
-    )
+        folder, divided, settings, resume=resume, overwrite=overwrite,
+        resume_changed=resume_changed, results=("masks/*.png",),
+    )  # fmt: skip
     for run in runs:
         log.info("fold %d of %d", run.number + 1, folds)
         if not run.finished:
@@ -74,6 +77,7 @@ def out_of_fold_masks(
                 output=run.folder,
                 device=device,
                 resume=run.started,
+                resume_changed=resume_changed,
             )
             write_masks(segmenter, table.subset(run.fold.validation), masks, policy)
             run.finish()

@@ -1,9 +1,10 @@
 """One training loop for both stages: batch, forward, loss, backward, step, record.
 
-After each epoch the network is validated, the better one so far is kept in
-``best.safetensors``, and everything needed to go on is written to ``last.safetensors``. Epochs draw
-their order, augmentation and dropout from the seed and their number, so a resumed training ends
-with the same weights as one that was never stopped.
+After each epoch the network is validated, and the better one so far is kept in
+``best.safetensors``. Everything needed to go on is written to ``last.safetensors`` then, every few
+minutes, and when a signal asks for the end. Epochs draw their order and augmentation from the seed
+and their number, and what layers draw is part of the checkpoint, so a resumed training ends with
+the same weights as one that was never stopped.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ from cascade.training.optimization import (
     make_plateau,
     make_schedule,
 )
-from cascade.training.state import load_state, save_state
+from cascade.training.resuming import catch_up, generators, restore, set_generators
+from cascade.training.run import differences
+from cascade.training.state import load_checkpoint, save_checkpoint
+from cascade.training.stopping import Stopped, StopSignals, leave_signals_to_main
 
 log = logging.getLogger(__name__)
 Row = dict[str, float]
@@ -67,33 +71,40 @@ class Progress:
     """How far a training is.
 
     ``best`` is the highest monitored value so far, reached in ``best_epoch``; ``history`` has one
-    row for each epoch.
+    row for each epoch. Of the epoch after those, ``seen`` images have been learnt from, in steps
+    with these ``losses`` and in so many ``seconds``. ``continued`` tells where the training went on
+    with other settings or data, and which.
     """
 
     epoch: int = 0
     best: float = -math.inf
     best_epoch: int = 0
     history: list[Row] = field(default_factory=list)
+    seen: int = 0
+    losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    continued: list[dict[str, Any]] = field(default_factory=list)
 
 
 class EpochSampler(Sampler[int]):
-    """A shuffled order that depends on the seed and the epoch only."""
+    """A shuffled order that depends on the seed and the epoch only, from place ``start`` on."""
 
     def __init__(self, count: int, *, seed: int, weights: np.ndarray | None = None) -> None:
         self.count = count
         self.seed = seed
-        self.epoch = 0
+        self.epoch = self.start = 0
         self.chances = None if weights is None else weights / weights.sum()
 
     def __len__(self) -> int:
-        return self.count
+        return max(0, self.count - self.start)
 
     def __iter__(self) -> Iterator[int]:
         generator = np.random.default_rng([self.seed, self.epoch])
         if self.chances is None:
-            yield from generator.permutation(self.count).tolist()
+            order = generator.permutation(self.count)
         else:
-            yield from generator.choice(self.count, self.count, p=self.chances).tolist()
+            order = generator.choice(self.count, self.count, p=self.chances)
+        yield from order[self.start :].tolist()
 
 
 class Trainer:
@@ -123,48 +134,67 @@ class Trainer:
         trained = [network] if task.companion is None else [network, task.companion]
         self.trained = torch.nn.ModuleList(trained)
         self.optimizer = make_optimizer(self.trained, config)
-        steps = config.epochs * len(self.loader)
-        self.schedule = make_schedule(self.optimizer, config, steps=steps)
+        self.steps = len(self.loader)  # of an epoch
+        self.schedule = make_schedule(self.optimizer, config, steps=config.epochs * self.steps)
         self.plateau = make_plateau(self.optimizer, config)
         self.average = make_average(network, config)
+        self.generators: dict[str, torch.Tensor] = {}
+        self.signals = StopSignals()
+        self.begun = self.saved = time.monotonic()
 
     def run(self, *, resume: bool = False) -> Progress:
         """Train until the last epoch, or until validation has not improved for ``patience``.
 
+        SIGTERM, SIGUSR1 and Ctrl-C write a checkpoint after the running step and end the training.
+
         Raises:
             TrainingError: the training diverged: a weight, a loss or a validation number is not
                 finite, or a loss is above ``LARGEST_LOSS``. What was saved before stays.
+            SystemExit: SIGTERM (143) or SIGUSR1 (138) ended it.
+            KeyboardInterrupt: Ctrl-C ended it.
         """
         if resume:
             self._restore()
-        with deterministic(self.config.deterministic), kept_memory(self.network.device):
-            self._run_epochs()
+        with self.signals, deterministic(self.config.deterministic):
+            try:
+                with kept_memory(self.network.device):
+                    self._run_epochs()
+            except Stopped as stopped:
+                self._save()
+                state = self.progress
+                log.warning(
+                    "%s: stopped after %d epochs and %d images of the next; --resume goes on there",
+                    stopped.name, state.epoch, state.seen,
+                )  # fmt: skip
+                stopped.leave()
         return self.progress
 
     def _run_epochs(self) -> None:
         bar = progress(
             range(self.progress.epoch, self.config.epochs), description="epochs", unit="epoch"
         )
+        self.saved = time.monotonic()
         for epoch in bar:
             if self._patience_is_over():
                 log.info("no better validation for %d epochs: stopping", self.config.patience)
                 break
-            started = time.perf_counter()
+            self.begun = time.monotonic() - self.progress.seconds
             loss = self._train_epoch(epoch)
-            self._require_finite_weights(epoch)
+            self._require_finite_weights()
             metrics = self.task.validate(self.current)
             for name, value in metrics.items():
-                self._require_sane(name, value, epoch)
+                self._require_sane(name, value)
             rate = self.optimizer.param_groups[0]["lr"]
-            self._record(
-                {
-                    "epoch": epoch + 1,
-                    "learning_rate": rate,
-                    "train_loss": loss,
-                    **metrics,
-                    "seconds": round(time.perf_counter() - started, 1),
-                }
-            )
+            with self.signals.held():
+                self._record(
+                    {
+                        "epoch": epoch + 1,
+                        "learning_rate": rate,
+                        "train_loss": loss,
+                        **metrics,
+                        "seconds": round(time.monotonic() - self.begun, 1),
+                    }
+                )
             bar.set_postfix({"loss": f"{loss:.4f}", self.task.monitor: f"{self.progress.best:.4f}"})
 
     @property
@@ -174,28 +204,38 @@ class Trainer:
 
     def _train_epoch(self, epoch: int) -> float:
         self.trained.train()
+        state = self.progress
         self.sampler.epoch = self.task.data.epoch = epoch
-        losses: list[float] = []
+        self.sampler.start = state.seen
         with seeded(self.config.seed * 100_003 + epoch, self.network.device):
-            for batch in progress(self.loader, description=f"epoch {epoch + 1}", unit="batch"):
-                losses.append(self._step(self._moved(batch)))
-                self._require_sane("the loss", losses[-1], epoch)
-        return float(np.mean(losses))
+            batches = iter(self.loader)  # which draws a number, so the generators come after it
+            set_generators(self.generators, self.network.device)
+            for batch in progress(
+                batches, description=f"epoch {epoch + 1}", total=len(self.loader), unit="batch"
+            ):
+                with self.signals.held():
+                    state.losses.append(self._step(self._moved(batch)))
+                    state.seen += len(batch[0])
+                    self.generators = generators(self.network.device)
+                    self._require_sane("the loss", state.losses[-1])
+                    if 0 < self.config.checkpoint_minutes * 60 <= time.monotonic() - self.saved:
+                        self._save()
+        return float(np.mean(state.losses))
 
-    def _require_sane(self, name: str, value: float, epoch: int) -> None:
+    def _require_sane(self, name: str, value: float) -> None:
         if not abs(value) <= LARGEST_LOSS:  # true for NaN
-            raise self._diverged(f"{name} is {value:.4g}", epoch)
+            raise self._diverged(f"{name} is {value:.4g}")
 
-    def _require_finite_weights(self, epoch: int) -> None:
+    def _require_finite_weights(self) -> None:
         for network in (self.trained, self.current):
             for name, tensor in network.state_dict().items():
                 if not torch.isfinite(tensor).all():
-                    raise self._diverged(f"{name} has values that are not finite", epoch)
+                    raise self._diverged(f"{name} has values that are not finite")
 
-    def _diverged(self, what: str, epoch: int) -> TrainingError:
+    def _diverged(self, what: str) -> TrainingError:
         return TrainingError(
-            f"the training diverged in epoch {epoch + 1}: {what}; lower --learning_rate (now "
-            f"{self.config.learning_rate:g})"
+            f"the training diverged in epoch {self.progress.epoch + 1}: {what}; lower "
+            f"--learning_rate (now {self.config.learning_rate:g})"
         )
 
     def _moved(self, batch: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -220,6 +260,7 @@ class Trainer:
         state = self.progress
         state.epoch += 1
         state.history.append(row)
+        state.seen, state.losses, state.seconds, self.generators = 0, [], 0.0, {}
         value = row[self.task.monitor]
         if self.plateau is not None:
             self.plateau.step(value)
@@ -227,10 +268,18 @@ class Trainer:
             state.best, state.best_epoch = value, state.epoch
             self.current.metrics = {"validation": row, "monitor": self.task.monitor}
             self.current.provenance = {**self.network.provenance, "epochs_trained": state.epoch}
+            if state.continued:
+                self.current.provenance["continued"] = state.continued
             self.current.save(self.folder / "best.safetensors")
+        self.begun = time.monotonic()
         self._save()
-        write_csv(self.folder / "history.csv", list(row), state.history)
+        self._write_history()
         log.info("%s", ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
+
+    def _write_history(self) -> None:
+        rows = self.progress.history
+        if rows:
+            write_csv(self.folder / "history.csv", list(rows[0]), rows)
 
     def _patience_is_over(self) -> bool:
         state = self.progress
@@ -249,27 +298,55 @@ class Trainer:
         return {name: part for name, part in parts.items() if part is not None}
 
     def _save(self) -> None:
+        self._require_finite_weights()
+        self.progress.seconds = time.monotonic() - self.begun
         state: Mapping[str, Any] = {
             "progress": vars(self.progress),
+            "generators": self.generators,
+            "settings": self._settings,
             **{name: part.state_dict() for name, part in self._parts().items()},
         }
-        save_state(self.folder / "last.safetensors", state)
+        save_checkpoint(self.folder, state)
+        self.saved = time.monotonic()
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        settings: dict[str, Any] = self.network.provenance.get("settings", {})
+        return settings
 
     def _restore(self) -> None:
-        last = self.folder / "last.safetensors"
-        if not last.exists():
-            log.info("the run was stopped in its first epoch: starting with that")
+        state = load_checkpoint(self.folder)
+        if state is None:
+            log.info("the run was stopped before its first checkpoint: starting again")
             return
-        state = load_state(last)
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
+        changed = differences(state.get("settings", self._settings), self._settings)
         self.progress = Progress(**state["progress"])
-        log.info("resuming after epoch %d", self.progress.epoch)
+        self.generators = state.get("generators", {})
+        restore(self._parts(), state, changed=changed)
+        if changed:
+            self._note_change(changed)
+        self._write_history()
+        done = self.progress
+        if done.epoch == self.config.epochs or self._patience_is_over():
+            log.info(
+                "%s: is finished after %d epochs; nothing is left to do", self.folder, done.epoch
+            )
+        else:
+            log.info("resuming after %d epochs and %d images of the next", done.epoch, done.seen)
+
+    def _note_change(self, changed: Mapping[str, Any]) -> None:
+        """Record other settings, and bring a new schedule to where the training is."""
+        state = self.progress
+        self.sampler.start = state.seen
+        state.continued.append({"epoch": state.epoch, "images": state.seen, "changed": {**changed}})
+        if self.schedule is not None:
+            catch_up(self.schedule, (state.epoch + 1) * self.steps - len(self.loader))
 
 
 def quiet_worker(_: int) -> None:
     """One thread for each loader process; OpenCV's own threads would fight over the cores."""
     cv2.setNumThreads(0)
+    leave_signals_to_main()
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 WHOLE, NO_MASKS = "whole", "none"
 _FINISHED, _MASKS, _SEGMENTER = "finished", "masks.json", "segmenter.json"
+_OF_RUNS = (_FINISHED, _MASKS, CONFIG_FILE)
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def train_mask_modes(
     repeats: int = 1,
     resume: bool = False,
     overwrite: bool = False,
+    resume_changed: bool = False,
 ) -> dict[tuple[str, str], tuple[Path, ...]]:
     """Train a classifier for each mode and kind of masks, all with the same settings and images.
 
@@ -86,9 +88,10 @@ def train_mask_modes(
     settings = run_settings(config, training, weights)
     settings |= {"mask_policy": shared, "splits_digest": splits.digest}
     folder = Path(output)
-    open_run(folder, settings, resume=resume, overwrite=overwrite)
-    if not resume:
-        _forget(folder)
+    open_run(
+        folder, settings, resume=resume, overwrite=overwrite, resume_changed=resume_changed,
+        results=[f"{mode}*/{name}" for mode in MASK_MODES for name in _OF_RUNS],
+    )  # fmt: skip
     runs = list(_plan(policies, list(tables), folder, seed=training.seed, repeats=repeats))
     trained: dict[tuple[str, str], tuple[Path, ...]] = {}
     for number, run in enumerate(runs, start=1):
@@ -106,6 +109,7 @@ def train_mask_modes(
                 output=run.folder,
                 device=device,
                 resume=(run.folder / CONFIG_FILE).is_file(),
+                resume_changed=resume_changed,
             )
             (run.folder / _FINISHED).touch()
         key = (run.mode, run.masks)
@@ -215,11 +219,3 @@ def _keep_to_masks(run: _Run, table: Table) -> None:
             f"{run.folder}: the {run.masks} masks of the training images have changed since it was "
             "begun; use the same ones, or another --output"
         )
-
-
-def _forget(folder: Path) -> None:
-    """Remove what earlier runs say of themselves, so that a resume never takes them for these."""
-    for mode in MASK_MODES:
-        for name in (_FINISHED, _MASKS, CONFIG_FILE):
-            for path in folder.glob(f"{mode}*/{name}"):
-                path.unlink()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import json
 import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ import yaml
 
 from cascade.config import TrainConfig, to_dict
 from cascade.data.splits import Splits, make_splits
-from cascade.data.tables import Table
+from cascade.data.tables import Record, Table
 from cascade.errors import ConfigError, DataError
 from cascade.files import write_text
 from cascade.models.network import Network
+from cascade.training.state import LAST, PREVIOUS
 from cascade.version import __version__
 
 log = logging.getLogger(__name__)
@@ -29,41 +31,77 @@ log = logging.getLogger(__name__)
 CONFIG_FILE = "config.yaml"
 
 
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Settings that are not what they were: ``name: [before, now]``, ``None`` for an absent one."""
+    return {
+        key: [before.get(key), now.get(key)]
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    }
+
+
 def open_run(
-    folder: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool = False
+    folder: Path,
+    settings: Mapping[str, Any],
+    *,
+    resume: bool,
+    overwrite: bool = False,
+    resume_changed: bool = False,
+    results: Sequence[str] = (),
 ) -> None:
     """Claim a folder for a training before anything is computed.
 
-    A run that is resumed must have the same settings.
+    A run that is resumed must have the same settings and data, or with ``resume_changed`` at least
+    the same division into training and validation images. ``results`` are patterns of further files
+    that a new run must not find, because they are those of another.
 
     Raises:
-        ConfigError: another run is there, or a resumed run has other settings.
+        ConfigError: another run is there, or a resumed run has other settings or data.
         DataError: the folder cannot be written to.
     """
     existing = folder / CONFIG_FILE
     if resume:
         if not existing.is_file():
             raise ConfigError(f"{folder}: there is no run to resume; start without --resume")
+        for left in list(folder.glob(".*.tmp")):  # of a write that was killed
+            left.unlink()
         before = yaml.safe_load(existing.read_text(encoding="utf-8"))
-        changed = [
-            f"{key} was {before.get(key)!r}, is {settings.get(key)!r}"
-            for key in sorted({*before, *settings})
-            if before.get(key) != settings.get(key)
-        ]
-        if changed:
+        changed = differences(before, settings)
+        if not changed:
+            return
+        listed = "; ".join(f"{key} was {old!r}, is {new!r}" for key, (old, new) in changed.items())
+        if not resume_changed:
             raise ConfigError(
-                f"{folder}: cannot resume with other settings: {'; '.join(changed)}; "
-                "use the same ones, or another --output"
+                f"{folder}: cannot resume with other settings or data: {listed}; use the same "
+                "ones, another --output, or go on with these (--resume_changed)"
             )
-        return
-    if existing.exists() and not overwrite:
+        if _DIVISION & set(changed):
+            raise ConfigError(
+                f"{folder}: cannot resume with another division, whose validation images may have "
+                f"trained the network: {listed}; start a new run with --initial_model"
+            )
+        log.warning("warning: going on with other settings or data: %s", listed)
+    elif existing.exists() and not overwrite:
         raise ConfigError(
             f"{folder}: holds a run already; go on with it (--resume), replace it (--overwrite) or "
             "choose another folder (--output)"
         )
+    else:
+        _clear(folder, results)
     write_text(existing, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
-    for name in ("best.safetensors", "last.safetensors", "history.csv"):
-        (folder / name).unlink(missing_ok=True)
+
+
+_DIVISION = {"splits_digest", "table_digest", "folds", "fold_seed", "validation_fraction"}
+
+
+def _clear(folder: Path, results: Sequence[str]) -> None:
+    """Remove what a resume must not take for this run's, before its settings are written."""
+    for pattern in ("best.safetensors", LAST, PREVIOUS, "history.csv", ".*.tmp", *results):
+        for path in list(folder.glob(pattern)):
+            try:
+                path.unlink()
+            except OSError as error:
+                raise DataError(f"{path}: cannot be replaced ({error.strerror})") from error
 
 
 def run_settings(
@@ -71,7 +109,8 @@ def run_settings(
 ) -> dict[str, Any]:
     """What decides a training's result beside its images, as plain values."""
     settings = {**to_dict(config), **to_dict(training), "encoder_weights": weights}
-    del settings["cache_gigabytes"]  # it changes no pixel
+    for name in ("cache_gigabytes", "checkpoint_minutes"):  # they change no result
+        del settings[name]
     if initial_model is not None:
         settings["initial_model"] = Path(initial_model).name
     return settings
@@ -87,15 +126,24 @@ def begin_run(
     *,
     resume: bool,
     overwrite: bool,
+    resume_changed: bool,
 ) -> None:
     """Claim the folder and record in the network how it is made.
+
+    The digests of division and data join the other ``settings``.
 
     Raises:
         ConfigError: see :func:`open_run`.
         DataError: see :func:`open_run` and :func:`start_from`.
         ModelFileError: see :func:`start_from`.
     """
-    open_run(folder, settings, resume=resume, overwrite=overwrite)
+    train, validation = splits.parts(table)
+    settings = {
+        **settings,
+        "splits_digest": splits.digest,
+        "data_digest": data_digest([*train, *validation]),
+    }
+    open_run(folder, settings, resume=resume, overwrite=overwrite, resume_changed=resume_changed)
     network.provenance.update(provenance(table, splits, settings))
     if initial_model is not None:
         start_from(network, str(initial_model), splits, settings)
@@ -105,6 +153,19 @@ def begin_run(
             "starting from random weights; --encoder_weights imagenet downloads pretrained ones, "
             "which train faster and better"
         )
+
+
+def data_digest(records: Iterable[Record]) -> str:
+    """SHA-256 over what a table says of images, and the sizes in bytes of images and masks."""
+    rows = [
+        [
+            record.name, record.label, record.group,
+            record.attributes.get("diagnosis"), record.attributes.get("source"),
+            *(path and path.stat().st_size for path in (record.image_path, record.mask_path)),
+        ]
+        for record in sorted(records, key=lambda record: record.name)
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def provenance(table: Table, splits: Splits, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,9 +287,12 @@ def open_folds(
     *,
     resume: bool,
     overwrite: bool = False,
+    resume_changed: bool = False,
     results: Sequence[str] = (),
 ) -> list[FoldRun]:
     """Claim a folder for a cross-validation before anything is computed.
+
+    Finished folds stay as they are, also with ``resume_changed``.
 
     ``results`` are patterns of files that a new run must not find, because they are those of
     another.
@@ -236,12 +300,14 @@ def open_folds(
     Raises:
         ConfigError: another run is there, or a resumed run has other settings.
     """
-    open_run(folder, settings, resume=resume, overwrite=overwrite)
-    if not resume:  # a resume must never take what an earlier run left for this one's
-        patterns = (f"fold_*/{_FINISHED}", f"fold_*/{CONFIG_FILE}", *results)
-        for path in [path for pattern in patterns for path in folder.glob(pattern)]:
-            path.unlink()
-    return [FoldRun(number, folder / f"fold_{number}", fold) for number, fold in enumerate(folds)]
+    open_run(
+        folder, settings, resume=resume, overwrite=overwrite, resume_changed=resume_changed,
+        results=(f"fold_*/{_FINISHED}", f"fold_*/{CONFIG_FILE}", *results),
+    )  # fmt: skip
+    runs = [FoldRun(number, folder / f"fold_{number}", fold) for number, fold in enumerate(folds)]
+    if all(run.finished for run in runs):
+        log.info("%s: all %d folds are finished", folder, len(runs))
+    return runs
 
 
 def inner_splits(table: Table, fold: Splits, *, fraction: float, seed: int) -> Splits:

@@ -35,6 +35,7 @@ def train_segmenter(
     device: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
+    resume_changed: bool = False,
 ) -> Segmenter:
     """Train a segmenter on the table's training part and keep the best epoch.
 
@@ -54,6 +55,7 @@ def train_segmenter(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         resume: go on with the run in ``output``.
         overwrite: replace the run in ``output``.
+        resume_changed: go on although settings or data are others, which the file will tell.
 
     Returns:
         The best segmenter, read back from its file.
@@ -65,7 +67,6 @@ def train_segmenter(
     training = training or SegmentationTrainConfig()
     chosen = resolve_device(device)
     settings = run_settings(config, training, weights, initial_model)
-    settings["splits_digest"] = splits.digest
     folder = Path(output)
     with seeded(training.seed):
         network = Segmenter.build(config, weights="none" if initial_model else weights)
@@ -82,8 +83,9 @@ def train_segmenter(
     if len(held_out) == 0:
         raise DataError("the validation part has no image with a mask, so no epoch can be judged")
     begin_run(
-        network, folder, settings, table, splits, initial_model, resume=resume, overwrite=overwrite
-    )
+        network, folder, settings, table, splits, initial_model,
+        resume=resume, overwrite=overwrite, resume_changed=resume_changed,
+    )  # fmt: skip
     network.to(chosen)
     log.info(
         "training %s %s on %s: %d images, %d to validate",

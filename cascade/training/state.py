@@ -1,9 +1,13 @@
-"""Everything a training needs to go on after it was stopped, in one safetensors file."""
+"""Everything a training needs to go on after it was stopped, in one safetensors file.
+
+The file before it is kept, in case that the last one is damaged.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,19 +16,61 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from cascade.errors import ModelFileError
+from cascade.errors import CascadeWarning, ModelFileError
 from cascade.files import atomic_path
 from cascade.models.artifact import tensors_digest
+
+LAST, PREVIOUS = "last.safetensors", "previous.safetensors"
 
 _TENSOR = "__tensor__"
 _ITEMS = "__items__"
 
 
-def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a nested dictionary of tensors and JSON values atomically."""
+def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write a state as the folder's last one; the one that was the last becomes the previous one.
+
+    Raises:
+        DataError: the disk is full, or the folder cannot be written to. Both old files stay.
+        ModelFileError: as above.
+    """
+    save_state(folder / LAST, state, previous=folder / PREVIOUS)
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """Read the folder's last state, or with a warning the previous one where that is damaged.
+
+    Returns:
+        The state, or ``None`` where there is neither.
+
+    Raises:
+        ModelFileError: all that is there is damaged.
+    """
+    last, previous = folder / LAST, folder / PREVIOUS
+    if not last.exists() and previous.exists():  # it was stopped between two renames
+        previous.replace(last)
+    if not last.exists():
+        return None
+    try:
+        return load_state(last)
+    except ModelFileError as error:
+        damage = str(error)
+    try:
+        state = load_state(previous)
+    except ModelFileError as error:
+        raise ModelFileError(f"{damage}, and {error}; start again with --overwrite") from error
+    warnings.warn(f"{damage}; going on from the one before", CascadeWarning, stacklevel=2)
+    previous.replace(last)  # else the next one would push it out and keep the damaged one
+    return state
+
+
+def save_state(path: Path, state: Mapping[str, Any], *, previous: Path | None = None) -> None:
+    """Write a nested dictionary of tensors and JSON values atomically.
+
+    ``previous`` is where a file that is there already goes; by default it is lost.
+    """
     tensors: dict[str, torch.Tensor] = {}
     document = json.dumps(_flatten(dict(state), tensors, "state"))
-    with atomic_path(path) as temporary:
+    with atomic_path(path, previous=previous) as temporary:
         try:
             save_file(
                 tensors,
@@ -42,9 +88,7 @@ def load_state(path: Path) -> dict[str, Any]:
         ModelFileError: the file is missing or damaged.
     """
     if not path.is_file():
-        raise ModelFileError(
-            f"{path}: there is nothing to resume from; start again with --overwrite"
-        )
+        raise ModelFileError(f"{path}: there is no such file")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
@@ -54,9 +98,7 @@ def load_state(path: Path) -> dict[str, Any]:
             raise ValueError("its content does not match its SHA-256")
         return _unflatten(json.loads(document), tensors)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ModelFileError(
-            f"{path}: is damaged ({error}); start again with --overwrite"
-        ) from error
+        raise ModelFileError(f"{path}: is damaged ({error})") from error
 
 
 def _digest(document: str, tensors: Mapping[str, torch.Tensor]) -> str:

@@ -105,6 +105,7 @@ def _options(arguments: Any, training: ClassificationTrainConfig) -> dict[str, A
         "device": arguments.device,
         "resume": arguments.resume,
         "overwrite": arguments.overwrite,
+        "resume_changed": arguments.resume_changed,
     }
 
 

@@ -179,6 +179,7 @@ def main(arguments: Any) -> int:
         repeats=arguments.repeats,
         resume=arguments.resume,
         overwrite=arguments.overwrite,
+        resume_changed=arguments.resume_changed,
     )
     report = evaluate_mask_modes(
         classifiers,

@@ -50,6 +50,7 @@ def main(arguments: Any) -> int:
         seed=arguments.seed,
         resume=arguments.resume,
         overwrite=arguments.overwrite,
+        resume_changed=arguments.resume_changed,
     )
     say(f"written: {len(table)} masks in {masks}")
     return OK

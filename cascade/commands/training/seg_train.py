@@ -61,6 +61,7 @@ def main(arguments: Any) -> int:
         device=arguments.device,
         resume=arguments.resume,
         overwrite=arguments.overwrite,
+        resume_changed=arguments.resume_changed,
     )
     finish_training(arguments.output, segmenter.metrics)
     return OK
