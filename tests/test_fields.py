@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from cascade.commands.prediction.predict import COLUMNS
 from cascade.evaluation.cases import CASE_COLUMNS
 from cascade.fields import (
     columns,
@@ -24,6 +23,7 @@ from cascade.fields import (
     to_json,
 )
 from cascade.pipeline import Prediction
+from cascade.pipeline.rows import COLUMNS
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ from PIL import Image
 
 from cascade.command_line.inputs import find_inputs
 from cascade.command_line.main import main as console
-from cascade.commands.prediction.predict import COLUMNS, main
+from cascade.commands.prediction.predict import main
 from cascade.data.tables import read_csv
 from cascade.errors import ModelFileError
 from cascade.fields import columns
 from cascade.imaging import read_image, read_mask
 from cascade.lesion.measurements import Measurements
 from cascade.pipeline import Cascade
+from cascade.pipeline.rows import COLUMNS
 from cascade.reliability import ConformalScores, MaskQualityLimits, Safeguards
 
 

@@ -20,7 +20,7 @@ from cascade.imaging.paths import (
     safe_stem,
 )
 from cascade.imaging.quality import ImageQuality, image_quality
-from cascade.imaging.read import ImageSource, read_image, read_shape
+from cascade.imaging.read import ImageSource, NamedBytes, read_image, read_shape
 from cascade.imaging.resize import resize_pixels, resize_probability
 from cascade.imaging.write import encode_image, encode_jpeg, encode_mask, write_image, write_mask
 
@@ -30,6 +30,7 @@ __all__ = [
     "ImageQuality",
     "ImageSource",
     "LoadedImage",
+    "NamedBytes",
     "apply_orientation",
     "check_image",
     "check_mask",

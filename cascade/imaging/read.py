@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
@@ -31,7 +31,21 @@ from cascade.imaging.orientation import apply_orientation, displayed_shape, stor
 from cascade.imaging.paths import describe_node, printable
 from cascade.imaging.resize import reduce_pixels, reduction
 
-ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+
+@dataclass(frozen=True)
+class NamedBytes:
+    """A file's content that was fetched already, under the name that it has where it came from.
+
+    Attributes:
+        data: all bytes of the file.
+        name: its path or URI, for messages and warnings.
+    """
+
+    data: bytes = field(repr=False)
+    name: str
+
+
+ImageSource: TypeAlias = str | os.PathLike[str] | bytes | NamedBytes | Image.Image | np.ndarray
 """What :func:`read_image` takes; torch tensors too, without torch being imported."""
 
 FROM_MEMORY = "image"
@@ -49,8 +63,8 @@ def read_image(
     """Read one image as the viewer sees it: oriented, RGB, 8 bit.
 
     Args:
-        source: a path, the bytes of a file, a Pillow image, a uint8 array ``(H, W, 3)``, or a
-            uint8 tensor ``(H, W, 3)`` or ``(3, H, W)``.
+        source: a path, the bytes of a file (with a name, if they have one), a Pillow image, a uint8
+            array ``(H, W, 3)``, or a uint8 tensor ``(H, W, 3)`` or ``(3, H, W)``.
         limits: checked from the header, before decoding.
         short_side: read a half, a quarter or an eighth of the size, as long as the short side keeps
             at least this many pixels. A JPEG is decoded at that size, other images are averaged
@@ -65,6 +79,8 @@ def read_image(
     """
     if isinstance(source, (str, os.PathLike)):
         return _read_path(source, limits, short_side)
+    if isinstance(source, NamedBytes):
+        return _read_named(source, limits, short_side)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _read_bytes(bytes(source), FROM_MEMORY, limits, short_side)
     if isinstance(source, Image.Image):
@@ -145,6 +161,20 @@ def _read_path(
     decoded = decode(data, header, limits=limits, name=printable(path), short_side=short_side)
     image = _finish(decoded, header, warnings, name=Path(path).name, label=printable(path))
     return _again(reduced(image, short_side), path)
+
+
+def _read_named(source: NamedBytes, limits: ImageLimits, short_side: int | None) -> LoadedImage:
+    """As a file of that name would be read, to the last word of its warnings."""
+    label = printable(source.name)
+    limits.check_bytes(len(source.data), label)
+    header = read_header(io.BytesIO(source.data), label)
+    limits.check_shape(header.stored_shape, label)
+    mismatch = suffix_warning(source.name, header.kind)
+    decoded = decode(source.data, header, limits=limits, name=label, short_side=short_side)
+    warnings = header.warnings + ((mismatch,) if mismatch else ())
+    name = PurePosixPath(source.name).name
+    image = _finish(decoded, header, warnings, name=name, label=label)
+    return replace(reduced(image, short_side), source=source)
 
 
 def _read_bytes(data: bytes, name: str, limits: ImageLimits, short_side: int | None) -> LoadedImage:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cascade.errors import CascadeError, ModelFileError
-from cascade.imaging import ImageLimits, ImageSource, LoadedImage, read_image
+from cascade.imaging import ImageLimits, ImageSource, LoadedImage, NamedBytes, read_image
 from cascade.imaging.read import reduced
 from cascade.imaging.resize import reduction, resize_pixels
 from cascade.lesion.masking import (
@@ -122,7 +122,7 @@ class Chain:
 
     def _hold(self, source: Any) -> Any:
         """What a thread may read later; pixels in memory may change when the next is drawn."""
-        if isinstance(source, (str, os.PathLike, bytes, LoadedImage)):
+        if isinstance(source, (str, os.PathLike, bytes, NamedBytes, LoadedImage)):
             return source
         try:
             return read_image(source, limits=self.limits, bgr=self.bgr)
@@ -270,4 +270,6 @@ def in_order(
 
 def source_name(source: Any) -> str:
     """The file name of a source, or ``image`` for one in memory."""
+    if isinstance(source, NamedBytes):
+        source = source.name
     return Path(source).name if isinstance(source, (str, os.PathLike)) else "image"

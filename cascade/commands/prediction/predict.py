@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cascade.command_line.inputs import find_inputs
 from cascade.command_line.parser import CommandParser, command
 from cascade.command_line.prediction_options import add_prediction, load_cascade
 from cascade.command_line.result_table import ResultTable, unfinished
-from cascade.errors import ConfigError, DataError, ImageError
-from cascade.fields import columns, row
-from cascade.imaging import FoundFile, ImageLimits
+from cascade.errors import ConfigError, DataError
+from cascade.imaging import ImageLimits
 from cascade.lesion.measurements import check_scale
-from cascade.pipeline.prediction import Failure, Prediction
-
-if TYPE_CHECKING:
-    from cascade.pipeline import Cascade
-
-COLUMNS = ("name", "path", *columns(Prediction), "error", "mask", "overlay")
+from cascade.pipeline.prediction import Prediction
+from cascade.pipeline.rows import COLUMNS, RowInput, predict_rows
 
 
 def build_parser() -> CommandParser:
@@ -61,7 +54,14 @@ def main(arguments: Any) -> int:
         table.remove(kept)
         kept = []
     images = WrittenImages(table, arguments.save_masks, arguments.save_overlays)
-    rows = predict_rows(cascade, unfinished(found, kept), images, arguments)
+    rows = predict_rows(
+        cascade,
+        map(RowInput.of, unfinished(found, kept)),
+        images.write,
+        tta=arguments.tta,
+        batch_size=arguments.batch_size,
+        pixels_per_millimetre=arguments.pixels_per_millimetre,
+    )
     return table.extend(rows, kept=kept, description="predicting")
 
 
@@ -113,12 +113,12 @@ class WrittenImages:
     masks: bool
     overlays: bool
 
-    def write(self, path: Path, prediction: Prediction) -> dict[str, str]:
+    def write(self, item: RowInput, prediction: Prediction) -> dict[str, str]:
         """Write what was asked for; returns the files' paths relative to the table's folder."""
         from cascade.evaluation.overlays import overlay
         from cascade.imaging import read_image, write_image, write_mask
 
-        written = {}
+        path, written = Path(item.path), {}
         if self.masks:
             target = self.table.free_path("mask", path, ".png")
             write_mask(target, prediction.mask)
@@ -130,44 +130,3 @@ class WrittenImages:
             write_image(target, overlay(image, predicted=prediction.mask))
             written["overlay"] = self.table.relative(target)
         return written
-
-
-def predict_rows(
-    cascade: Cascade, inputs: Iterator[FoundFile], images: WrittenImages, arguments: Any
-) -> Iterator[dict[str, Any]]:
-    """One row for each input, in order; a few images are under way while a row is written."""
-    waiting: deque[FoundFile] = deque()
-
-    def usable() -> Iterator[Path]:
-        for found in inputs:
-            waiting.append(found)
-            if found.problem is None:
-                yield found.path
-
-    def unusable() -> Iterator[dict[str, Any]]:
-        while waiting and waiting[0].problem is not None:
-            found = waiting.popleft()
-            error = ImageError(f"{found.path.name}: {found.problem}")
-            yield images.table.row(found.path, error=str(error))
-
-    first = list(itertools.islice(usable(), 2))
-    paths = first if len(first) < 2 else itertools.chain(first, usable())
-    for result in cascade.predict_iter(  # a list of one file needs no threads of its own
-        paths,
-        tta=arguments.tta,
-        batch_size=arguments.batch_size,
-        pixels_per_millimetre=arguments.pixels_per_millimetre,
-    ):
-        yield from unusable()
-        yield _result_row(waiting.popleft().path, result, images)
-    yield from unusable()
-
-
-def _result_row(path: Path, result: Prediction | Failure, images: WrittenImages) -> dict[str, Any]:
-    if isinstance(result, Failure):
-        return images.table.row(path, error=str(result.error))
-    try:
-        written = images.write(path, result)
-    except ImageError as error:  # the file changed since it was predicted
-        return images.table.row(path, error=str(error))
-    return images.table.row(path, **row(Prediction, result), **written)

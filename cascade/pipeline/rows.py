@@ -1,0 +1,104 @@
+"""One row of a table for each input, whatever fails: the same in a CSV file and on a cluster."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cascade.errors import ImageError
+from cascade.fields import columns, row
+from cascade.imaging import FoundFile, ImageSource
+from cascade.pipeline.augmented_views import TestTimeAugmentation
+from cascade.pipeline.cascade import Cascade
+from cascade.pipeline.prediction import Failure, Prediction
+
+COLUMNS = ("name", "path", *columns(Prediction), "error", "mask", "overlay")
+"""The columns of a table of predictions; ``mask`` and ``overlay`` hold or name images."""
+
+
+@dataclass(frozen=True)
+class RowInput:
+    """An input that is to have a row.
+
+    Attributes:
+        name: its file name.
+        path: where it is, as the row says.
+        source: what :func:`cascade.imaging.read_image` takes.
+        problem: why it cannot be read, in words, or ``None``.
+    """
+
+    name: str
+    path: str
+    source: ImageSource
+    problem: str | None = None
+
+    @classmethod
+    def of(cls, found: FoundFile) -> RowInput:
+        """The input that a file is."""
+        return cls(found.path.name, str(found.path), found.path, found.problem)
+
+    def row(self, **values: Any) -> dict[str, Any]:
+        """The input's row; columns without a value are empty."""
+        return {**dict.fromkeys(COLUMNS), "name": self.name, "path": self.path, **values}
+
+
+Images = Callable[[RowInput, Prediction], Mapping[str, Any]]
+"""Makes the columns ``mask`` and ``overlay`` of a row."""
+
+
+def predict_rows(
+    cascade: Cascade,
+    inputs: Iterator[RowInput],
+    images: Images,
+    *,
+    tta: TestTimeAugmentation = "none",
+    batch_size: int = 1,
+    pixels_per_millimetre: float | None = None,
+) -> Iterator[dict[str, Any]]:
+    """One row for each input, in order; a few images are under way while a row is written.
+
+    Args:
+        cascade: both stages.
+        inputs: drawn as room comes free.
+        images: makes the columns that hold or name images.
+        tta: see :meth:`Cascade.predict_iter`, as for the rest.
+        batch_size: images that pass the networks together.
+        pixels_per_millimetre: scale of all images.
+    """
+    waiting: deque[RowInput] = deque()
+
+    def usable() -> Iterator[ImageSource]:
+        for item in inputs:
+            waiting.append(item)
+            if item.problem is None:
+                yield item.source
+
+    def unusable() -> Iterator[dict[str, Any]]:
+        while waiting and waiting[0].problem is not None:
+            item = waiting.popleft()
+            yield item.row(error=str(ImageError(f"{item.name}: {item.problem}")))
+
+    first = list(itertools.islice(usable(), 2))
+    sources = first if len(first) < 2 else itertools.chain(first, usable())
+    for result in cascade.predict_iter(  # a list of one file needs no threads of its own
+        sources,
+        tta=tta,
+        batch_size=batch_size,
+        pixels_per_millimetre=pixels_per_millimetre,
+    ):
+        yield from unusable()
+        yield _result_row(waiting.popleft(), result, images)
+    yield from unusable()
+
+
+def _result_row(item: RowInput, result: Prediction | Failure, images: Images) -> dict[str, Any]:
+    if isinstance(result, Failure):
+        return item.row(error=str(result.error))
+    try:
+        written = images(item, result)
+    except ImageError as error:  # the file changed since it was predicted
+        return item.row(error=str(error))
+    return item.row(**row(Prediction, result), **written)
