@@ -31,14 +31,22 @@ def refuse_to_replace(arguments: Any, *paths: str | Path, flag: str = "--output"
     Raises:
         ConfigError: one is there and nothing was said about it, or both were said.
     """
+    refuse_taken(arguments, [path for path in map(Path, paths) if _is_taken(path)], flag=flag)
+
+
+def refuse_taken(arguments: Any, taken: Sequence[str | Path], *, flag: str = "--output") -> None:
+    """As :func:`refuse_to_replace`, of what is known to be there.
+
+    Raises:
+        ConfigError: something is there and nothing was said about it, or both were said.
+    """
     resume = arguments.get("resume")  # None for a command that cannot go on
     if resume and arguments.overwrite:
         raise ConfigError("--resume keeps earlier results and --overwrite replaces them; give one")
-    taken = next((path for path in map(Path, paths) if _is_taken(path)), None)
-    if taken is not None and not (resume or arguments.overwrite):
+    if taken and not (resume or arguments.overwrite):
         onward = "" if resume is None else "go on with it (--resume), "
         raise ConfigError(
-            f"{taken}: exists already; {onward}replace it (--overwrite) or choose another place "
+            f"{taken[0]}: exists already; {onward}replace it (--overwrite) or choose another place "
             f"({flag})"
         )
 

@@ -44,14 +44,16 @@ def load_cascade(arguments: Any, **use: Any) -> Cascade:
     """The cascade that the flags name; ``use`` joins what they say about its use."""
     from cascade.pipeline import Cascade
 
-    return Cascade.load(
-        arguments.model,
-        **runtime_options(arguments),
-        cutoff=arguments.cutoff,
-        operating_point=arguments.operating_point,
-        limits=ImageLimits(
+    return Cascade.load(arguments.model, **runtime_options(arguments), **use_of(arguments), **use)
+
+
+def use_of(arguments: Any) -> dict[str, Any]:
+    """What :meth:`cascade.Cascade.load` is to be told about the use of the cascade."""
+    return {
+        "cutoff": arguments.cutoff,
+        "operating_point": arguments.operating_point,
+        "limits": ImageLimits(
             max_pixels=int(min(arguments.max_megapixels, 1e6) * 1e6),
             allow_truncated=arguments.allow_truncated,
         ),
-        **use,
-    )
+    }

@@ -56,7 +56,18 @@ def read_csv(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str, st
 def read_sheet(path: str | os.PathLike[str]) -> Sheet:
     """Read a CSV file like :func:`read_csv` and keep the rows' numbers."""
     path = Path(path)
-    lines = _parsed_lines(path, _decoded(path))
+    try:
+        data = path.read_bytes()
+    except IsADirectoryError as error:
+        raise DataError(f"{path}: is a folder, not a CSV file") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    return parse_sheet(data, path)
+
+
+def parse_sheet(data: bytes, path: str | os.PathLike[str]) -> Sheet:
+    """Read the bytes of a CSV file like :func:`read_sheet`; ``path`` is where they are from."""
+    lines = _parsed_lines(path, _decoded(path, data))
     number, header = next(lines, (1, []))
     if not header:
         raise DataError(f"{path}: is empty; a table starts with a line of column names")
@@ -73,16 +84,10 @@ def read_sheet(path: str | os.PathLike[str]) -> Sheet:
         numbers.append(number)
     if not rows:
         raise DataError(f"{path}: has a header but no rows")
-    return Sheet(path, columns, tuple(rows), tuple(numbers))
+    return Sheet(Path(path), columns, tuple(rows), tuple(numbers))
 
 
-def _decoded(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except IsADirectoryError as error:
-        raise DataError(f"{path}: is a folder, not a CSV file") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+def _decoded(path: str | os.PathLike[str], data: bytes) -> str:
     utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = data.decode("utf-16" if utf16 else "utf-8-sig")
@@ -93,7 +98,7 @@ def _decoded(path: Path) -> str:
     return text
 
 
-def _parsed_lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+def _parsed_lines(path: str | os.PathLike[str], text: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the number and the cells of each row that is not blank."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     number = 0
@@ -105,7 +110,7 @@ def _parsed_lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"{path}: row {number + 1} is not valid CSV ({error})") from error
 
 
-def _checked_columns(path: Path, header: Sequence[str]) -> tuple[str, ...]:
+def _checked_columns(path: str | os.PathLike[str], header: Sequence[str]) -> tuple[str, ...]:
     columns = tuple(cell.strip() for cell in header)
     if len(columns) == 1:
         for separator, word in _SEPARATORS.items():

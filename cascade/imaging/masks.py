@@ -14,8 +14,7 @@ from cascade.imaging.damage import decoding
 from cascade.imaging.decode import decode
 from cascade.imaging.limits import ImageLimits
 from cascade.imaging.orientation import apply_orientation
-from cascade.imaging.paths import printable
-from cascade.imaging.read import load_encoded
+from cascade.imaging.read import NamedBytes, file_label, load_encoded
 
 _LIMITS = ImageLimits(min_side=1, max_aspect=1e9)
 _GRAY_TOLERANCE = 8
@@ -25,7 +24,7 @@ _EDGE_PX = 8
 
 
 def read_mask(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | NamedBytes,
     *,
     shape: tuple[int, int] | None = None,
     resize: bool = False,
@@ -39,7 +38,7 @@ def read_mask(
     profiles are not, because a mask holds labels.
 
     Args:
-        path: the mask's file.
+        path: the mask's file, or its bytes with a name.
         shape: ``(H, W)`` of the displayed image that the mask belongs to.
         resize: scale a mask of another size to ``shape``, by nearest neighbour.
         predicted: a network made the mask, so gray areas are cut at 128 and any form is taken as
@@ -52,7 +51,7 @@ def read_mask(
         ImageError: the file is not readable; the mask is coloured, transparent, has several or
             middle gray levels, or looks inverted; or its size is another and ``resize`` is off.
     """
-    name = printable(path)
+    name = file_label(path)
     data, header, _ = load_encoded(path, _LIMITS)
     decoded = decode(data, header, limits=_LIMITS, name=name)
     with decoding(name):

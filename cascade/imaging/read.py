@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import os
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
@@ -77,10 +77,8 @@ def read_image(
         ShapeError: an array or tensor is not uint8 RGB.
         MissingExtraError: the image is DICOM and pydicom is not installed.
     """
-    if isinstance(source, (str, os.PathLike)):
-        return _read_path(source, limits, short_side)
-    if isinstance(source, NamedBytes):
-        return _read_named(source, limits, short_side)
+    if isinstance(source, (str, os.PathLike, NamedBytes)):
+        return _read_file(source, limits, short_side)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _read_bytes(bytes(source), FROM_MEMORY, limits, short_side)
     if isinstance(source, Image.Image):
@@ -125,24 +123,38 @@ def open_regular(path: str | os.PathLike[str], name: str) -> BinaryIO:
 
 
 def load_encoded(
-    path: str | os.PathLike[str], limits: ImageLimits
+    source: str | os.PathLike[str] | NamedBytes, limits: ImageLimits
 ) -> tuple[bytes, Header, tuple[str, ...]]:
-    """Read a whole file, once its size and header have passed the limits."""
-    name = printable(path)
-    with open_regular(path, name) as file:
+    """A whole file, its header and warnings, once its size and header have passed the limits."""
+    label = file_label(source)
+    if isinstance(source, NamedBytes):
+        limits.check_bytes(len(source.data), label)
+        header = read_header(io.BytesIO(source.data), label)
+        limits.check_shape(header.stored_shape, label)
+        return source.data, header, _warnings(source.name, header)
+    with open_regular(source, label) as file:
         try:
-            limits.check_bytes(os.fstat(file.fileno()).st_size, name)
-            header = read_header(file, name)
-            limits.check_shape(header.stored_shape, name)
+            limits.check_bytes(os.fstat(file.fileno()).st_size, label)
+            header = read_header(file, label)
+            limits.check_shape(header.stored_shape, label)
             file.seek(0)
             data = file.read(limits.max_bytes + 1)
         except OSError as error:
-            raise ImageError(f"{name}: cannot be read ({error.strerror or error})") from error
-    mismatch = suffix_warning(os.fspath(path), header.kind)
-    return data, header, header.warnings + ((mismatch,) if mismatch else ())
+            raise ImageError(f"{label}: cannot be read ({error.strerror or error})") from error
+    return data, header, _warnings(os.fspath(source), header)
 
 
-def _again(image: LoadedImage, source: str | os.PathLike[str] | bytes) -> LoadedImage:
+def file_label(source: str | os.PathLike[str] | NamedBytes) -> str:
+    """What messages call a file."""
+    return printable(source.name if isinstance(source, NamedBytes) else source)
+
+
+def _warnings(name: str, header: Header) -> tuple[str, ...]:
+    mismatch = suffix_warning(name, header.kind)
+    return header.warnings + ((mismatch,) if mismatch else ())
+
+
+def _again(image: LoadedImage, source: str | os.PathLike[str] | bytes | NamedBytes) -> LoadedImage:
     return replace(image, source=source)
 
 
@@ -154,27 +166,15 @@ def reduced(image: LoadedImage, short_side: int | None) -> LoadedImage:
     return replace(image, pixels=reduce_pixels(image.pixels, divisor))
 
 
-def _read_path(
-    path: str | os.PathLike[str], limits: ImageLimits, short_side: int | None
+def _read_file(
+    source: str | os.PathLike[str] | NamedBytes, limits: ImageLimits, short_side: int | None
 ) -> LoadedImage:
-    data, header, warnings = load_encoded(path, limits)
-    decoded = decode(data, header, limits=limits, name=printable(path), short_side=short_side)
-    image = _finish(decoded, header, warnings, name=Path(path).name, label=printable(path))
-    return _again(reduced(image, short_side), path)
-
-
-def _read_named(source: NamedBytes, limits: ImageLimits, short_side: int | None) -> LoadedImage:
-    """As a file of that name would be read, to the last word of its warnings."""
-    label = printable(source.name)
-    limits.check_bytes(len(source.data), label)
-    header = read_header(io.BytesIO(source.data), label)
-    limits.check_shape(header.stored_shape, label)
-    mismatch = suffix_warning(source.name, header.kind)
-    decoded = decode(source.data, header, limits=limits, name=label, short_side=short_side)
-    warnings = header.warnings + ((mismatch,) if mismatch else ())
-    name = PurePosixPath(source.name).name
+    label = file_label(source)
+    data, header, warnings = load_encoded(source, limits)
+    decoded = decode(data, header, limits=limits, name=label, short_side=short_side)
+    name = Path(source.name if isinstance(source, NamedBytes) else source).name
     image = _finish(decoded, header, warnings, name=name, label=label)
-    return replace(reduced(image, short_side), source=source)
+    return _again(reduced(image, short_side), source)
 
 
 def _read_bytes(data: bytes, name: str, limits: ImageLimits, short_side: int | None) -> LoadedImage:

@@ -171,8 +171,16 @@ def model_identity(path: str | os.PathLike[str]) -> str:
     Raises:
         ModelFileError: the model is missing or damaged.
     """
-    document = read_exported(path).document if is_exported(path) else read_document(path)
-    return str(document["tensors_sha256"])
+    return str(model_document(path)["tensors_sha256"])
+
+
+def model_document(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """What a model says of itself: settings, provenance, digests; its tensors are not loaded.
+
+    Raises:
+        ModelFileError: the model is missing or damaged.
+    """
+    return read_exported(path).document if is_exported(path) else read_document(path)
 
 
 def _load_torch(path: Path, device: str, precision: Precision) -> LoadedStages:

@@ -78,8 +78,7 @@ def predict_rows(
 
     def unusable() -> Iterator[dict[str, Any]]:
         while waiting and waiting[0].problem is not None:
-            item = waiting.popleft()
-            yield item.row(error=str(ImageError(f"{item.name}: {item.problem}")))
+            yield failed_row(waiting.popleft())
 
     first = list(itertools.islice(usable(), 2))
     sources = first if len(first) < 2 else itertools.chain(first, usable())
@@ -92,6 +91,11 @@ def predict_rows(
         yield from unusable()
         yield _result_row(waiting.popleft(), result, images)
     yield from unusable()
+
+
+def failed_row(item: RowInput) -> dict[str, Any]:
+    """The row of an input that has a problem."""
+    return item.row(error=str(ImageError(f"{item.name}: {item.problem}")))
 
 
 def _result_row(item: RowInput, result: Prediction | Failure, images: Images) -> dict[str, Any]:

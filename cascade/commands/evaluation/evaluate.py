@@ -22,7 +22,7 @@ from cascade.command_line.options import (
 )
 from cascade.command_line.outputs import refuse_to_replace
 from cascade.command_line.parser import OK, CommandParser, command
-from cascade.errors import ConfigError
+from cascade.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from cascade.evaluation.html import ReportSection
     from cascade.evaluation.stages import Evaluation
     from cascade.pipeline import Cascade
+
+
+_NEEDS_MODEL = (
+    "segmenter", "classifier", "save", "operating_point", "explain", "save_masks", "save_overlays",
+)  # fmt: skip
 
 
 def build_parser() -> CommandParser:
@@ -46,6 +51,13 @@ def build_parser() -> CommandParser:
     parser.add_shared("segmenter", "classifier")
     parser.add_argument(
         "--save", type=str, default=None, help="write both stages into one cascade file"
+    )
+    parser.add_argument(
+        "--predictions",
+        type=str,
+        default=None,
+        help="score what cascade predict --engine ray has written instead of predicting again; "
+        "--model is then only asked for the images that it was trained on",
     )
     add_evaluation(parser, output="results/cascade")
     add_runtime(parser)
@@ -130,10 +142,56 @@ def _heat_maps(arguments: Any, cascade: Cascade, evaluation: Evaluation) -> list
         return heat_section(folder, evaluation.cases, draw, count=arguments.explain)
 
 
+def _evaluate_predictions(arguments: Any) -> int:
+    """Score rows that were predicted before."""
+    for name in _NEEDS_MODEL:
+        if arguments[name]:
+            raise ConfigError(f"--{name} needs a model to run; leave it or --predictions out")
+    if arguments.model is None and not arguments.allow_seen:
+        raise ConfigError(
+            "give --model, so that images it was trained on are refused, or --allow_seen"
+        )
+    from cascade.cluster.plan import row_files
+    from cascade.cluster.tables import about_rows, read_rows
+    from cascade.evaluation.stored import evaluate_rows
+
+    about = about_rows(row_files(arguments.predictions)[0])
+    if about is None:
+        raise DataError(f"{arguments.predictions}: was not written by cascade predict")
+    table = load_table(arguments, labels=False)
+    settings = about["settings"]
+    if arguments.model is not None:
+        from cascade.models.runtimes import model_document
+
+        document = model_document(arguments.model)
+        if document["tensors_sha256"] != settings["model_sha256"]:
+            raise ConfigError(f"{arguments.model}: is not the model that predicted these rows")
+        check_unseen(arguments, document["provenance"], table, arguments.model)
+    cutoff = about["cutoff"] if arguments.cutoff is None else arguments.cutoff
+    rows = read_rows(arguments.predictions)
+    evaluation = evaluate_rows(rows, table, cutoff=cutoff, seed=arguments.seed)
+    if arguments.subgroups:
+        from cascade.evaluation.subgroups import with_subgroups
+
+        evaluation = with_subgroups(evaluation, seed=arguments.seed)
+    arguments.tta = settings["tta"]
+    report(
+        arguments,
+        evaluation,
+        title="The cascade, end to end",
+        models=[arguments.model or arguments.predictions],
+        table=table,
+        about_model={"model_sha256": settings["model_sha256"]},
+    )
+    return OK
+
+
 @command(build_parser)
 def main(arguments: Any) -> int:
     """Run the command; returns its exit code."""
     refuse_to_replace_evaluation(arguments)
+    if arguments.predictions is not None:
+        return _evaluate_predictions(arguments)
     if arguments.save:
         refuse_to_replace(arguments, arguments.save, flag="--save")
     cascade = load_cascade(arguments)

@@ -22,6 +22,8 @@ from cascade.data.tables import match_stem, read_csv
 from cascade.errors import ConfigError, DataError
 from cascade.evaluation.score_table import classification_lines, segmentation_lines
 from cascade.files import write_csv, write_json
+from cascade.imaging import NamedBytes
+from cascade.imaging.read import file_label
 from cascade.metrics.classification import classification_metrics
 from cascade.metrics.intervals import RESAMPLES
 from cascade.metrics.segmentation import (
@@ -42,7 +44,8 @@ def build_parser() -> CommandParser:
     parser = CommandParser(
         "cascade score",
         "Compare predictions with the truth: two folders of masks, or two CSV tables with the "
-        "columns name,class and name,probability (or probability_malignant). Names are matched "
+        "columns name,class and name,probability (or probability_malignant). Predictions may also "
+        "be what cascade predict --engine ray has written. Names are matched "
         "without folder, suffix and _segmentation.",
         example="cascade score --truth dataset/masks_all --predicted masks_predicted --output out\n"
         "  cascade score --truth dataset/test_data.csv --predicted scores.csv --cutoff 0.2",
@@ -81,9 +84,10 @@ def main(arguments: Any) -> int:
         arguments.cutoff = 0.5
     _check_arguments(arguments)
     truth, predicted = Path(arguments.truth), Path(arguments.predicted)
-    if truth.is_dir() and predicted.is_dir():
+    stored = _is_stored(arguments.predicted)
+    if truth.is_dir() and (stored or predicted.is_dir()):
         _score_masks(truth, predicted, arguments)
-    elif truth.is_file() and predicted.is_file():
+    elif truth.is_file() and (stored or predicted.is_file()):
         _score_tables(truth, predicted, arguments)
     else:
         missing = [str(path) for path in (truth, predicted) if not path.exists()]
@@ -93,6 +97,20 @@ def main(arguments: Any) -> int:
             else "--truth and --predicted must both be folders of masks or both be CSV tables"
         )
     return OK
+
+
+def _is_stored(predicted: str) -> bool:
+    """Whether predictions are rows in Parquet; without any there, no library for it is needed."""
+    path = Path(predicted)
+    if path.is_file() and path.suffix.lower() != ".parquet":
+        return False
+    if path.is_dir() and not any(
+        name.name == "manifest.json" or name.suffix == ".parquet" for name in path.iterdir()
+    ):
+        return False
+    from cascade.cluster.tables import is_stored
+
+    return is_stored(predicted)
 
 
 def _check_arguments(arguments: Any) -> None:
@@ -121,7 +139,12 @@ def _match(truth: Mapping[str, Any], predicted: Mapping[str, Any], source: Path)
 
 
 def _score_masks(truth_folder: Path, predicted_folder: Path, arguments: Any) -> None:
-    truth, predicted = _mask_files(truth_folder), _mask_files(predicted_folder)
+    truth = _mask_files(truth_folder)
+    predicted: Mapping[str, Path | NamedBytes]
+    if _is_stored(arguments.predicted):
+        predicted = _stored_masks(arguments.predicted)
+    else:
+        predicted = _mask_files(predicted_folder)
     matched = _match(truth, predicted, predicted_folder)
     counts, resized = [], 0
     for stem in progress(matched.stems, description="score"):
@@ -166,7 +189,27 @@ def _mask_files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _compare(truth_path: Path, predicted_path: Path, *, resize: bool) -> tuple[PixelCounts, bool]:
+def _stored_masks(predicted: str) -> dict[str, NamedBytes]:
+    """The mask of each row by stem.
+
+    Raises:
+        DataError: no row has one, or two rows have one stem.
+    """
+    from cascade.cluster.tables import mask_file, read_rows
+
+    masks: dict[str, NamedBytes] = {}
+    for row in read_rows(predicted):
+        mask = mask_file(row)
+        if mask is not None and masks.setdefault(match_stem(row["name"]), mask) is not mask:
+            raise DataError(f"{predicted}: more than one row is named {row['name']!r}; remove one")
+    if not masks:
+        raise DataError(f"{predicted}: no row has a mask; predict with --save_masks")
+    return masks
+
+
+def _compare(
+    truth_path: Path, predicted_path: Path | NamedBytes, *, resize: bool
+) -> tuple[PixelCounts, bool]:
     """Count pixels at the truth's size; say whether the prediction was scaled to it."""
     from cascade.imaging import read_mask
 
@@ -175,9 +218,9 @@ def _compare(truth_path: Path, predicted_path: Path, *, resize: bool) -> tuple[P
         return count_pixels(truth, mask), False
     if not resize:
         raise DataError(
-            f"{predicted_path}: is {mask.shape[1]}x{mask.shape[0]}, but {truth_path.name} is "
-            f"{truth.shape[1]}x{truth.shape[0]}; scale it to the original size, or give "
-            "--resize-masks"
+            f"{file_label(predicted_path)}: is {mask.shape[1]}x{mask.shape[0]}, but "
+            f"{truth_path.name} is {truth.shape[1]}x{truth.shape[0]}; scale it to the original "
+            "size, or give --resize-masks"
         )
     return count_pixels(
         truth, read_mask(predicted_path, shape=truth.shape, resize=True, predicted=True)
@@ -188,7 +231,7 @@ def _groups_of(stems: Sequence[str], table: str | None) -> list[str] | None:
     """The group of each image from a table, or ``None`` without one."""
     if table is None:
         return None
-    _, rows = _read_named(Path(table), ())
+    _, rows = _read_named(table, ())
     missing = [stem for stem in stems if stem not in rows]
     if missing:
         raise DataError(f"{table}: {len(missing)} images have no row: {listed(missing)}")
@@ -206,15 +249,13 @@ def _mask_row(stem: str, counts: PixelCounts) -> dict[str, Any]:
     }
 
 
-def _read_named(
-    path: Path, needed: Sequence[str]
-) -> tuple[list[str], dict[str, Mapping[str, str]]]:
+def _read_named(path: str, needed: Sequence[str]) -> tuple[list[str], dict[str, Mapping[str, str]]]:
     """A table's rows by stem.
 
     Raises:
         DataError: a column is missing or two rows have one name.
     """
-    columns, rows = read_csv(path)
+    columns, rows = _cells(path)
     for column in ("name", *needed):
         if column not in columns:
             raise DataError(
@@ -228,9 +269,22 @@ def _read_named(
     return columns, named
 
 
+def _cells(path: str) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns and rows of a table; all cells are text."""
+    if not _is_stored(path):
+        return read_csv(path)
+    from cascade.cluster.tables import read_rows
+
+    rows = [
+        {name: "" if cell is None else str(cell) for name, cell in row.items() if name != "mask"}
+        for row in read_rows(path)
+    ]
+    return list(rows[0]) if rows else [], rows
+
+
 def _score_tables(truth_path: Path, predicted_path: Path, arguments: Any) -> None:
-    _, truth = _read_named(truth_path, ("class",))
-    predicted = _read_predicted(predicted_path)
+    _, truth = _read_named(arguments.truth, ("class",))
+    predicted = _read_predicted(arguments.predicted)
     matched = _match(truth, predicted, predicted_path)
     labels = _labels(truth, arguments.classes, truth_path)
     probabilities = _probabilities(matched.stems, predicted, predicted_path)
@@ -267,7 +321,7 @@ def _score_tables(truth_path: Path, predicted_path: Path, arguments: Any) -> Non
     plot_classification(labels, probabilities, metrics, output, groups=groups, seed=arguments.seed)
 
 
-def _read_predicted(path: Path) -> dict[str, Mapping[str, str]]:
+def _read_predicted(path: str) -> dict[str, Mapping[str, str]]:
     """Rows by stem; the probability is in a column of that name, or in that of our own tables."""
     columns, rows = _read_named(path, ())
     if "probability" not in columns and "probability_malignant" in columns:

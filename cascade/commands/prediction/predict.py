@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cascade.command_line.cluster_prediction import (
+    add_cluster,
+    check_cluster_flags,
+    predict_on_cluster,
+)
 from cascade.command_line.inputs import find_inputs
 from cascade.command_line.parser import CommandParser, command
 from cascade.command_line.prediction_options import add_prediction, load_cascade
@@ -36,15 +41,19 @@ def build_parser() -> CommandParser:
         default=None,
         help="scale of the images, the same for all; without it diameters are in pixels only",
     )
+    add_cluster(parser)
     return parser
 
 
 @command(build_parser)
 def main(arguments: Any) -> int:
     """Run the command; returns its exit code."""
+    check_scale(arguments.pixels_per_millimetre)
+    check_cluster_flags(arguments)
+    if arguments.engine == "ray":
+        return predict_on_cluster(arguments)
     folder = Path(arguments.output)
     table = ResultTable(folder / "predictions.csv", COLUMNS, image_columns=("mask", "overlay"))
-    check_scale(arguments.pixels_per_millimetre)
     kept = table.earlier_rows(arguments)
     if not arguments.overwrite:
         _check_same_scale(table.path, kept, arguments.pixels_per_millimetre)
