@@ -98,3 +98,30 @@ def test_a_failed_image_is_no_speed(gpu_check):
     failure = Failure("x", ImageError("broken"))
     with pytest.raises(SystemExit, match="1 failed"):
         gpu_check.rate(lambda: [failure], 1)
+
+
+def test_the_engines_take_turns_and_rates_leave_the_start_out(
+    photos, tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("pyarrow")
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+    module = importlib.import_module("ray_engine")
+    monkeypatch.setattr(module, "_rows_are_same", lambda _: False)
+    seconds = {"local": {"few": 2.0, "all": 4.0}, "ray": {"few": 9.0, "all": 13.0}}
+    ran = []
+
+    def run(engine, folder, name, _):
+        ran.append(engine)
+        rows = (folder / f"{name}.csv").read_text().splitlines()[1:]
+        assert len(rows) == {"few": 1, "all": 3}[name]
+        return seconds[engine][name]
+
+    monkeypatch.setattr(module, "_run", run)
+    words = ["ray_engine.py", "--images", str(photos), "--count", "3", "--few", "1"]
+    monkeypatch.setattr(sys, "argv", [*words, "--rounds", "2"])
+    module.main()
+    printed = capsys.readouterr().out
+    assert ran == ["local", "local", "ray", "ray"] * 2
+    assert re.search(r"^local +1\.00 +1\.0 +4\.0$", printed, re.M)
+    assert re.search(r"^ray +0\.50 +7\.0 +13\.0$", printed, re.M)
+    assert "ray/local: 0.50\nrows: DIFFERENT" in printed

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cluster_runs import plan_of
 from PIL import Image
+from s3_server import s3_server
 
 from cascade.errors import ConfigError, DataError, MissingExtraError
 from cascade.imaging import NamedBytes, read_image
@@ -39,11 +40,11 @@ def png(tmp_path, lesion):
 @pytest.fixture(scope="module")
 def s3():
     """A bucket of a server on this machine."""
-    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     from pyarrow.fs import S3FileSystem
 
     from cascade.cluster import storage
 
+    server = s3_server()
     server.start()
     host, port = server.get_host_and_port()
     with pytest.MonkeyPatch.context() as patch:

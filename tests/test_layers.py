@@ -13,8 +13,8 @@ PACKAGE = REPOSITORY / "cascade"
 
 ROOMS = (
     "errors", "version", "config", "fields", "progress", "files", "imaging", "lesion", "metrics",
-    "reliability", "data", "models", "pipeline", "training", "evaluation", "explain", "export",
-    "speed", "serving", "command_line", "commands",
+    "reliability", "data", "models", "pipeline", "cluster", "training", "evaluation", "explain",
+    "export", "speed", "serving", "command_line", "commands",
 )  # fmt: skip
 """From the ground up: each may know those before it, unless FORBIDDEN says otherwise."""
 
@@ -25,6 +25,7 @@ FORBIDDEN = {
     "data": {"metrics", "reliability"},
     "models": {"data", "metrics"},
     "pipeline": {"data", "metrics"},
+    "cluster": {"metrics"},
     "evaluation": {"training"},
     "explain": {"training", "data"},
     "export": {"training", "data"},
@@ -75,6 +76,9 @@ LIBRARIES = {
     "pydantic": {"serving"},
     "prometheus_client": {"serving"},
     "python_multipart": {"serving"},
+    "ray": {"cluster.ray_engine"},
+    "pyarrow": {"cluster"},
+    "fsspec": {"cluster.storage"},
 }
 """Which rooms or modules may import a library, at module level or inside a function."""
 

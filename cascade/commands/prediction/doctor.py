@@ -27,6 +27,7 @@ PURPOSES = {
     "export": "writes and runs cascades as ONNX graphs",
     "explain": "draws heat maps of torch networks",
     "openvino": "runs them faster on processors of Intel",
+    "ray": "predicts on a cluster",
     "test": "runs the tests",
 }
 """Extras, and what each is for."""
