@@ -25,6 +25,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
 import cv2  # noqa: E402
 import loader  # noqa: E402
 import numpy as np  # noqa: E402
+import segmentation_models_pytorch as smp  # noqa: E402
 import torch  # noqa: E402
 
 from cascade.config import SegmenterConfig, TrainConfig  # noqa: E402
@@ -41,7 +42,10 @@ from cascade.training.segmentation import segmentation_loss  # noqa: E402
 
 def naive_epoch(records: list[Record], config: SegmenterConfig, training: TrainConfig) -> Any:
     """A function that trains one epoch as a script without this library would."""
-    network: Any = Segmenter.build(config).network.to(memory_format=torch.contiguous_format)
+    network: Any = smp.create_model(
+        config.decoder, encoder_name=config.encoder, encoder_weights=None,
+        decoder_channels=config.decoder_channels,
+    )  # fmt: skip
     optimizer = make_optimizer(network, training)
     augment = Augmenter(training.augmentation)
 
@@ -108,12 +112,19 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--size", type=int, default=256, help="side of the network's input")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of our loop"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(0)
     config = SegmenterConfig(encoder="mobilenet_v2", size=arguments.size)
-    training = TrainConfig(batch_size=arguments.batch_size, epochs=arguments.rounds + 1)
+    training = TrainConfig(
+        batch_size=arguments.batch_size,
+        epochs=arguments.rounds + 1,
+        precision=arguments.precision,
+    )
     with tempfile.TemporaryDirectory() as name:
         if arguments.data_path is None:
             shape = (arguments.shape[0], arguments.shape[1])

@@ -16,6 +16,7 @@ from segmentation_models_pytorch.encoders import encoders as smp_encoders
 
 from cascade.config import SegmenterConfig, did_you_mean, from_dict, to_dict
 from cascade.errors import ConfigError, PretrainedWeightsError
+from cascade.models.decoder import convolve_before_upsampling
 from cascade.models.network import Network, Normalization
 from cascade.models.pretrained import (
     HALF,
@@ -149,6 +150,7 @@ def _decoder(config: SegmenterConfig) -> torch.nn.Module:
         raise ConfigError(
             f"decoder {config.decoder} cannot be built on encoder {config.encoder}: {error}"
         ) from error
+    convolve_before_upsampling(network)
     return network
 
 
