@@ -39,7 +39,7 @@ from cascade.models.segmenter import Segmenter  # noqa: E402
 from cascade.pipeline.prediction import Failure  # noqa: E402
 from cascade.speed.floor import peak_flops, torch_flops  # noqa: E402
 from cascade.speed.images import drawn_files  # noqa: E402
-from cascade.training.loop import Task, Trainer  # noqa: E402
+from cascade.training.loop import Progress, Task, Trainer  # noqa: E402
 from cascade.training.segmentation import segmentation_loss  # noqa: E402
 
 PAGE = REPOSITORY / "docs" / "performance_gpu.md"
@@ -168,6 +168,7 @@ def training_rows(*, device: str, count: int, batch_size: int, size: int = 256) 
             seconds = []
             for epoch in range(3):
                 start = time.perf_counter()
+                trainer.progress = Progress(epoch=epoch)
                 trainer._train_epoch(epoch)
                 seconds.append(time.perf_counter() - start)
             found = count / min(seconds[1:])

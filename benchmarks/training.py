@@ -34,7 +34,7 @@ from cascade.data.cache import SampleCache  # noqa: E402
 from cascade.data.datasets import SegmentationDataset  # noqa: E402
 from cascade.data.tables import Record, read_table  # noqa: E402
 from cascade.models.segmenter import Segmenter  # noqa: E402
-from cascade.training.loop import Task, Trainer  # noqa: E402
+from cascade.training.loop import Progress, Task, Trainer  # noqa: E402
 from cascade.training.memory import kept_memory  # noqa: E402
 from cascade.training.optimization import make_optimizer  # noqa: E402
 from cascade.training.segmentation import segmentation_loss  # noqa: E402
@@ -90,8 +90,11 @@ def our_epoch(
     trainer = Trainer(network, task, training, folder)
 
     def epoch(number: int) -> None:
+        trainer.progress = Progress(epoch=number)
         with kept_memory(network.device):
             trainer._train_epoch(number)
+        if trainer.progress.seen != len(records):
+            raise SystemExit(f"{trainer.progress.seen} of {len(records)} images were trained on")
 
     return epoch
 

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Sampler
 from cascade.config import TrainConfig
 from cascade.errors import TrainingError
 from cascade.files import write_csv
+from cascade.models.depthwise import exact_depthwise
 from cascade.models.network import Network
 from cascade.progress import progress
 from cascade.training.memory import kept_memory
@@ -133,6 +134,7 @@ class Trainer:
             raise TrainingError(f"{len(task.data)} training images do not fill one batch")
         trained = [network] if task.companion is None else [network, task.companion]
         self.trained = torch.nn.ModuleList(trained)
+        exact_depthwise(self.trained)
         self.optimizer = make_optimizer(self.trained, config)
         self.steps = len(self.loader)  # of an epoch
         self.schedule = make_schedule(self.optimizer, config, steps=config.epochs * self.steps)

@@ -28,10 +28,12 @@ def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optim
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
+    fused = all(item.device.type in ("cpu", "cuda") for item in (*decayed, *plain))
+    rate, momentum = config.learning_rate, config.momentum
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+        return torch.optim.SGD(groups, lr=rate, momentum=momentum, fused=fused)
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, lr=config.learning_rate, betas=(config.momentum, 0.999))
+    return kind(groups, lr=rate, betas=(momentum, 0.999), fused=fused)
 
 
 def make_schedule(
