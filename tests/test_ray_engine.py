@@ -26,9 +26,9 @@ import ray
 from ray.cluster_utils import Cluster
 
 from cascade.cluster.plan import Run
-from cascade.cluster.ray_engine import _reason, _Worker, require_ray
+from cascade.cluster.ray_engine import _last_error, _Worker, require_ray
 from cascade.cluster.tables import read_rows
-from cascade.errors import ConfigError, DataError, MissingExtraError
+from cascade.errors import MissingExtraError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODEL = str(REPOSITORY / "models" / "default_onnx")
@@ -184,22 +184,28 @@ def a_run(**changed):
                   "identity": ""} | changed)  # fmt: skip
 
 
-def test_a_worker_refuses_another_model_and_a_machine_without_the_inputs():
-    load = {"runtime": "onnx", "device": "cpu"}
-    other = a_run(settings={"model_sha256": "0" * 64})
-    with pytest.raises(ConfigError, match="is another model on"):
-        _Worker(run=other, model=MODEL, load=load)
-    with pytest.raises(DataError, match="absent/folder: is not on every machine"):
-        _Worker(run=a_run(folder="absent/folder"), model=MODEL, load=load)
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"settings": {"model_sha256": "0" * 64}}, "is another model on"),
+        ({"folder": "absent/folder"}, "absent/folder: is not on every machine"),
+        ({}, "run/inputs.parquet: does not exist"),
+    ],
+)
+def test_a_worker_answers_with_what_went_wrong(tmp_path, monkeypatch, changed, words):
+    monkeypatch.chdir(tmp_path)
+    worker = _Worker(run=a_run(**changed), model=MODEL, load={"runtime": "onnx", "device": "cpu"})
+    answer = worker({"shard": np.array([0])})
+    assert answer["rows"].tolist() == answer["failed"].tolist() == [0]
+    assert words in answer["error"][0]
 
 
-def test_an_error_of_ours_is_found_behind_one_of_rays():
-    ours = DataError("a.parquet: no space left")
-    theirs = RuntimeError("The actor died")
-    theirs.cause = ValueError("of the task")
-    theirs.cause.__cause__ = ours
-    assert _reason(theirs) is ours
-    assert str(_reason(RuntimeError("first\nlast"))) == "a worker failed: last"
+def test_the_words_of_a_failure_are_found_in_rays_report():
+    report = (
+        "Traceback:\n  File x\nNameError: name 'y' is not defined\nTo change retry attempts, ..."
+    )
+    assert _last_error(report) == "NameError: name 'y' is not defined"
+    assert _last_error("The node died.\n") == "The node died."
 
 
 # --- the run of two nodes, one after the other
@@ -225,6 +231,16 @@ def test_killed_workers_lose_and_double_nothing(nodes, images, single, predict, 
     assert as_csv(output) == single
     assert {path: path.stat().st_mtime_ns for path in others} == others, "only one was predicted"
     assert "36 kept from before" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_rows_that_cannot_be_written_are_one_line(nodes, predict, tmp_path, capfd):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "predictions").write_text("no folder")
+    assert predict(tmp_path / "run", "--shard_rows", "40") == 2
+    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error")]
+    assert len(errors) == 1
+    assert "predictions: cannot write here" in errors[0]
 
 
 @pytest.mark.slow

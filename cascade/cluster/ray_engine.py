@@ -7,9 +7,11 @@ they are, and writes its rows to where they go.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -21,12 +23,14 @@ from cascade.cluster.pool import Pool, choose_pool
 from cascade.cluster.shards import Finished, predict_shard
 from cascade.errors import CascadeError, ConfigError, DataError, MissingExtraError
 from cascade.models.cores import usable_cores
+from cascade.models.runtimes import choose_runtime, model_identity
+from cascade.pipeline import Cascade
 
 _MOST_BLOCKS = 10_000
 """Tasks that Ray plans at once; of more shards, several make one task."""
 _OBJECT_STORE_BYTES = 200_000_000
 """Memory that a cluster started here sets aside; no image ever passes through it."""
-log = logging.getLogger(__name__)
+_ANSWER = ("rows", "failed", "error")
 
 
 def require_ray() -> None:
@@ -101,7 +105,7 @@ def predict_shards(
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     items = [{"shard": shard} for shard in shards]
     done = ray.data.from_items(
         items, override_num_blocks=min(len(items), _MOST_BLOCKS)
@@ -118,44 +122,52 @@ def predict_shards(
     )
     try:
         for batch in done.iter_batches(batch_size=None):
-            for rows, failed in zip(batch["rows"], batch["failed"], strict=True):
+            for rows, failed, error in zip(*(batch[name] for name in _ANSWER), strict=True):
+                if error:
+                    raise DataError(str(error))
                 yield Finished(int(rows), int(failed))
     except ray.exceptions.RayError as error:
-        raise _reason(error) from error
+        raise DataError(f"a worker failed: {_last_error(str(error))}") from error
 
 
-def _reason(error: BaseException) -> CascadeError:
-    """The error of ours behind one of Ray's, if there is one."""
-    known: BaseException | None = error
-    while known is not None:
-        if isinstance(known, CascadeError):
-            return known
-        known = getattr(known, "cause", None) or known.__cause__
-    return DataError(f"a worker failed: {str(error).strip().splitlines()[-1]}")
+def _last_error(text: str) -> str:
+    """The line of a traceback, and of the advice around it, that says what happened."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return (errors or lines or ["unknown"])[-1]
 
 
 class _Worker:
-    """An actor: one loaded cascade that predicts one shard after the other."""
+    """An actor: one loaded cascade that predicts one shard after the other.
+
+    Errors of ours are part of its answer; Ray would bury their words under its own.
+    """
 
     def __init__(self, *, run: Run, model: str | None, load: dict[str, Any]) -> None:
-        from cascade.models.runtimes import choose_runtime, model_identity
-        from cascade.pipeline import Cascade
-
-        if run.folder:
-            _enter(run.folder)
-        path, _ = choose_runtime(model, load["runtime"], "cpu")
-        if model_identity(path) != run.settings["model_sha256"]:
-            raise ConfigError(f"{path}: is another model on {socket.gethostname()}; copy the same")
-        self._run = run
-        self._cascade = Cascade.load(model, **load)
+        self._run, self._model, self._load = run, model, load
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Predict the shards whose numbers are given."""
-        done = [predict_shard(self._cascade, self._run, int(shard)) for shard in batch["shard"]]
+        answers: list[tuple[int, int, str]] = []
+        for shard in batch["shard"].tolist():
+            try:
+                done = predict_shard(self._cascade, self._run, shard)
+                answers.append((done.rows, done.failed, ""))
+            except CascadeError as error:
+                answers.append((0, 0, str(error)))
         return {
-            "rows": np.array([item.rows for item in done]),
-            "failed": np.array([item.failed for item in done]),
+            name: np.array(column)
+            for name, column in zip(_ANSWER, zip(*answers, strict=True), strict=True)
         }
+
+    @functools.cached_property
+    def _cascade(self) -> Cascade:
+        if self._run.folder:
+            _enter(self._run.folder)
+        path, _ = choose_runtime(self._model, self._load["runtime"], "cpu")
+        if model_identity(path) != self._run.settings["model_sha256"]:
+            raise ConfigError(f"{path}: is another model on {socket.gethostname()}; copy the same")
+        return Cascade.load(self._model, **self._load)
 
 
 def _enter(folder: str) -> None:
