@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from typing import Any
 
@@ -81,7 +82,9 @@ def _opened(graph: bytes, device: str, threads: int, source: str) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only; they are raised anyhow
-    options.enable_cpu_mem_arena = False  # an arena never gives memory back
+    if not device.startswith("cuda"):
+        _share_arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
     # threads that wait without spinning leave the other cores to other processes
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
@@ -91,6 +94,24 @@ def _opened(graph: bytes, device: str, threads: int, source: str) -> Any:
     if device.startswith("cuda") and "CUDAExecutionProvider" not in session.get_providers():
         raise DeviceError(f"device {device!r} was asked for, but onnxruntime cannot use it")
     return session
+
+
+@functools.cache
+def _share_arena() -> None:
+    """Let all sessions of this process take the memory of feature maps from one arena.
+
+    It keeps what all runs at one time needed and no more, and none is fetched from the system
+    again for each image, which would take a fifth of the time. An arena for each session would
+    keep as much again for each.
+    """
+    import onnxruntime
+
+    place = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    only_what_is_asked_for = 1  # the default doubles the arena each time
+    settings = onnxruntime.OrtArenaCfg(0, only_what_is_asked_for, -1, -1)
+    onnxruntime.create_and_register_allocator(place, settings)
 
 
 def thread_count(threads: int | None) -> int:
