@@ -13,9 +13,9 @@ pytestmark = pytest.mark.skipif(
 )
 SCRIPT = """
 import ctypes, sys
-if sys.argv[1] == "bound":
+if sys.argv[1] != "not bound":
     from cascade.serving.shared.heap import bound_heap
-    print(bound_heap())
+    print(bound_heap(keep_feature_maps=sys.argv[1] == "keep"))
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
@@ -29,12 +29,13 @@ def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
 
+start = resident()
 libc.free(take(24 * 2**20))  # from now on glibc takes up to 24 MB from the heap
 before = resident()
 image = take(16 * 2**20)
 behind = [take(2**16) for _ in range(8)]  # something small lies behind the image
 libc.free(image)
-print(resident() - before)
+print(resident() - before, before - start)
 """
 
 
@@ -44,16 +45,24 @@ def run(how, **variables):
     done = subprocess.run(
         command, env={**environment, **variables}, capture_output=True, text=True, check=True
     )
-    *said, kept = done.stdout.split()
-    return said, int(kept)
+    *said, behind, kept = done.stdout.split()
+    return said, int(behind), int(kept)
 
 
 def test_a_freed_image_leaves_the_process_unless_the_environment_says_otherwise():
-    _, unbound = run("not bound")
-    said, bound = run("bound")
+    _, unbound, _ = run("not bound")
+    said, bound, kept = run("bound")
     assert said == ["True"]
+    assert kept < 4e6
     assert unbound > 15e6, "this is what happens without"
     assert bound < 4e6
-    said, kept = run("bound", MALLOC_MMAP_THRESHOLD_=str(2**25), MALLOC_ARENA_MAX="1")
+    own = {"MMAP_THRESHOLD_": 2**25, "TRIM_THRESHOLD_": 2**17, "ARENA_MAX": 1}
+    said, behind, _ = run("bound", **{f"MALLOC_{name}": str(own[name]) for name in own})
     assert said == ["False"]
-    assert kept > 15e6
+    assert behind > 15e6
+
+
+def test_feature_maps_of_torch_stay_in_the_process():
+    said, _, kept = run("keep")
+    assert said == ["True"]
+    assert kept > 20e6
