@@ -222,6 +222,7 @@ def test_a_container_may_do_as_little_as_possible(compose, dockerfile, image):
     assert service["user"] == last(dockerfile[1], image, "USER")
     assert service["mem_limit"] == service["memswap_limit"] == "1g", "nothing is swapped"
     assert service["pids_limit"] > 0
+    assert service["cpus"] == 2, "1 GB suffices for as many requests at once"
     port = last(dockerfile[1], service["build"]["target"], "EXPOSE")
     assert service["ports"] == [f"127.0.0.1:{port}:{port}"], "from this machine only"
     assert not {"disable", "test"} & set(service["healthcheck"]), "that of the image"

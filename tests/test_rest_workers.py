@@ -14,7 +14,9 @@ from cascade.serving.rest.workers import ClientLeft, Workers
 
 
 def workers(count=1, *, queue_length=2, timeout_s=5.0):
-    return Workers(count, queue_length=queue_length, timeout_s=timeout_s, telemetry=Telemetry())
+    made = Workers(queue_length=queue_length, timeout_s=timeout_s, telemetry=Telemetry())
+    made.grow(count)
+    return made
 
 
 class Counted:
@@ -57,6 +59,28 @@ def test_no_more_run_at_once_than_there_are_threads(count):
     assert work.most == count
     assert len(work.threads) == count, "always the same threads"
     assert set(results) == work.threads
+
+
+def test_a_thread_of_several_goes_on_while_the_event_loop_is_busy():
+    done = []
+
+    def work(_):
+        time.sleep(0.02)
+        done.append(1)
+
+    async def scenario():
+        pool = workers(2, queue_length=4)
+        calls = [asyncio.create_task(pool.run(work)) for _ in range(4)]
+        while not done:
+            await asyncio.sleep(0)
+            if len(pool._running) == 3:
+                time.sleep(0.3)  # two run, one lies ready; nothing else can be handed over
+        assert len(done) == 3
+        await asyncio.gather(*calls)
+        pool.close()
+
+    asyncio.run(scenario())
+    assert len(done) == 4
 
 
 def test_those_over_the_queue_are_refused_at_once():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cascade.errors import CascadeError
-from cascade.imaging import printable
+from cascade.imaging import printable, read_image
 from cascade.pipeline.augmented_views import TestTimeAugmentation
 from cascade.serving.page.images import ShownImage, draw_images
 from cascade.serving.page.words import (
@@ -93,9 +93,10 @@ def examine(cascade: Cascade, name: str, data: bytes, settings: Settings) -> Fin
     """
     shown = printable(name)
     try:
-        pixels, prediction = predict_upload(
+        image = read_image(data, limits=cascade.limits)
+        prediction = predict_upload(
             cascade,
-            data,
+            image,
             tta=settings.tta,
             pixels_per_millimetre=settings.pixels_per_millimetre,
         )
@@ -104,7 +105,7 @@ def examine(cascade: Cascade, name: str, data: bytes, settings: Settings) -> Fin
         )
         judged = answer.probability is not None
         images, heat_notes = draw_images(
-            cascade, pixels, prediction, judged=judged, tta=settings.tta
+            cascade, image.pixels, prediction, judged=judged, tta=settings.tta
         )
     except Exception as error:
         if lacks_memory(error):

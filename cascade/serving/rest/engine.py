@@ -16,6 +16,7 @@ from cascade.serving.rest.problems import HttpProblem, busy
 from cascade.serving.rest.results import judge
 from cascade.serving.rest.schemas import ImageFailure, ImageResult, Options
 from cascade.serving.rest.settings import ServiceSettings
+from cascade.serving.rest.sharing import takes_much_memory
 from cascade.serving.rest.telemetry import Telemetry
 from cascade.serving.rest.uploads import Upload
 from cascade.serving.rest.workers import Workers
@@ -57,11 +58,11 @@ class Engine:
         self._model: ServedModel | None = None
         self._workers: Workers | None = None
         self._loading: asyncio.Task[None] | None = None
+        self._large = threading.Lock()  # held by the one large image that is decoded at a time
 
     async def __aenter__(self) -> Self:
         """Start the threads and begin to load."""
         self._workers = Workers(
-            self._settings.concurrency,
             queue_length=self._settings.queue,
             timeout_s=self._settings.timeout_s,
             telemetry=self._telemetry,
@@ -111,7 +112,7 @@ class Engine:
 
     async def _load_model(self, workers: Workers) -> None:
         def load(_: threading.Event) -> ServedModel:
-            model = self._load()
+            model = self._load().shareable()
             model.warm_up()
             return model
 
@@ -126,6 +127,7 @@ class Engine:
         reference = model.reference
         self._telemetry.model.labels(reference.version, reference.runtime, reference.digest).set(1)
         self._telemetry.ready.set(1)
+        workers.grow(self._settings.concurrency or model.concurrency)
         self._model = model
         log.info("ready: %s, runtime %s, digest %.12s", model.name, model.runtime, model.digest)
 
@@ -148,24 +150,29 @@ class Engine:
                 slow.
         """
         try:
-            cascade, sensitivity = self.model.at(options.operating_point)
+            model, sensitivity = self.model.at(options.operating_point)
         except ConfigError as error:
             errors = [{"field": "operating_point", "message": str(error)}]
             raise HttpProblem(422, str(error), errors=errors) from error
         options = options.model_copy(update={"tta": options.tta or self._settings.tta})
+
+        workers = self.workers
 
         def work(abandoned: threading.Event) -> Results:
             results: Results = []
             for index, upload in enumerate(uploads):
                 if abandoned.is_set():
                     break
-                start = time.perf_counter()
-                result = judge(cascade, upload, options, index=index, sensitivity=sensitivity)
-                self._note(result, time.perf_counter() - start)
+                large = takes_much_memory(upload.data, drawing=bool(options.include))
+                with self._large if large else contextlib.nullcontext():
+                    start = time.perf_counter()
+                    cascade = model.cascade if workers.alone else model.together
+                    result = judge(cascade, upload, options, index=index, sensitivity=sensitivity)
+                    self._note(result, time.perf_counter() - start)
                 results.append(result)
             return results
 
-        return await self.workers.run(work, is_wanted=is_wanted)
+        return await workers.run(work, is_wanted=is_wanted)
 
     def _note(self, result: ImageResult | ImageFailure, seconds: float) -> None:
         self._telemetry.prediction_seconds.observe(seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from cascade.models.runtimes import choose_runtime
 from cascade.pipeline import Cascade
 from cascade.serving.rest.schemas import ModelDescription, ModelReference
 from cascade.serving.rest.settings import ServiceSettings
+from cascade.serving.rest.sharing import combined, on_gpu, side_by_side, suitable_concurrency
 from cascade.version import __version__
 
 _LONGEST_LIST = 16
@@ -56,14 +57,28 @@ class ServedModel:
         """Sensitivity, as text such as ``"0.90"``, to cutoff."""
         return dict(getattr(self.cascade.classifier, "operating_points", {}))
 
-    def at(self, operating_point: float | None) -> tuple[Cascade, float | None]:
-        """The same cascade with another cutoff, and the sensitivity that it stands for.
+    def shareable(self) -> ServedModel:
+        """The same model, which several threads may ask at the same time."""
+        return replace(self, cascade=combined(self.cascade)) if on_gpu(self.cascade) else self
+
+    @property
+    def together(self) -> Cascade:
+        """The cascade for requests that are computed at the same time, with the same answers."""
+        return side_by_side(self.cascade) or self.cascade
+
+    @property
+    def concurrency(self) -> int:
+        """How many requests are worth computing at once."""
+        return suitable_concurrency(self.cascade)
+
+    def at(self, operating_point: float | None) -> tuple[ServedModel, float | None]:
+        """The same model with another cutoff, and the sensitivity that it stands for.
 
         Raises:
             ConfigError: the model has no such operating point; those that it has are listed.
         """
         if operating_point is None:
-            return self.cascade, self._known_sensitivity()
+            return self, self._known_sensitivity()
         other = Cascade(
             self.cascade.segmenter,
             self.cascade.classifier,
@@ -72,7 +87,7 @@ class ServedModel:
             safeguards=self.cascade.safeguards,
             limits=self.cascade.limits,
         )
-        return other, operating_point
+        return replace(self, cascade=other), operating_point
 
     def _known_sensitivity(self) -> float | None:
         if self.sensitivity is not None:
@@ -100,12 +115,15 @@ class ServedModel:
         )
 
     def warm_up(self) -> None:
-        """Predict one invented image, so that the first client need not wait for buffers.
+        """Predict an invented image in each way, so that no client need wait for buffers.
 
         Raises:
             CascadeError: the model cannot predict.
         """
+        together = self.together
         self.cascade(_spot())
+        if together is not self.cascade:
+            together(_spot())
 
 
 def load_model(settings: ServiceSettings) -> ServedModel:
@@ -181,8 +199,8 @@ def _spot() -> np.ndarray:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def check_model(settings: ServiceSettings) -> None:
-    """Refuse a model that is not there before anything starts.
+def check_model(settings: ServiceSettings) -> str:
+    """Refuse a model that is not there before anything starts; returns the runtime for it.
 
     Raises:
         ConfigError: there is no such file or folder, or the runtime is not for it.
@@ -191,4 +209,4 @@ def check_model(settings: ServiceSettings) -> None:
     """
     if settings.model is not None and not Path(settings.model).exists():
         raise ConfigError(f"--model {settings.model}: there is no such file or folder")
-    choose_runtime(settings.model, settings.runtime, settings.device)
+    return choose_runtime(settings.model, settings.runtime, settings.device)[1]

@@ -12,7 +12,7 @@ from cascade.errors import CascadeError, ConfigError, MissingExtraError, ModelFi
 from cascade.evaluation.overlays import draw_outline
 from cascade.explain import Explanation, explain, overlay_heat
 from cascade.fields import to_json
-from cascade.imaging import encode_image, encode_mask
+from cascade.imaging import LoadedImage, encode_image, encode_mask, read_image
 from cascade.pipeline import Cascade, Prediction
 from cascade.serving.rest.problems import HttpProblem
 from cascade.serving.rest.schemas import (
@@ -56,13 +56,15 @@ def judge(
     """
     sent: dict[str, Any] = {"index": index, "name": upload.name, "sha256": upload.digest}
     try:
-        pixels, prediction = predict_upload(
+        drawing = not {"overlay", "heat_map"}.isdisjoint(options.include)
+        image = read_image(upload.data, limits=cascade.limits) if drawing else upload.data
+        prediction = predict_upload(
             cascade,
-            upload.data,
+            image,
             tta=options.tta or "none",
             pixels_per_millimetre=options.pixels_per_millimetre,
         )
-        drawn, heat = _images(cascade, pixels, prediction, options)
+        drawn, heat = _images(cascade, image, prediction, options)
     except Exception as error:
         if lacks_memory(error):
             return ImageFailure(**sent, message=NO_MEMORY)
@@ -78,15 +80,16 @@ def judge(
 
 
 def _images(
-    cascade: Cascade, pixels: np.ndarray, prediction: Prediction, options: Options
+    cascade: Cascade, image: bytes | LoadedImage, prediction: Prediction, options: Options
 ) -> tuple[Images, Heat | None]:
+    """The drawings that were asked for; those on the image need its pixels."""
     drawn: dict[str, str] = {}
     heat: Heat | None = None
-    if not options.include:
-        return Images(), None
     if "mask" in options.include:
         drawn["mask"] = _base64(encode_mask(prediction.mask))
-    small, fitted = reduced(pixels, prediction)
+    if isinstance(image, bytes):
+        return Images(**drawn), None
+    small, fitted = reduced(image.pixels, prediction)
     if "overlay" in options.include:
         drawn["overlay"] = _base64(encode_image(draw_outline(small, fitted.mask)))
     if "heat_map" in options.include:

@@ -87,9 +87,8 @@ def serve(settings: ServiceSettings) -> None:
             model.
         CascadeError: the model could not be loaded.
     """
-    bound_heap()
     token = read_token(settings.token_file)
-    check_model(settings)
+    bound_heap(keep_feature_maps=check_model(settings) == "torch")
     with listen(settings.host, settings.port) as listener:
         failures: list[Exception] = []
 

@@ -28,8 +28,12 @@ class ServiceSettings:
     device: str = setting("auto", "auto, cpu, cuda or cuda:N", flag="-d")
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 is every network")
     port: int = setting(8000, "port to listen on; 0 takes a free one", minimum=0, maximum=65535)
-    concurrency: int = setting(
-        1, "requests that are decoded and predicted at once", minimum=1, maximum=64
+    concurrency: int | None = setting(
+        None,
+        "requests that are decoded and predicted at once; by default one for each core, and 1 for "
+        "torch on the CPU",
+        minimum=1,
+        maximum=64,
     )
     queue: int = setting(
         8, "requests that may wait for their turn; more get 503", minimum=0, maximum=10_000

@@ -41,32 +41,45 @@ class _Job:
 
 
 class Workers:
-    """Runs computations in ``count`` threads while up to ``queue_length`` more wait."""
+    """Runs computations in a few threads while up to ``queue_length`` more wait.
 
-    def __init__(
-        self, count: int, *, queue_length: int, timeout_s: float, telemetry: Telemetry
-    ) -> None:
-        """Start the threads.
+    There is one thread until :meth:`grow`.
+    """
+
+    def __init__(self, *, queue_length: int, timeout_s: float, telemetry: Telemetry) -> None:
+        """Start the first thread.
 
         Args:
-            count: computations at once.
             queue_length: callers of :meth:`run` that may wait for a thread.
             timeout_s: longest wait, and longest computation.
             telemetry: what to tell.
         """
-        self._count = count
+        self._count = 0
         self._queue_length = queue_length
         self._timeout_s = timeout_s
         self._telemetry = telemetry
-        self._free = asyncio.Semaphore(count)
+        self._free = asyncio.Semaphore(0)
         self._waiting = 0
         self._admitted = 0
         self._running: set[_Job] = set()
         self._mean_seconds = 1.0
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        for number in range(count):
+        self.grow(1)
+
+    def grow(self, count: int) -> None:
+        """Let ``count`` computations run at once; never fewer than before."""
+        for number in range(self._count, count):
             name = f"cascade-worker-{number}"
             threading.Thread(target=self._loop, name=name, daemon=True).start()
+            self._free.release()
+        if self._count < 2 <= count:
+            self._free.release()  # one more lies ready for the thread that is free first
+        self._count = max(self._count, count)
+
+    @property
+    def alone(self) -> bool:
+        """Whether at most one computation runs and none waits."""
+        return len(self._running) <= 1 and not self._waiting
 
     @property
     def stuck(self) -> bool:

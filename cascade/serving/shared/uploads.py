@@ -7,7 +7,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from cascade.imaging import read_image
+from cascade.imaging import LoadedImage
 from cascade.pipeline import Cascade, Failure, Prediction
 from cascade.pipeline.augmented_views import TestTimeAugmentation
 
@@ -19,30 +19,26 @@ NO_MEMORY = "there is not enough memory for this image; reduce it"
 
 def predict_upload(
     cascade: Cascade,
-    data: bytes,
+    image: bytes | LoadedImage,
     *,
     tta: TestTimeAugmentation = "none",
     pixels_per_millimetre: float | None = None,
-) -> tuple[np.ndarray, Prediction]:
-    """Decode and predict one image.
+) -> Prediction:
+    """Predict one image, which is decoded no finer than the networks need.
 
     Args:
         cascade: both stages; its limits hold for the image.
-        data: the bytes of the file.
+        image: the bytes of the file, or what was read from them.
         tta: test-time augmentation.
         pixels_per_millimetre: scale of the image, where it is known.
-
-    Returns:
-        The pixels ``(H, W, 3)`` uint8 RGB as displayed, and their prediction.
 
     Raises:
         CascadeError: the image cannot be read or predicted.
     """
-    image = read_image(data, limits=cascade.limits)
     (result,) = cascade.predict_iter([image], tta=tta, pixels_per_millimetre=pixels_per_millimetre)
     if isinstance(result, Failure):
         raise result.error
-    return image.pixels, result
+    return result
 
 
 def lacks_memory(error: BaseException | None) -> bool:
