@@ -125,3 +125,14 @@ def test_the_engines_take_turns_and_rates_leave_the_start_out(
     assert re.search(r"^local +1\.00 +1\.0 +4\.0$", printed, re.M)
     assert re.search(r"^ray +0\.50 +7\.0 +13\.0$", printed, re.M)
     assert "ray/local: 0.50\nrows: DIFFERENT" in printed
+
+
+def test_the_service_and_bulk_prediction_take_turns():
+    printed = run("benchmarks/serving.py", "--model", str(tiny_export()), "--runtime", "onnx",
+                  "--threads", "2", "--count", "4", "--rounds", "2", "--clients", "3")  # fmt: skip
+    bulk, service = re.findall(r"^(bulk|service) +([\d.]+) +([\d.]+) +([\d.]+)(.*)$", printed, re.M)
+    assert (bulk[2], bulk[4]) == ("1.00", "")
+    p50, p95, peak = map(float, service[4].split())
+    assert all(float(number) > 0 for number in service[1:4])
+    assert 0 < p50 <= p95
+    assert peak > 50
