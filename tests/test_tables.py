@@ -1,4 +1,6 @@
 import codecs
+import csv
+import io
 import logging
 
 import numpy as np
@@ -7,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascade.data.grouping import connected
+from cascade.data.spreadsheet import parse_sheet
 from cascade.data.tables import match_stem, read_csv, read_table
 from cascade.errors import DataError
 
@@ -54,8 +57,26 @@ def test_reads_names_labels_masks_and_attributes(tmp_path):
         codecs.BOM_UTF8 + b"name,class\r\na,benign\r\n",
         "name,class\na,benign\n".encode("utf-16"),
         b'"name","class"\n\n"a","benign"\n,\n',
+        codecs.BOM_UTF8 + b"name;class\r\na;benign\r\n",
+        b"name;class;age\na;benign;1,5\n",
+        "name\tclass\na\tbenign\n".encode("utf-16"),
+        b"name|class\na|benign\n",
+        b"sep=;\r\nname;class\r\na;benign\r\n",
+        b"name;class;a,b\na;benign;2\n",
+        b'name,class,"a;b"\na,benign,2\n',
     ],
-    ids=["bom-crlf", "utf-16", "quotes-blank-rows"],
+    ids=[
+        "bom-crlf",
+        "utf-16",
+        "quotes-blank-rows",
+        "excel-semicolons",
+        "decimal-comma",
+        "tabs",
+        "bars",
+        "sep-line",
+        "comma-in-header",
+        "semicolon-in-header",
+    ],
 )
 def test_reads_tables_as_spreadsheets_save_them(tmp_path, data):
     assert rows(tmp_path, data).names() == ["a"]
@@ -77,7 +98,9 @@ def test_quoted_comma_and_line_break_stay_in_one_cell(tmp_path):
     [
         (b"", "is empty"),
         (b"name,class\n", "no rows"),
-        (b"name;class\na;benign\n", "found 1 column.*semicolons"),
+        (b"name;class;a,b\na;benign;2,3\n", "separated by commas or semicolons"),
+        (b"name;class\na;benign\nb;benign;x\n", "row 3 has 3 cells.*semicolons"),
+        (b"sep=;\nname;class\na;benign\nb\n", "row 4 has 1 cells"),
         (b"name,class\na,benign\nb,benign,x\n", "row 3 has 3 cells"),
         (b"name,class,name\na,benign,b\n", "more than one column is named name"),
         (b",name,class\n0,a,benign\n", "column 1 has no name"),
@@ -298,3 +321,42 @@ def test_masks_from_another_folder(tmp_path):
 )
 def test_match_stem(name, stem):
     assert match_stem(name) == stem
+
+
+CELL = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=6)
+
+
+@given(
+    st.sampled_from(",;\t|"),
+    st.lists(st.tuples(CELL, CELL, CELL), min_size=1, max_size=5),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+)
+def test_cells_survive_each_separator_and_encoding(separator, cells, encoding):
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, delimiter=separator)
+    writer.writerow(["name", "class", "note"])
+    writer.writerows([f"x{first}", *rest] for first, *rest in cells)
+    sheet = parse_sheet(file.getvalue().encode(encoding), "a.csv")
+    assert sheet.columns == ("name", "class", "note")
+    for row, (first, *rest) in zip(sheet.rows, cells, strict=True):
+        assert row["name"] == f"x{first}"
+        quoted = [cell for cell in rest if cell.startswith("'")]
+        assert quoted or [row["class"], row["note"]] == rest
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["a.jpg", "a.JPEG", "a.bmp", "a.tif", "a_mask.png", "a_lesion.bmp", "a_segmentation.jpg"],
+)
+def test_masks_of_each_usual_format_and_name_are_found(tmp_path, file):
+    path = make_table(tmp_path, "name,class\na.jpg,benign\n", images=["a.jpg"], masks=[file])
+    table = read_table(path)
+    assert table[0].mask_path.name == file
+    assert ("1 masks are JPEG" in "".join(table.warnings)) == file.lower().endswith(("jpg", "jpeg"))
+
+
+def test_two_masks_of_one_image_are_refused(tmp_path):
+    masks = ["a_mask.bmp", "a.jpg"]
+    path = make_table(tmp_path, "name,class\na,benign\n", images=["a.jpg"], masks=masks)
+    with pytest.raises(DataError, match=r"a.jpg or a_mask.bmp"):
+        read_table(path)

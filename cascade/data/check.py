@@ -132,13 +132,16 @@ def _read_tables(folder: Path, options: CheckOptions, findings: _Findings) -> di
 def _check_unlisted(
     folder: Path, options: CheckOptions, records: Iterable[Record], findings: _Findings
 ) -> None:
-    stems = {record.stem for record in records}
-    for what, place in (
-        ("image", Path(options.images or folder / "images_all")),
-        ("mask", Path(options.masks or folder / "masks_all")),
-    ):
-        extra = [name for name in FileFinder(place).names() if match_stem(name) not in stems]
-        findings.add_for("warning", f"{what}_unlisted", f"{what}s that are in no table", extra)
+    stems, masks = set(), set()
+    for record in records:
+        stems.add(record.stem)
+        masks.add(record.mask_path.name if record.mask_path else "")
+    images = FileFinder(Path(options.images or folder / "images_all")).names()
+    extra = [name for name in images if match_stem(name) not in stems]
+    findings.add_for("warning", "image_unlisted", "images that are in no table", extra)
+    found = FileFinder(Path(options.masks or folder / "masks_all")).names()
+    extra = [name for name in found if name not in masks]
+    findings.add_for("warning", "mask_unlisted", "masks of no image in a table", extra)
 
 
 def _check_disjoint(tables: Mapping[str, Table], findings: _Findings) -> None:

@@ -12,7 +12,10 @@ from cascade.errors import DataError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".dcm")
 """Endings that are taken off a name; anything else after a dot belongs to the name."""
 
-_MASK_ENDING = "_segmentation"
+MASK_ENDINGS = ("_segmentation", "_mask", "_lesion")
+"""What the name of a mask's file may add to that of its image."""
+
+MASK_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
 def match_stem(name: str) -> str:
@@ -25,7 +28,7 @@ def match_stem(name: str) -> str:
     stem, dot, suffix = last.rpartition(".")
     if dot and stem and f".{suffix.lower()}" in IMAGE_SUFFIXES:
         last = stem
-    return last.removesuffix(_MASK_ENDING) or last
+    return last.removesuffix(MASK_ENDINGS[0]) or last
 
 
 def unsafe_name(name: str) -> str | None:
@@ -72,16 +75,26 @@ class FileFinder:
         return self._only(parent, name, fitting)
 
     def mask(self, name: str) -> Path | None:
-        """Find ``STEM.png`` or ``STEM_segmentation.png`` of an image's name, or ``None``.
+        """Find the mask of an image's name, or ``None``.
+
+        That is ``STEM.png`` or ``STEM_segmentation.png``, or else ``STEM`` with ``_segmentation``,
+        ``_mask``, ``_lesion`` or nothing, as PNG, JPEG, BMP or TIFF.
 
         Raises:
-            DataError: both exist, or the file is a link that leads out of the folder.
+            DataError: several files fit, or the file is a link that leads out of the folder.
         """
         parent, last = _divided(name)
         stem = match_stem(last)
-        wanted = {f"{stem}.png", f"{stem}{_MASK_ENDING}.png"}
+        wanted = {stem, *(f"{stem}{ending}" for ending in MASK_ENDINGS)}
         for folder in dict.fromkeys((parent, ".")):
-            fitting = [file for file in self._candidates(folder, stem) if file in wanted]
+            found = sorted({file for word in wanted for file in self._candidates(folder, word)})
+            usual = {f"{stem}.png", f"{stem}{MASK_ENDINGS[0]}.png"}
+            fitting = [file for file in found if file in usual] or [
+                file
+                for file in found
+                if (path := PurePosixPath(file)).stem in wanted
+                and path.suffix.lower() in MASK_SUFFIXES
+            ]
             if fitting:
                 return self._only(folder, name, fitting)
         return None

@@ -1,11 +1,17 @@
-"""Strict reading of CSV files: every cell is text, every error names the row."""
+"""Strict reading of text tables: every cell is text, every error names the row.
+
+Cells are separated by commas, or as spreadsheets of other languages do it by semicolons, tabs or
+vertical bars, where only one of these readings is possible.
+"""
 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +20,9 @@ from pathlib import Path
 from cascade.errors import DataError
 from cascade.files import csv_cell
 
-_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+_Line = tuple[int, list[str]]
+"""Number and cells of a row."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +47,17 @@ class Sheet:
 def read_csv(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str, str]]]:
     """Read a CSV file with a header; every cell stays text, so ``0012`` and ``NA`` survive.
 
-    Byte order marks, Windows line ends and UTF-16 with a mark are understood. The quote that
+    Semicolons, tabs and vertical bars between cells, byte order marks, Windows line ends and UTF-16
+    with a mark are understood. The quote that
     :func:`cascade.files.csv_cell` puts before a formula is taken off again. Blank rows are skipped.
 
     Returns:
         The column names and one mapping from column to text per row.
 
     Raises:
-        DataError: the file is missing, is not comma-separated text, has no rows, has two columns
-            of one name, or has a row of another length than the header (named).
+        DataError: the file is missing, is no text table, can be read with two separators, has no
+            rows, has two columns of one name, or has a row of another length than the header
+            (named).
     """
     sheet = read_sheet(path)
     return list(sheet.columns), list(sheet.rows)
@@ -67,24 +77,58 @@ def read_sheet(path: str | os.PathLike[str]) -> Sheet:
 
 def parse_sheet(data: bytes, path: str | os.PathLike[str]) -> Sheet:
     """Read the bytes of a CSV file like :func:`read_sheet`; ``path`` is where they are from."""
-    lines = _parsed_lines(path, _decoded(path, data))
-    number, header = next(lines, (1, []))
-    if not header:
+    separator, lines = _separated(path, _decoded(path, data))
+    if not lines:
         raise DataError(f"{path}: is empty; a table starts with a line of column names")
-    columns = _checked_columns(path, header)
+    columns = checked_columns(path, lines[0][1])
     rows: list[dict[str, str]] = []
-    numbers: list[int] = []
-    for number, cells in lines:
+    for number, cells in lines[1:]:
         if len(cells) != len(columns):
             raise DataError(
                 f"{path}: row {number} has {len(cells)} cells but the header has {len(columns)}; "
-                "put quotes around a cell that holds a comma"
+                f"put quotes around a cell that holds {_SEPARATORS[separator]}"
             )
         rows.append(dict(zip(columns, (_unquoted(cell) for cell in cells), strict=True)))
-        numbers.append(number)
     if not rows:
         raise DataError(f"{path}: has a header but no rows")
-    return Sheet(Path(path), columns, tuple(rows), tuple(numbers))
+    return Sheet(Path(path), columns, tuple(rows), tuple(number for number, _ in lines[1:]))
+
+
+def _separated(path: str | os.PathLike[str], text: str) -> tuple[str, list[_Line]]:
+    """The separator and all rows that are not blank.
+
+    A separator that the header does not hold is none. Of several the one is meant with which all
+    rows are as long as the header; if that does not tell, it is an error.
+    """
+    named = re.match(r"sep=([,;\t|])\r?\n", text)
+    if named:  # as Excel writes it for itself
+        rest = text[named.end() :]
+        return named[1], [(number + 1, cells) for number, cells in _lines(path, rest, named[1])]
+    present = [separator for separator in _SEPARATORS if len(_header(text, separator)) > 1]
+    if len(present) < 2:
+        separator = (present or [","])[0]
+        return separator, list(_lines(path, text, separator))
+    fitting = []
+    for separator in present:
+        with contextlib.suppress(DataError):
+            lines = list(_lines(path, text, separator))
+            if len({len(cells) for _, cells in lines}) == 1:
+                fitting.append((separator, lines))
+    if len(fitting) > 1:
+        words = " or ".join(_SEPARATORS[separator] for separator, _ in fitting)
+        raise DataError(
+            f"{path}: could be separated by {words}; put quotes around cells that hold either"
+        )
+    return fitting[0] if fitting else (present[0], list(_lines(path, text, present[0])))
+
+
+def _header(text: str, separator: str) -> list[str]:
+    """The cells of the first row that is not blank."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    try:
+        return next((cells for cells in reader if any(cell.strip() for cell in cells)), [])
+    except csv.Error:  # told in full when the rows are read
+        return []
 
 
 def _decoded(path: str | os.PathLike[str], data: bytes) -> str:
@@ -98,9 +142,9 @@ def _decoded(path: str | os.PathLike[str], data: bytes) -> str:
     return text
 
 
-def _parsed_lines(path: str | os.PathLike[str], text: str) -> Iterator[tuple[int, list[str]]]:
+def _lines(path: str | os.PathLike[str], text: str, separator: str) -> Iterator[_Line]:
     """Yield the number and the cells of each row that is not blank."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     number = 0
     try:
         for number, cells in enumerate(reader, start=1):
@@ -110,15 +154,13 @@ def _parsed_lines(path: str | os.PathLike[str], text: str) -> Iterator[tuple[int
         raise DataError(f"{path}: row {number + 1} is not valid CSV ({error})") from error
 
 
-def _checked_columns(path: str | os.PathLike[str], header: Sequence[str]) -> tuple[str, ...]:
+def checked_columns(path: str | os.PathLike[str], header: Sequence[str]) -> tuple[str, ...]:
+    """Names of columns without spaces around them.
+
+    Raises:
+        DataError: one is empty, or two are equal.
+    """
     columns = tuple(cell.strip() for cell in header)
-    if len(columns) == 1:
-        for separator, word in _SEPARATORS.items():
-            if separator in columns[0]:
-                raise DataError(
-                    f"{path}: found 1 column, {columns[0]!r}; it is separated by {word}, "
-                    "save it with commas"
-                )
     if "" in columns:
         raise DataError(
             f"{path}: column {columns.index('') + 1} has no name; name or remove it "

@@ -205,6 +205,9 @@ def read_table(
                 raise DataError(f"{sheet.path}: {text}; add them or skip missing files")
             warnings.append(f"rows left out, {text}")
             kept = [index for index in kept if paths[index] is not None]
+    jpegs = sum(str(mask_paths[index]).lower().endswith((".jpg", ".jpeg")) for index in kept)
+    if jpegs:
+        warnings.append(f"{jpegs} masks are JPEG files, whose values are cut at the middle")
     records = tuple(
         Record(
             name=names[index],

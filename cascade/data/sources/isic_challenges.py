@@ -17,7 +17,8 @@ from cascade.data.sources.rows import (
     classify,
     found_row,
 )
-from cascade.data.sources.source_files import Layout, read_delimited, read_headless, require_columns
+from cascade.data.sources.source_files import Layout, read_headless, require_columns
+from cascade.data.spreadsheet import read_sheet
 from cascade.errors import DataError
 
 LABELS_2016: Mapping[str, Label] = {
@@ -67,7 +68,7 @@ def read_2017(layout: Layout) -> SourceTable:
             continue
         files.append(path)
         people = _people_2017(layout, word)
-        sheet = read_delimited(path)
+        sheet = read_sheet(path)
         require_columns(sheet, "image_id", "melanoma", "seborrheic_keratosis")
         for where, cells in sheet.places():
             stem = cells["image_id"].strip()
@@ -84,7 +85,7 @@ def _people_2017(layout: Layout, word: str) -> dict[str, dict[str, str]]:
     if path is None:
         return {}
     columns = {"age": "age_approximate", "sex": "sex"}
-    return {row["image_id"]: attributes(row, columns) for row in read_delimited(path).rows}
+    return {row["image_id"]: attributes(row, columns) for row in read_sheet(path).rows}
 
 
 def _diagnosis_2017(cells: Mapping[str, str], where: str) -> str:
@@ -158,7 +159,7 @@ def read_2020(layout: Layout) -> SourceTable:
     path = layout.require(
         "ISIC_2020_Training_GroundTruth_v2.csv", "ISIC_2020_Training_GroundTruth.csv", "train.csv"
     )
-    sheet = read_delimited(path)
+    sheet = read_sheet(path)
     require_columns(sheet, "image_name", "patient_id", "diagnosis", "benign_malignant", "target")
     copies = _copies(layout)
     rows = []
@@ -187,7 +188,7 @@ def _copies(layout: Layout) -> dict[str, str]:
     path = layout.find("ISIC_2020_Training_Duplicates.csv")
     if path is None:
         return {}
-    sheet = read_delimited(path)
+    sheet = read_sheet(path)
     require_columns(sheet, "image_name_1", "image_name_2")
     pairs = [(row["image_name_1"].strip(), row["image_name_2"].strip()) for row in sheet.rows]
     groups: dict[str, str] = {}

@@ -14,8 +14,8 @@ from cascade.data.sources.rows import (
     cleaned,
     found_row,
 )
-from cascade.data.sources.source_files import Layout, read_delimited
-from cascade.data.spreadsheet import Sheet
+from cascade.data.sources.source_files import Layout
+from cascade.data.spreadsheet import Sheet, read_sheet
 from cascade.errors import DataError
 
 LABELS: Mapping[str, Label] = {
@@ -42,7 +42,7 @@ def read_metadata(layout: Layout, path: Path) -> SourceTable:
     Raises:
         DataError: the table has no column of names or of diagnoses, or an unknown diagnosis.
     """
-    sheet = read_delimited(path)
+    sheet = read_sheet(path)
     name_column = _first(sheet, "isic_id", "isic_ids", "image_name", "image")
     class_column = _first(sheet, "diagnosis_1", "benign_malignant")
     rows = []

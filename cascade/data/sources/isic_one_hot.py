@@ -15,8 +15,8 @@ from cascade.data.sources.rows import (
     classify,
     found_row,
 )
-from cascade.data.sources.source_files import Layout, read_delimited, require_columns
-from cascade.data.spreadsheet import Sheet
+from cascade.data.sources.source_files import Layout, require_columns
+from cascade.data.spreadsheet import Sheet, read_sheet
 from cascade.errors import DataError
 
 HAM10000_LABELS: Mapping[str, Label] = {
@@ -60,12 +60,12 @@ def read_ham10000(layout: Layout) -> SourceTable:
     groupings = layout.find("ISIC2018_Task3_Training_LesionGroupings.csv")
     lesions = {}
     if groupings:
-        sheet = read_delimited(groupings)
+        sheet = read_sheet(groupings)
         require_columns(sheet, "image", "lesion_id")
         lesions = {row["image"]: {"lesion_id": row["lesion_id"]} for row in sheet.rows}
     rows: list[SourceRow] = []
     for path, split in parts:
-        sheet = read_delimited(path)
+        sheet = read_sheet(path)
         if "dx" in sheet.columns:
             rows += _coded_rows(layout, sheet, split)
         else:
@@ -93,10 +93,10 @@ def read_2019(layout: Layout) -> SourceTable:
         metadata = layout.find(f"ISIC_2019_{word}_Metadata.csv")
         if metadata:
             files.append(metadata)
-            sheet = read_delimited(metadata)
+            sheet = read_sheet(metadata)
             require_columns(sheet, "image")
             known = {row["image"]: attributes(row, _2019_COLUMNS) for row in sheet.rows}
-        rows += _one_hot_rows(layout, read_delimited(path), ISIC_2019_LABELS, split, known)
+        rows += _one_hot_rows(layout, read_sheet(path), ISIC_2019_LABELS, split, known)
     warnings = _lesion_warning(rows, "ISIC_2019_Training_Metadata.csv")
     return SourceTable(tuple(rows), tuple(files), warnings=warnings)
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cascade.data.spreadsheet import Sheet, listed, read_sheet
+from cascade.data.spreadsheet import Sheet, listed
 from cascade.errors import DataError
 
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
@@ -132,23 +132,6 @@ def _same_file(paths: Sequence[Path]) -> Path | None:
     if len({path.stat().st_size for path in paths}) > 1:
         raise DataError(f"{listed(paths)} have one name but differ; keep the one that is meant")
     return paths[0] if paths else None
-
-
-def read_delimited(path: Path) -> Sheet:
-    """Read a CSV file, or a tab-separated one such as ``HAM10000_metadata.tab``.
-
-    Raises:
-        DataError: the file cannot be read or a row has another length than the header.
-    """
-    lines = _lines(path)
-    if not lines or "\t" not in lines[0]:
-        return read_sheet(path)
-    header, *rows = csv.reader(lines, delimiter="\t")
-    for number, cells in enumerate(rows, start=2):
-        if len(cells) != len(header):
-            raise DataError(f"{path}: row {number} has {len(cells)} cells, not {len(header)}")
-    cells_by_column = tuple(dict(zip(header, cells, strict=True)) for cells in rows)
-    return Sheet(path, tuple(header), cells_by_column, tuple(range(2, len(rows) + 2)))
 
 
 def read_headless(path: Path, columns: Sequence[str]) -> Sheet:
