@@ -1,24 +1,28 @@
-"""``cascade prepare``: from a public data set on disk, or from nothing, to ``dataset/``."""
+"""``cascade prepare``: from a data set on disk, or from nothing, to ``dataset/``."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 from cascade.command_line.options import add_output
 from cascade.command_line.outputs import say
 from cascade.command_line.parser import OK, CommandParser, command, default_folder, settings
+from cascade.data.sources.own_data import OwnData
 from cascade.data.sources.selection import PrepareConfig
 from cascade.errors import ConfigError
 
 DESCRIPTION = """\
-Turn a public data set, unpacked on disk, into images_all, masks_all, train_data.csv and
+Turn a data set, unpacked on disk, into images_all, masks_all, train_data.csv and
 test_data.csv. Originals are only read. Nothing is downloaded. Sources: isic2016, isic2017,
 isic2018_task1, ham10000 (also isic2018_task3), isic2019, isic2020, ph2, isic_client (a folder
-of the official isic client), and synthetic, which draws invented lesions and needs no input."""
+of the official isic client); folders, any images in class folders, with or without train, valid
+and test; and synthetic, which draws invented lesions and needs no input."""
 
 EXAMPLE = """\
 cascade prepare --source ham10000 --input downloads/HAM10000 --output dataset
+  cascade prepare --source folders --input downloads/moles --malignant melanoma --output dataset
   cascade prepare --source synthetic --count 200 --output demo"""
 
 _ONLY_SYNTHETIC = {"count": 200, "malignant_fraction": 0.4}
@@ -35,6 +39,7 @@ def build_parser() -> CommandParser:
     parser.add_argument(
         "--labels", type=str, default=None, help="metadata table with classes, for isic2018_task1"
     )
+    parser.add_settings(OwnData)
     parser.add_settings(PrepareConfig)
     parser.add_argument(
         "--count",
@@ -63,6 +68,7 @@ def main(arguments: Any) -> int:
     for line in lines:
         say(line)
     say(f"prepared {source} in {arguments.output}")
+    say(f"next: cascade check {shlex.quote(arguments.output)} --output check")
     return OK
 
 
@@ -72,6 +78,9 @@ def _draw(arguments: Any) -> list[str]:
 
     _refuse(arguments, {name: getattr(PrepareConfig, name) for name in _ONLY_REAL}, "synthetic")
     _refuse(arguments, {"input": None, "labels": None}, "synthetic")
+    own = [f"--{name}" for name in settings(OwnData, arguments).given()]
+    if own:
+        raise ConfigError(f"{', '.join(own)} does not apply to the source synthetic; leave it out")
     test = round(arguments.count * arguments.test_fraction)
     if arguments.count < 1 or test >= arguments.count:
         raise ConfigError(
@@ -99,7 +108,11 @@ def _convert(source: str, arguments: Any) -> list[str]:
         raise ConfigError(f"--input: name the folder that {source} was unpacked to")
     config = settings(PrepareConfig, arguments)
     labels = Path(arguments.labels) if arguments.labels else None
-    return prepare(source, arguments.input, arguments.output, config, labels=labels).lines()
+    choices = settings(OwnData, arguments)
+    summary = prepare(
+        source, arguments.input, arguments.output, config, labels=labels, choices=choices
+    )
+    return summary.lines()
 
 
 def _refuse(arguments: Any, defaults: dict[str, Any], source: str) -> None:

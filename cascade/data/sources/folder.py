@@ -14,6 +14,7 @@ from cascade.data.sources.rows import Split
 from cascade.data.spreadsheet import listed
 from cascade.data.tables import read_csv
 from cascade.errors import DataError
+from cascade.imaging import read_mask, write_mask
 
 Link = Literal["copy", "hardlink", "symlink"]
 
@@ -154,13 +155,18 @@ def place(original: Path, target: Path, link: Link) -> None:
 
 
 def place_mask(original: Path, target: Path, link: Link) -> None:
-    """Place a mask as PNG; other formats are converted without loss.
+    """Place a mask as PNG; a bitmap is converted without loss, other formats to 0 and 255.
 
     Raises:
         DataError: the mask cannot be read, linked or converted.
+        ImageError: a JPEG or TIFF is not a mask, see :func:`cascade.imaging.read_mask`.
     """
-    if original.suffix.lower() == ".png":
+    suffix = original.suffix.lower()
+    if suffix == ".png":
         place(original, target, link)
+        return
+    if suffix != ".bmp":
+        write_mask(target, read_mask(original))
         return
     from PIL import Image, UnidentifiedImageError
 

@@ -1,4 +1,4 @@
-"""From a public data set on disk to the project's layout; originals are never touched."""
+"""From a data set on disk to the project's layout; originals are never touched."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cascade.config import did_you_mean
+from cascade.data.sources.class_folders import FOLDERS
 from cascade.data.sources.folder import (
     IMAGES,
     MASKS,
@@ -31,6 +32,7 @@ from cascade.data.sources.isic_challenges import (
 )
 from cascade.data.sources.isic_client import ISIC_CLIENT
 from cascade.data.sources.isic_one_hot import HAM10000, ISIC_2019
+from cascade.data.sources.own_data import OwnData
 from cascade.data.sources.ph2 import PH2
 from cascade.data.sources.rows import ATTRIBUTES, OPTIONAL_ATTRIBUTES, Source, SourceRow, Split
 from cascade.data.sources.selection import (
@@ -42,7 +44,14 @@ from cascade.data.sources.selection import (
     with_image,
 )
 from cascade.data.sources.source_files import Layout
-from cascade.data.sources.summary import FORMAT, Summary, counts, provenance, warnings
+from cascade.data.sources.summary import (
+    FORMAT,
+    Summary,
+    counts,
+    mask_warnings,
+    provenance,
+    warnings,
+)
 from cascade.data.synthetic import SyntheticConfig, write_synthetic_dataset
 from cascade.data.tables import read_csv
 from cascade.errors import ConfigError, DataError
@@ -50,7 +59,8 @@ from cascade.files import read_json, write_csv, write_json
 from cascade.progress import progress
 
 _ALL = (
-    ISIC_2016, ISIC_2017, ISIC_2018_TASK1, HAM10000, ISIC_2019, ISIC_2020, PH2, ISIC_CLIENT
+    ISIC_2016, ISIC_2017, ISIC_2018_TASK1, HAM10000, ISIC_2019, ISIC_2020, PH2, ISIC_CLIENT,
+    FOLDERS,
 )  # fmt: skip
 SOURCES: dict[str, Source] = {source.name: source for source in _ALL}
 """The data sets that can be read, by the word on the command line."""
@@ -71,7 +81,7 @@ def source_named(name: str) -> Source:
     )
 
 
-__all__ = ["PrepareConfig", "Summary", "prepare"]
+__all__ = ["OwnData", "PrepareConfig", "Summary", "prepare"]
 
 
 def prepare(
@@ -81,8 +91,9 @@ def prepare(
     config: PrepareConfig | None = None,
     *,
     labels: str | os.PathLike[str] | None = None,
+    choices: OwnData | None = None,
 ) -> Summary:
-    """Write a public data set as images, masks and tables.
+    """Write a data set as images, masks and tables.
 
     Args:
         source: name of the data set, see :data:`cascade.data.sources.prepare.SOURCES`.
@@ -91,6 +102,7 @@ def prepare(
             ``test_data.csv`` and ``prepare.json``.
         config: choices; by default ``PrepareConfig()``.
         labels: metadata table with the classes of ``isic2018_task1``.
+        choices: how data of one's own, such as class folders, are to be read.
 
     Raises:
         ConfigError: the source is unknown or options contradict each other.
@@ -101,7 +113,8 @@ def prepare(
     known, origin, target = source_named(source), Path(input), Path(output)
     check_apart(origin, target)
     check_output(target, overwrite=config.overwrite, append=config.append)
-    table = _reader(known, labels)(Layout(origin))
+    layout = Layout(origin)
+    table = _reader(known, labels, choices or OwnData())(layout)
     kept, excluded = with_class(table, config)
     kept, missing = with_image(kept, origin, config)
     old = _existing(target, config)
@@ -121,7 +134,13 @@ def prepare(
         masks=sum(row.mask is not None for row in kept),
         excluded=excluded,
         missing=tuple(missing),
-        warnings=(*table.warnings, *warnings(rows, sides), *_stale_splits(target)),
+        warnings=(
+            *table.warnings,
+            *mask_warnings(layout, table, kept),
+            *warnings(rows, sides),
+            *_stale_splits(target),
+        ),
+        notes=table.notes,
     )
     with staged(target, append=config.append) as stage:
         _place_files(kept, stage, config.link)
@@ -134,9 +153,14 @@ def prepare(
     return summary
 
 
-def _reader(source: Source, labels: str | os.PathLike[str] | None) -> Any:
+def _reader(source: Source, labels: str | os.PathLike[str] | None, choices: OwnData) -> Any:
+    useless = [f"--{name}" for name in choices.given() if name not in source.takes]
+    if useless:
+        raise ConfigError(
+            f"{', '.join(useless)} does not apply to the source {source.name}; leave it out"
+        )
     if labels is None:
-        return source.read
+        return functools.partial(source.read, choices=choices) if source.takes else source.read
     if source is not ISIC_2018_TASK1:
         raise ConfigError(f"labels: {source.name} has its own; only isic2018_task1 takes a table")
     return functools.partial(read_2018_task1, labels=Path(labels))
@@ -164,7 +188,7 @@ def _check_mixture(rows: Sequence[Row], old: Mapping[Split, Sequence[Row]]) -> N
 
 
 def _cells(row: SourceRow, source: str, config: PrepareConfig) -> Row:
-    cells = {"name": row.image.name if row.image else row.stem}
+    cells = {"name": row.file_name}
     if not config.without_labels:
         cells["class"] = row.label
     cells |= {name: row.attributes.get(name, "") for name in ATTRIBUTES}
@@ -184,7 +208,7 @@ def _place_files(rows: Sequence[SourceRow], stage: Path, link: Link) -> None:
         (stage / name).mkdir()
     for row in progress(rows, description="copying" if link == "copy" else "linking"):
         if row.image:
-            place(row.image, stage / IMAGES / row.image.name, link)
+            place(row.image, stage / IMAGES / row.file_name, link)
         if row.mask:
             place_mask(row.mask, stage / MASKS / f"{row.stem}.png", link)
 

@@ -40,19 +40,25 @@ class SourceRow:
     mask: Path | None
     attributes: Mapping[str, str]
 
+    @property
+    def file_name(self) -> str:
+        """What the image is called in the data set; a missing one has no suffix."""
+        return self.stem + (self.image.suffix if self.image else "")
+
 
 @dataclass(frozen=True)
 class SourceTable:
     """All rows of a source.
 
     ``files`` are the tables that the rows come from; ``has_labels`` is False where the source has
-    no classes at all.
+    no classes at all. ``notes`` say how data of one's own were understood.
     """
 
     rows: tuple[SourceRow, ...]
     files: tuple[Path, ...]
     has_labels: bool = True
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,14 +66,16 @@ class Source:
     """A public data set and how to read it.
 
     ``name`` and ``aliases`` are words on the command line; ``read`` finds tables, images and masks
-    in an unpacked folder. Images of ``isic_client`` carry licences of their own.
+    in an unpacked folder, and gets the user's choices too if the source ``takes`` any of them.
+    Images of ``isic_client`` carry licences of their own.
     """
 
     name: str
     title: str
     licence: str
-    read: Callable[[Layout], SourceTable] = field(repr=False)
+    read: Callable[..., SourceTable] = field(repr=False)
     aliases: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
 
 
 def found_row(

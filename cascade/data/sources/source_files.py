@@ -8,13 +8,14 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from cascade.data.locate import IMAGE_SUFFIXES, MASK_ENDINGS, MASK_SUFFIXES
 from cascade.data.spreadsheet import Sheet, listed
 from cascade.errors import DataError
 
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
-_MASK_SUFFIXES = {".png", ".bmp"}
-_MASK_ENDINGS = ("_segmentation", "_lesion")
-_NOT_IMAGES = (*_MASK_ENDINGS, "_superpixels", "_expert", "_roi", "_label")
+MASK_FOLDERS = {"masks", "mask", "masks_all", "segmentations", "segmentation"}
+"""Folders in which all images are masks."""
+
+_NOT_IMAGES = ("_superpixels", "_expert", "_roi", "_label")
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
 
 
@@ -41,10 +42,13 @@ class Layout:
 
     def _sort_in(self, path: Path) -> None:
         stem, suffix = path.stem, path.suffix.lower()
-        ending = next((word for word in _MASK_ENDINGS if stem.lower().endswith(word)), None)
-        if ending and suffix in _MASK_SUFFIXES:
-            self._masks.setdefault(stem[: -len(ending)], []).append(path)
-        elif suffix in _IMAGE_SUFFIXES and not stem.lower().endswith(_NOT_IMAGES):
+        ending = next((word for word in MASK_ENDINGS if stem.lower().endswith(word)), "")
+        if ending == "_lesion" and suffix in (".jpg", ".jpeg"):
+            ending = ""  # an image of a lesion; masks of PH2 are bitmaps
+        within = path.relative_to(self.root).parts[:-1]
+        if suffix in MASK_SUFFIXES and (ending or MASK_FOLDERS & {part.lower() for part in within}):
+            self._masks.setdefault(stem[: len(stem) - len(ending)], []).append(path)
+        elif suffix in IMAGE_SUFFIXES and not stem.lower().endswith(_NOT_IMAGES):
             self._images.setdefault(stem, []).append(path)
         elif suffix in _ARCHIVES:
             self._archives.append(path)
@@ -98,7 +102,7 @@ class Layout:
         Raises:
             DataError: several different files have the name.
         """
-        return _same_file(self._images.get(stem, []))
+        return same_file(self._images.get(stem, []))
 
     def mask(self, stem: str) -> Path | None:
         """The mask of this image, ``STEM_segmentation`` or ``STEM_lesion``, or ``None``.
@@ -106,12 +110,20 @@ class Layout:
         Raises:
             DataError: several different files have the name.
         """
-        return _same_file(self._masks.get(stem, []))
+        return same_file(self._masks.get(stem, []))
 
     def masks(self) -> list[tuple[str, Path]]:
         """Image stem and file of each mask, sorted by stem."""
-        found = ((stem, _same_file(paths)) for stem, paths in sorted(self._masks.items()))
+        found = ((stem, same_file(paths)) for stem, paths in sorted(self._masks.items()))
         return [(stem, path) for stem, path in found if path]
+
+    def all_images(self) -> list[Path]:
+        """Every image, sorted; several may have one name."""
+        return sorted(path for paths in self._images.values() for path in paths)
+
+    def all_masks(self) -> list[tuple[str, Path]]:
+        """Image stem and file of every mask, sorted; several may have one stem."""
+        return sorted((stem, path) for stem, paths in self._masks.items() for path in paths)
 
 
 def _walk(root: Path) -> Iterator[Path]:
@@ -127,8 +139,12 @@ def _walk(root: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in sorted(files) if not name.startswith("."))
 
 
-def _same_file(paths: Sequence[Path]) -> Path | None:
-    """The first path; the challenges ship some images twice, which must then be equal in size."""
+def same_file(paths: Sequence[Path]) -> Path | None:
+    """The first path; the challenges ship some images twice, which must then be equal in size.
+
+    Raises:
+        DataError: they differ.
+    """
     if len({path.stat().st_size for path in paths}) > 1:
         raise DataError(f"{listed(paths)} have one name but differ; keep the one that is meant")
     return paths[0] if paths else None

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cascade.config import CLASSES
-from cascade.data.sources.rows import Source, SourceTable, Split
+from cascade.data.sources.rows import Source, SourceRow, SourceTable, Split
 from cascade.data.sources.selection import PrepareConfig, Row
+from cascade.data.sources.source_files import Layout
 from cascade.data.spreadsheet import listed
 from cascade.files import file_digest
 
@@ -24,7 +25,7 @@ class Summary:
 
     ``counts`` are images by table and class (``unlabelled`` without classes), of this source only;
     ``excluded`` counts images left out on purpose by reason, ``missing`` names those without a
-    file.
+    file. ``notes`` say how data of one's own were understood.
     """
 
     counts: Mapping[Split, Mapping[str, int]]
@@ -32,6 +33,7 @@ class Summary:
     excluded: Mapping[str, int]
     missing: tuple[str, ...]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
@@ -40,7 +42,8 @@ class Summary:
 
     def lines(self) -> list[str]:
         """The summary in words."""
-        lines = [
+        lines = [f"understood: {text}" for text in self.notes]
+        lines += [
             f"{split}: " + (", ".join(f"{n} {label}" for label, n in count.items()) or "none")
             for split, count in self.counts.items()
         ]
@@ -71,6 +74,21 @@ def warnings(rows: Sequence[Row], sides: Sequence[Split]) -> list[str]:
     return found
 
 
+def mask_warnings(layout: Layout, table: SourceTable, kept: Sequence[SourceRow]) -> list[str]:
+    """Name files that look like masks and are none, and count masks whose values are cut."""
+    used = {row.mask for row in table.rows}
+    stems = {row.stem for row in table.rows}
+    unused = [path for stem, path in layout.all_masks() if stem not in stems and path not in used]
+    found = []
+    if unused:
+        names = listed(path.relative_to(layout.root) for path in unused)
+        found.append(f"files that look like masks and belong to no image ({len(unused)}): {names}")
+    jpegs = sum(str(row.mask).lower().endswith((".jpg", ".jpeg")) for row in kept)
+    if jpegs:
+        found.append(f"masks that are JPEG files, whose values were cut at the middle: {jpegs}")
+    return found
+
+
 def provenance(
     source: Source,
     origin: Path,
@@ -96,4 +114,5 @@ def provenance(
         "excluded": summary.excluded,
         "missing": summary.missing,
         "warnings": summary.warnings,
+        "notes": summary.notes,
     }
