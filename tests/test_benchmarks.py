@@ -61,6 +61,11 @@ def test_both_training_loops_take_turns(dataset_folder):
     assert [float(number) for number in rows[0][3:]] == [1, 1]
 
 
+def test_growth_is_measured_over_streams_of_two_lengths():
+    printed = run("benchmarks/growth.py", "--few", "1", "--many", "2", "--rounds", "1")
+    assert re.search(r"^ratio \d+\.\d{3}; memory \d+\.\d, \d+\.\d MiB$", printed, re.MULTILINE)
+
+
 @pytest.fixture
 def gpu_check(monkeypatch):
     monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
