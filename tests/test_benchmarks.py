@@ -66,6 +66,12 @@ def test_growth_is_measured_over_streams_of_two_lengths():
     assert re.search(r"^ratio \d+\.\d{3}; memory \d+\.\d, \d+\.\d MiB$", printed, re.MULTILINE)
 
 
+def test_one_file_is_timed_in_two_environments_in_turn():
+    printed = run("benchmarks/one_file.py", sys.executable, sys.executable, "--rounds", "1")
+    found = re.search(r"^ratio ([\d.]+) on the clock, ([\d.]+) of", printed, re.MULTILINE)
+    assert all(0.1 < float(number) < 10 for number in found.groups())
+
+
 @pytest.fixture
 def gpu_check(monkeypatch):
     monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
