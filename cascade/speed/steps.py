@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cascade import Cascade
-from cascade.pipeline import assemble, stages, stream
+from cascade.pipeline import assemble, stream
 
 NETWORKS = ("segmenter", "classifier")
 READING, REST = "reading", "everything else"
 
 _FUNCTIONS = {
     READING: ((stream, "read_image"),),
-    "resizing": ((stages, "resize_pixels"),),
+    "resizing": ((stream, "resize_pixels"),),
     "mask": ((stream, "find_lesion"), (stream, "lesion_at")),
     "mask quality": ((stream, "mask_quality"),),
     "crop": ((stream, "apply_mask"),),
