@@ -50,13 +50,13 @@ def transposed_weight(weight: torch.Tensor) -> torch.Tensor:
     """Weights ``(D, C, 3, 3)`` after nearest upsampling by 2 as those ``(C, D, 4, 4)`` before it.
 
     With padding 1 a transposed convolution of stride 2 adds input pixel i into output pixel y with
-    tap ``y + 1 - 2 i``; that pixel stands at ``2 i`` and ``2 i + 1`` of the upsampled image.
+    tap ``y + 1 - 2 i``; that pixel stands at ``2 i`` and ``2 i + 1`` of the upsampled image. Within
+    autocast the sums are as coarse as the weights are there.
     """
     outputs, channels = weight.shape[:2]
-    with torch.autocast(weight.device.type, enabled=False):
-        taps = torch.kron(_ALONG, _ALONG).to(weight)
-        rows = weight.transpose(0, 1).reshape(channels * outputs, 9)
-        return (rows @ taps.T).view(channels, outputs, 4, 4)
+    taps = torch.kron(_ALONG, _ALONG).to(weight)
+    rows = weight.transpose(0, 1).reshape(channels * outputs, 9)
+    return (rows @ taps.T).view(channels, outputs, 4, 4)
 
 
 def convolve_before_upsampling(network: nn.Module) -> None:
