@@ -39,8 +39,9 @@ from cascade.models.segmenter import Segmenter  # noqa: E402
 from cascade.pipeline.prediction import Failure  # noqa: E402
 from cascade.speed.floor import peak_flops, torch_flops  # noqa: E402
 from cascade.speed.images import drawn_files  # noqa: E402
-from cascade.training.loop import Progress, Task, Trainer  # noqa: E402
+from cascade.training.loop import Trainer  # noqa: E402
 from cascade.training.segmentation import segmentation_loss  # noqa: E402
+from cascade.training.task import Progress, Task  # noqa: E402
 
 PAGE = REPOSITORY / "docs" / "performance_gpu.md"
 TITLE = "# Performance on a GPU\n"

@@ -34,10 +34,11 @@ from cascade.data.cache import SampleCache  # noqa: E402
 from cascade.data.datasets import SegmentationDataset  # noqa: E402
 from cascade.data.tables import Record, read_table  # noqa: E402
 from cascade.models.segmenter import Segmenter  # noqa: E402
-from cascade.training.loop import Progress, Task, Trainer  # noqa: E402
+from cascade.training.loop import Trainer  # noqa: E402
 from cascade.training.memory import kept_memory  # noqa: E402
 from cascade.training.optimization import make_optimizer  # noqa: E402
 from cascade.training.segmentation import segmentation_loss  # noqa: E402
+from cascade.training.task import Progress, Task  # noqa: E402
 
 
 def naive_epoch(records: list[Record], config: SegmenterConfig, training: TrainConfig) -> Any:

@@ -168,6 +168,12 @@ class TrainConfig:
 
     epochs: int = setting(20, "passes over the training images", flag="-e", minimum=1)
     batch_size: int = setting(16, "images per optimiser step", minimum=1)
+    accumulate: int = setting(
+        1,
+        "parts that a process computes its share of a batch in, one after the other; more need "
+        "less memory",
+        minimum=1,
+    )
     optimizer: Optimizer = setting("adamw", "optimiser", flag="-opt")
     learning_rate: float = setting(0.001, "highest learning rate", flag="-lr", minimum=0.0)
     momentum: float = setting(

@@ -29,9 +29,9 @@ BLOCK = re.compile(
 )
 OF_OTHER_PROGRAMS = {
     "--build", "--build-arg", "--builtin-schema", "--data-binary", "--pull", "--target",
-    "--upgrade",
+    "--upgrade", "--multi_gpu", "--num_processes", "--nproc_per_node",
 }  # fmt: skip
-"""Flags of docker, pip, curl and a linter, beside those in the Dockerfile."""
+"""Flags of docker, pip, curl, a linter, torchrun and accelerate, beside those in the Dockerfile."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cascade.command_line.outputs import refuse_to_replace
 from cascade.command_line.parser import CommandParser, default_folder
 from cascade.errors import ConfigError, DataError
 from cascade.lesion.policy import MaskPolicy
@@ -21,13 +20,6 @@ MaskMode = Literal[
     "whole", "crop", "hard_crop", "feathered_crop", "hard_full", "feathered_full",
     "background_full", "background_crop",
 ]  # fmt: skip
-
-
-TRAINING_FILES = (
-    "config.yaml", "best.safetensors", "last.safetensors", "previous.safetensors", "history.csv",
-    "curves.png",
-)  # fmt: skip
-"""What a training writes to its output folder."""
 
 
 def add_output(
@@ -109,73 +101,6 @@ def runtime_options(arguments: Any) -> dict[str, Any]:
     """What :meth:`cascade.Cascade.load` is to be told about who computes."""
     names = ("device", "runtime", "threads", "precision")
     return {name: arguments[name] for name in names}
-
-
-def add_start(parser: CommandParser) -> None:
-    """Add the start of a single training: its division and an earlier training to go on from."""
-    parser.add_shared("splits")
-    parser.add_argument(
-        "--initial_model",
-        type=str,
-        default=None,
-        help="trained model of the same architecture to go on from, for instance with larger "
-        "images; its weights replace those of --encoder_weights",
-    )
-
-
-def add_training(parser: CommandParser, config: type, network: type, *, output: str) -> None:
-    """Add what all training commands have.
-
-    Args:
-        parser: where to add it.
-        config: settings of the training.
-        network: settings of what is trained.
-        output: name of the default folder in ``models``.
-    """
-    parser.add_shared("device", "encoder_weights")
-    parser.add_settings(config)
-    parser.add_settings(network, rename={"size": "image_size"})
-    add_output(
-        parser,
-        "folder for models, history.csv and config.yaml",
-        default=str(default_folder("models") / output),
-    )
-    parser.add_argument(
-        "--resume",
-        type=bool | Literal["auto"],
-        nargs="?",
-        const=True,
-        default=False,
-        help="go on with the training that was stopped; auto starts where there is none, so that "
-        "one command can be queued again and again",
-    )
-    add_switch(
-        parser,
-        "--resume_changed",
-        "with --resume, go on although settings, data or the number of processes are others; the "
-        "model's file will tell",
-    )
-    parser.add_argument(
-        "--validation_fraction",
-        type=float,
-        default=0.15,
-        help="share of the training table that validates, in [0, 1]",
-    )
-    add_data(parser, table="train_data.csv")
-
-
-def refuse_to_replace_training(arguments: Any, *more: str) -> None:
-    """Refuse a training where another one is; ``more`` names what this command writes besides.
-
-    ``--resume auto`` becomes what it means here.
-    """
-    if arguments.resume_changed and not arguments.resume:
-        raise ConfigError("--resume_changed says how --resume goes on; give both")
-    if arguments.resume == "auto" and not arguments.overwrite:
-        arguments.resume = (Path(arguments.output) / "config.yaml").is_file()
-    refuse_to_replace(
-        arguments, *(Path(arguments.output) / name for name in (*TRAINING_FILES, *more))
-    )
 
 
 def add_switch(parser: CommandParser, flag: str, help: str) -> None:

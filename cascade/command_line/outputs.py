@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cascade.errors import ConfigError
+from cascade.progress import silenced
 
 if TYPE_CHECKING:
     from cascade.training.cross_validation import CrossValidation
 
 
 def say(text: str = "") -> None:
-    """Write one line of results to standard output."""
+    """Write one line of results to standard output; of several processes only the main one does."""
+    if silenced():
+        return
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
@@ -71,6 +74,8 @@ def finish_training(output: str, metrics: Mapping[str, Any]) -> None:
     """Draw the training curves and say where the best network is."""
     from cascade.evaluation.plots import plot_history, read_history
 
+    if silenced():  # the main process of several does it
+        return
     folder = Path(output)
     history = read_history(folder / "history.csv")
     history.pop("seconds", None)

@@ -24,21 +24,18 @@ from cascade.metrics.classification import cutoff_at_sensitivity
 from cascade.models.classifier import Classifier
 from cascade.models.network import describe_device, inference_mode, resolve_device
 from cascade.pipeline.augmented_views import VIEWS, TestTimeAugmentation, view
+from cascade.training import processes
 from cascade.training.diagnosis import (
     DiagnosedCrops,
     diagnosis_indices,
     diagnosis_layer,
     with_diagnosis,
+    with_diagnosis_shares,
 )
-from cascade.training.loop import (
-    Row,
-    Task,
-    Trainer,
-    log,
-    quiet_worker,
-    seeded,
-)
+from cascade.training.loop import Trainer, log, quiet_worker, seeded
+from cascade.training.order import batches_of, own_batches
 from cascade.training.run import begin_run, run_settings
+from cascade.training.task import Row, Task
 
 SENSITIVITIES = (0.80, 0.90, 0.95)
 
@@ -125,7 +122,10 @@ def train_classifier(
     best = Classifier.load(folder / "best.safetensors", device=str(chosen))
     probabilities = malignant_probabilities(predict_logits(best, held_out, training))
     best.operating_points = operating_points(held_out.labels, probabilities)
-    best.save(folder / "best.safetensors")
+    processes.wait()  # all have read it
+    if processes.is_main():
+        best.save(folder / "best.safetensors")
+    processes.wait()
     return best
 
 
@@ -157,6 +157,7 @@ def classification_task(
         loss=loss,
         validate=lambda classifier: validate_classifier(classifier, held_out, training, criterion),
         monitor="validation_roc_auc",
+        shares=lambda batch: class_weights[batch[1]].sum(),
         weights=sampling_weights(data.records, training),
     )
     if not training.diagnosis_weight:
@@ -169,6 +170,7 @@ def classification_task(
         task,
         data=DiagnosedCrops(data, diagnoses),
         loss=with_diagnosis(loss, layer, training.diagnosis_weight),
+        shares=with_diagnosis_shares(task.shares),
         companion=layer,
     )
 
@@ -246,8 +248,15 @@ def classification_loss(
 def predict_logits(
     classifier: Classifier, data: ClassificationDataset, training: ClassificationTrainConfig
 ) -> torch.Tensor:
-    """Calibrated logits ``(N, 2)`` float32 over a data set."""
-    return classifier.calibrated(predict_raw_logits(classifier, data, training))
+    """Calibrated logits ``(N, 2)`` float32 over a data set.
+
+    Processes that train together each take some of the batches, and all have the whole result.
+    """
+    batches = own_batches(len(data), training.batch_size)
+    logits = predict_raw_logits(classifier, data, training, batches=batches)
+    found = torch.zeros(len(data), len(CLASSES), device=logits.device)
+    found[[place for batch in batches for place in batch]] = logits
+    return classifier.calibrated(processes.total(found))
 
 
 def predict_raw_logits(
@@ -256,19 +265,24 @@ def predict_raw_logits(
     training: ClassificationTrainConfig,
     *,
     tta: TestTimeAugmentation = "none",
+    batches: Sequence[list[int]] | None = None,
 ) -> torch.Tensor:
     """Logits ``(N, 2)`` float32 over a data set, as the network gives them before calibration.
 
-    With several views they are the logarithms of the mean of their probabilities.
+    With several views they are the logarithms of the mean of their probabilities. ``batches`` are
+    places in the data set, by default all of them in their order.
     """
+    if batches is None:
+        batches = batches_of(len(data), training.batch_size)
     loader: DataLoader[Any] = DataLoader(
         data,
-        batch_size=training.batch_size,
+        batch_sampler=batches,
         num_workers=training.num_workers,
         worker_init_fn=quiet_worker,
     )
     with inference_mode(classifier):
-        return torch.cat([_logits_of_views(classifier, crops, tta) for crops, _ in loader])
+        logits = [_logits_of_views(classifier, crops, tta) for crops, _ in loader]
+    return torch.cat([torch.empty(0, len(CLASSES), device=classifier.device), *logits])
 
 
 def _logits_of_views(

@@ -27,6 +27,7 @@ from cascade.models.classifier import Classifier
 from cascade.models.ensemble import ClassifierEnsemble
 from cascade.models.network import resolve_device
 from cascade.pipeline.augmented_views import VIEWS, TestTimeAugmentation
+from cascade.training import processes
 from cascade.training.classification import (
     malignant_probabilities,
     operating_points,
@@ -138,10 +139,12 @@ def cross_validate_classifier(
             initial_model=initial_model, output=run.folder, device=device, resume=run.started,
             resume_changed=resume_changed,
         )  # fmt: skip
-        write_out_of_fold(
-            run.folder / OUT_OF_FOLD_FILE, _score_fold(classifier, table, run, training, tta)
-        )
-        run.finish()
+        if processes.is_main():
+            write_out_of_fold(
+                run.folder / OUT_OF_FOLD_FILE, _score_fold(classifier, table, run, training, tta)
+            )
+            run.finish()
+    processes.wait()
     return _join(table, runs, settings, folder, device=device)
 
 
@@ -215,13 +218,14 @@ def _join(
         **provenance(table, runs[0].fold, settings),
         "splits": {"folds": len(runs), "seed": settings["fold_seed"]},
     }
-    write_out_of_fold(folder / OUT_OF_FOLD_FILE, scores)
-    write_json(
-        folder / SUMMARY_FILE,
-        {"table": table.path.name, "table_digest": table.digest, "out_of_fold": metrics,
-         "folds": summaries},
-    )  # fmt: skip
-    ensemble.save(folder / ENSEMBLE_FILE)
+    if processes.is_main():
+        write_out_of_fold(folder / OUT_OF_FOLD_FILE, scores)
+        write_json(
+            folder / SUMMARY_FILE,
+            {"table": table.path.name, "table_digest": table.digest, "out_of_fold": metrics,
+             "folds": summaries},
+        )  # fmt: skip
+        ensemble.save(folder / ENSEMBLE_FILE)
     return CrossValidation(
         folder, scores, metrics, summaries, ensemble.to(resolve_device(device)).eval()
     )

@@ -89,7 +89,7 @@ def with_diagnosis(
     ``weight`` is that of the cross entropy, averaged over the crops that have a diagnosis.
 
     Returns:
-        A loss of classifier, crops, labels and diagnoses.
+        Both losses, of classifier, crops, labels and diagnoses.
     """
 
     def joint(classifier: Classifier, batch: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -97,11 +97,24 @@ def with_diagnosis(
         last = last_layer(classifier.network, classifier.config.architecture)
         seen: list[torch.Tensor] = []  # what enters the last layer
         with hooked([last], lambda _, inputs, __: seen.append(inputs[0])):
-            total = loss(classifier, (crops, labels))
+            first = loss(classifier, (crops, labels))
         logits = layer(seen[0]).float()
         second = nn.functional.cross_entropy(
             logits, diagnoses, ignore_index=UNKNOWN, reduction="sum"
         )
-        return total + weight * second / (diagnoses != UNKNOWN).sum().clamp(min=1)
+        named = (diagnoses != UNKNOWN).sum().clamp(min=1)
+        return torch.stack([first, weight * second / named])
+
+    return joint
+
+
+def with_diagnosis_shares(
+    shares: Callable[[list[torch.Tensor]], torch.Tensor],
+) -> Callable[[list[torch.Tensor]], torch.Tensor]:
+    """Also the weight of a batch in the mean over crops that have a diagnosis."""
+
+    def joint(batch: list[torch.Tensor]) -> torch.Tensor:
+        named = (batch[2] != UNKNOWN).sum()
+        return torch.stack([shares(batch), named.to(torch.float32)])
 
     return joint

@@ -17,6 +17,7 @@ from cascade.lesion.masking import MaskPolicy, find_lesion
 from cascade.models.segmenter import Segmenter
 from cascade.pipeline.stages import segment
 from cascade.progress import progress
+from cascade.training import processes
 from cascade.training.run import data_digest, inner_splits, open_folds, run_settings
 from cascade.training.segmentation import train_segmenter
 
@@ -79,8 +80,10 @@ def out_of_fold_masks(
                 resume=run.started,
                 resume_changed=resume_changed,
             )
-            write_masks(segmenter, table.subset(run.fold.validation), masks, policy)
-            run.finish()
+            if processes.is_main():
+                write_masks(segmenter, table.subset(run.fold.validation), masks, policy)
+                run.finish()
+    processes.wait()
     return masks
 
 

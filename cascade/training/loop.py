@@ -11,101 +11,43 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from cascade.config import TrainConfig
-from cascade.errors import TrainingError
+from cascade.errors import ConfigError, TrainingError
 from cascade.files import write_csv
 from cascade.models.depthwise import exact_depthwise
 from cascade.models.network import Network
+from cascade.models.shared_statistics import share_batch_statistics
 from cascade.progress import progress
+from cascade.training import processes
+from cascade.training.learner import Learner
 from cascade.training.memory import kept_memory
 from cascade.training.optimization import (
-    autocast,
     make_average,
     make_optimizer,
     make_plateau,
     make_schedule,
 )
+from cascade.training.order import Batches, EpochSampler
 from cascade.training.resuming import catch_up, generators, restore, set_generators
 from cascade.training.run import differences
 from cascade.training.state import load_checkpoint, save_checkpoint
 from cascade.training.stopping import Stopped, StopSignals, leave_signals_to_main
+from cascade.training.task import Progress, Row, Task
 
 log = logging.getLogger(__name__)
-Row = dict[str, float]
 
 LARGEST_LOSS = 1e6
 """A loss beyond this is that of weights which have blown up, though float32 still holds them."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What differs between the stages.
-
-    The random changes of the samples in ``data`` depend on its ``epoch``. ``validate`` gives
-    metrics, of which ``monitor`` is maximised. ``weights`` are those of the samples when they are
-    drawn; ``None`` shows each once an epoch. ``companion`` holds layers that the loss uses and that
-    are trained along, but belong to no file.
-    """
-
-    data: Any
-    loss: Callable[[Any, list[torch.Tensor]], torch.Tensor]
-    validate: Callable[[Any], Row]
-    monitor: str
-    weights: np.ndarray | None = None
-    companion: torch.nn.Module | None = None
-
-
-@dataclass
-class Progress:
-    """How far a training is.
-
-    ``best`` is the highest monitored value so far, reached in ``best_epoch``; ``history`` has one
-    row for each epoch. Of the epoch after those, ``seen`` images have been learnt from, in steps
-    with these ``losses`` and in so many ``seconds``. ``continued`` tells where the training went on
-    with other settings or data, and which.
-    """
-
-    epoch: int = 0
-    best: float = -math.inf
-    best_epoch: int = 0
-    history: list[Row] = field(default_factory=list)
-    seen: int = 0
-    losses: list[float] = field(default_factory=list)
-    seconds: float = 0.0
-    continued: list[dict[str, Any]] = field(default_factory=list)
-
-
-class EpochSampler(Sampler[int]):
-    """A shuffled order that depends on the seed and the epoch only, from place ``start`` on."""
-
-    def __init__(self, count: int, *, seed: int, weights: np.ndarray | None = None) -> None:
-        self.count = count
-        self.seed = seed
-        self.epoch = self.start = 0
-        self.chances = None if weights is None else weights / weights.sum()
-
-    def __len__(self) -> int:
-        return max(0, self.count - self.start)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = np.random.default_rng([self.seed, self.epoch])
-        if self.chances is None:
-            order = generator.permutation(self.count)
-        else:
-            order = generator.choice(self.count, self.count, p=self.chances)
-        yield from order[self.start :].tolist()
 
 
 class Trainer:
@@ -116,32 +58,35 @@ class Trainer:
         self.task = task
         self.config = config
         self.folder = folder
-        self.progress = Progress()
+        self.progress = Progress(accumulate=config.accumulate)
+        least = config.accumulate * max(processes.count(), 1 if config.accumulate == 1 else 2)
+        if config.batch_size < least:
+            raise ConfigError(
+                f"--batch_size {config.batch_size} is too small for {processes.count()} processes "
+                f"and --accumulate {config.accumulate}; it must be at least {least}"
+            )
         self.sampler = EpochSampler(len(task.data), seed=config.seed, weights=task.weights)
-        # batch normalisation cannot learn from a single image
-        alone = len(task.data) % config.batch_size == 1 and len(task.data) > 1
         self.loader: DataLoader[Any] = DataLoader(
             task.data,
-            batch_size=config.batch_size,
-            sampler=self.sampler,
-            drop_last=alone,
+            batch_sampler=Batches(self.sampler, config.batch_size),
             num_workers=config.num_workers,
             worker_init_fn=quiet_worker,
             pin_memory=network.device.type == "cuda",
             timeout=120 if config.num_workers else 0,
         )
-        if len(self.loader) == 0:
-            raise TrainingError(f"{len(task.data)} training images do not fill one batch")
+        if processes.count() > 1:
+            share_batch_statistics(network)
         trained = [network] if task.companion is None else [network, task.companion]
         self.trained = torch.nn.ModuleList(trained)
         exact_depthwise(self.trained)
+        self.learner = Learner(self.trained, task.loss, task.shares, config)
         self.optimizer = make_optimizer(self.trained, config)
         self.steps = len(self.loader)  # of an epoch
         self.schedule = make_schedule(self.optimizer, config, steps=config.epochs * self.steps)
         self.plateau = make_plateau(self.optimizer, config)
         self.average = make_average(network, config)
         self.generators: dict[str, torch.Tensor] = {}
-        self.signals = StopSignals()
+        self.signals = StopSignals(alone=processes.count() == 1)
         self.begun = self.saved = time.monotonic()
 
     def run(self, *, resume: bool = False) -> Progress:
@@ -169,6 +114,7 @@ class Trainer:
                     stopped.name, state.epoch, state.seen,
                 )  # fmt: skip
                 stopped.leave()
+        processes.wait()  # for the files
         return self.progress
 
     def _run_epochs(self) -> None:
@@ -209,20 +155,33 @@ class Trainer:
         state = self.progress
         self.sampler.epoch = self.task.data.epoch = epoch
         self.sampler.start = state.seen
-        with seeded(self.config.seed * 100_003 + epoch, self.network.device):
+        seed = self.config.seed * 100_003 + epoch + processes.rank() * 1_000_000_007
+        with seeded(seed, self.network.device):
             batches = iter(self.loader)  # which draws a number, so the generators come after it
             set_generators(self.generators, self.network.device)
             for batch in progress(
                 batches, description=f"epoch {epoch + 1}", total=len(self.loader), unit="batch"
             ):
                 with self.signals.held():
-                    state.losses.append(self._step(self._moved(batch)))
-                    state.seen += len(batch[0])
+                    loss = self._step(self._moved(batch))
+                    state.seen += self._size
                     self.generators = generators(self.network.device)
+                    due = 0 < self.config.checkpoint_minutes * 60 <= time.monotonic() - self.saved
+                    answers = torch.tensor(
+                        [loss, float(due), self.signals.pending], dtype=torch.double
+                    )
+                    told = torch.stack(processes.gather(answers))
+                    state.losses.append(float(told[:, 0].sum()))
                     self._require_sane("the loss", state.losses[-1])
-                    if 0 < self.config.checkpoint_minutes * 60 <= time.monotonic() - self.saved:
+                    self.signals.agree(int(told[:, 2].max()))
+                    if told[0, 1]:  # the clock of the main process
                         self._save()
         return float(np.mean(state.losses))
+
+    @property
+    def _size(self) -> int:
+        """Images of the running batch in all processes."""
+        return min(self.config.batch_size, self.sampler.count - self.progress.seen)
 
     def _require_sane(self, name: str, value: float) -> None:
         if not abs(value) <= LARGEST_LOSS:  # true for NaN
@@ -245,10 +204,7 @@ class Trainer:
         return [item.to(self.network.device, non_blocking=True) for item in batch]
 
     def _step(self, batch: list[torch.Tensor]) -> float:
-        with autocast(self.config, self.network.device):
-            loss = self.task.loss(self.network, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = self.learner.gradient(batch, size=self._size)
         if self.config.gradient_clip:
             torch.nn.utils.clip_grad_norm_(self.trained.parameters(), self.config.gradient_clip)
         self.optimizer.step()
@@ -256,7 +212,7 @@ class Trainer:
             self.schedule.step()
         if self.average is not None:
             self.average.update_parameters(self.network)
-        return loss.item()
+        return loss
 
     def _record(self, row: Row) -> None:
         state = self.progress
@@ -272,7 +228,10 @@ class Trainer:
             self.current.provenance = {**self.network.provenance, "epochs_trained": state.epoch}
             if state.continued:
                 self.current.provenance["continued"] = state.continued
-            self.current.save(self.folder / "best.safetensors")
+            if self.learner.parts != self.config.accumulate:  # memory did not suffice for fewer
+                self.current.provenance["accumulate"] = self.learner.parts
+            if processes.is_main():
+                self.current.save(self.folder / "best.safetensors")
         self.begun = time.monotonic()
         self._save()
         self._write_history()
@@ -280,7 +239,7 @@ class Trainer:
 
     def _write_history(self) -> None:
         rows = self.progress.history
-        if rows:
+        if rows and processes.is_main():
             write_csv(self.folder / "history.csv", list(rows[0]), rows)
 
     def _patience_is_over(self) -> bool:
@@ -302,13 +261,18 @@ class Trainer:
     def _save(self) -> None:
         self._require_finite_weights()
         self.progress.seconds = time.monotonic() - self.begun
+        self.progress.accumulate = self.learner.parts
         state: Mapping[str, Any] = {
             "progress": vars(self.progress),
-            "generators": self.generators,
+            "generators": {
+                name: processes.gather(state) for name, state in self.generators.items()
+            },
             "settings": self._settings,
             **{name: part.state_dict() for name, part in self._parts().items()},
         }
-        save_checkpoint(self.folder, state)
+        if processes.is_main():
+            save_checkpoint(self.folder, state)
+        processes.wait()  # a process that ends may take the others with it
         self.saved = time.monotonic()
 
     @property
@@ -317,15 +281,22 @@ class Trainer:
         return settings
 
     def _restore(self) -> None:
-        state = load_checkpoint(self.folder)
+        with processes.main_first():  # which may have to set a damaged one aside
+            state = load_checkpoint(self.folder)
         if state is None:
             log.info("the run was stopped before its first checkpoint: starting again")
             return
         changed = differences(state.get("settings", self._settings), self._settings)
         self.progress = Progress(**state["progress"])
-        self.generators = state.get("generators", {})
+        self.generators = {
+            name: states[processes.rank()]
+            for name, states in state["generators"].items()
+            if processes.rank() < len(states)
+        }
         restore(self._parts(), state, changed=changed)
+        self.learner.parts = self.progress.accumulate
         if changed:
+            self.learner.parts = self.config.accumulate
             self._note_change(changed)
         self._write_history()
         done = self.progress

@@ -23,6 +23,7 @@ from cascade.data.tables import Record, Table
 from cascade.errors import ConfigError, DataError
 from cascade.files import write_text
 from cascade.models.network import Network
+from cascade.training import processes
 from cascade.training.state import LAST, PREVIOUS
 from cascade.version import __version__
 
@@ -53,12 +54,26 @@ def open_run(
 
     A run that is resumed must have the same settings and data, or with ``resume_changed`` at least
     the same division into training and validation images. ``results`` are patterns of further files
-    that a new run must not find, because they are those of another.
+    that a new run must not find, because they are those of another. Of several processes only the
+    main one does it, and all go on when it is done.
 
     Raises:
         ConfigError: another run is there, or a resumed run has other settings or data.
         DataError: the folder cannot be written to.
     """
+    if processes.is_main():
+        _claim(folder, settings, resume, overwrite, resume_changed, results)
+    processes.wait()
+
+
+def _claim(
+    folder: Path,
+    settings: Mapping[str, Any],
+    resume: bool,
+    overwrite: bool,
+    resume_changed: bool,
+    results: Sequence[str],
+) -> None:
     existing = folder / CONFIG_FILE
     if resume:
         if not existing.is_file():
@@ -111,6 +126,7 @@ def run_settings(
     settings = {**to_dict(config), **to_dict(training), "encoder_weights": weights}
     for name in ("cache_gigabytes", "checkpoint_minutes"):  # they change no result
         del settings[name]
+    settings["processes"] = processes.count()
     if initial_model is not None:
         settings["initial_model"] = Path(initial_model).name
     return settings
@@ -258,22 +274,16 @@ _FINISHED = "finished"
 class FoldRun:
     """One fold and the folder of its training.
 
-    ``fold`` says what trains, and what is held out and chooses nothing.
+    ``fold`` says what trains, and what is held out and chooses nothing. When the folds were opened,
+    there was a training to go on with (``started``), or all that the fold was to give
+    (``finished``).
     """
 
     number: int
     folder: Path
     fold: Splits
-
-    @property
-    def finished(self) -> bool:
-        """Whether everything that the fold was to give is on disk."""
-        return (self.folder / _FINISHED).is_file()
-
-    @property
-    def started(self) -> bool:
-        """Whether there is a training to go on with."""
-        return (self.folder / CONFIG_FILE).is_file()
+    started: bool
+    finished: bool
 
     def finish(self) -> None:
         """Mark the fold, after its results were written."""
@@ -304,7 +314,12 @@ def open_folds(
         folder, settings, resume=resume, overwrite=overwrite, resume_changed=resume_changed,
         results=(f"fold_*/{_FINISHED}", f"fold_*/{CONFIG_FILE}", *results),
     )  # fmt: skip
-    runs = [FoldRun(number, folder / f"fold_{number}", fold) for number, fold in enumerate(folds)]
+    runs = []
+    for number, fold in enumerate(folds):
+        own = folder / f"fold_{number}"
+        started, finished = ((own / name).is_file() for name in (CONFIG_FILE, _FINISHED))
+        runs.append(FoldRun(number, own, fold, started, finished))
+    processes.wait()  # before one begins, which others would take for one to go on with
     if all(run.finished for run in runs):
         log.info("%s: all %d folds are finished", folder, len(runs))
     return runs

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import segmentation_models_pytorch as smp
 import torch
 from torch.nn import functional
@@ -19,8 +18,11 @@ from cascade.data.tables import Table
 from cascade.errors import DataError
 from cascade.models.network import describe_device, inference_mode, resolve_device
 from cascade.models.segmenter import Segmenter
-from cascade.training.loop import Row, Task, Trainer, log, quiet_worker, seeded
+from cascade.training import processes
+from cascade.training.loop import Trainer, log, quiet_worker, seeded
+from cascade.training.order import own_batches
 from cascade.training.run import begin_run, run_settings
+from cascade.training.task import Row, Task
 
 
 def train_segmenter(
@@ -120,21 +122,27 @@ def segmentation_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor
 def validate_segmenter(
     segmenter: Segmenter, data: SegmentationDataset, training: TrainConfig
 ) -> Row:
-    """The training loss and the mean IoU over images, at the network's size, threshold 0.5."""
+    """The training loss and the mean IoU over images, at the network's size, threshold 0.5.
+
+    Processes that train together each take some of the batches.
+    """
+    batches = own_batches(len(data), training.batch_size)
     loader: DataLoader[Any] = DataLoader(
         data,
-        batch_size=training.batch_size,
+        batch_sampler=batches,
         num_workers=training.num_workers,
         worker_init_fn=quiet_worker,
     )
-    losses, ious = [], []
+    found = torch.zeros(len(data), 2, dtype=torch.double)  # loss and IoU of each image
     with inference_mode(segmenter):
-        for images, masks in loader:
+        for places, (images, masks) in zip(batches, loader, strict=True):
             truth = masks.to(segmenter.device).bool()
             logits = segmenter(images.to(segmenter.device)).float()
-            losses += [segmentation_loss(logits, truth).item()] * len(images)
+            found[places, 0] = segmentation_loss(logits, truth).item()
             predicted = logits >= 0
             union = (predicted | truth).sum(dim=(1, 2))
             overlap = (predicted & truth).sum(dim=(1, 2))
-            ious += torch.where(union > 0, overlap / union.clamp(min=1), 1.0).tolist()
-    return {"validation_loss": float(np.mean(losses)), "validation_iou": float(np.mean(ious))}
+            iou = torch.where(union > 0, overlap / union.clamp(min=1), 1.0)
+            found[places, 1] = iou.double().cpu()
+    loss, iou = processes.total(found).mean(dim=0).tolist()
+    return {"validation_loss": loss, "validation_iou": iou}

@@ -42,11 +42,17 @@ class Stopped(BaseException):
 class StopSignals:
     """Within the block the signals raise :class:`Stopped`, but never while :meth:`held`.
 
-    Only the main thread receives signals; in another one the block changes nothing.
+    Processes that train together stop together, so there a signal is only noted until all have
+    agreed. Only the main thread receives signals; in another one the block changes nothing.
+
+    Attributes:
+        pending: number of the signal that this process has received, or 0.
     """
 
-    def __init__(self) -> None:
-        self.received: int | None = None
+    def __init__(self, *, alone: bool = True) -> None:
+        self.pending = 0
+        self._alone = alone
+        self._agreed = 0
         self._held = False
         self._before: dict[int, Any] = {}
 
@@ -60,9 +66,13 @@ class StopSignals:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        again, self.received = self.received is not None, number
-        if not (self._held or again):
+        again, self.pending = self.pending, number
+        if self._alone and not (self._held or again):
             raise Stopped(number)
+
+    def agree(self, number: int) -> None:
+        """Stop all processes by the signal that one has received, if the number is not 0."""
+        self._agreed = number
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -76,8 +86,9 @@ class StopSignals:
             yield
         finally:
             self._held = False
-        if self.received is not None:
-            raise Stopped(self.received)
+        number = self.pending if self._alone else self._agreed
+        if number:
+            raise Stopped(number)
 
 
 def leave_signals_to_main() -> None:

@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from cascade.command_line.options import (
     add_mask_policy,
-    add_start,
-    add_training,
     load_splits,
     load_table,
     mask_policy,
     refuse_leak_into_test,
-    refuse_to_replace_training,
     with_crop_masks,
 )
-from cascade.command_line.parser import OK, CommandParser, command, settings
+from cascade.command_line.parser import OK, CommandParser, settings
+from cascade.command_line.training import (
+    add_start,
+    add_training,
+    refuse_to_replace_training,
+    training_command,
+)
 from cascade.config import ClassificationTrainConfig, ClassifierConfig, shrinkage_warning
 from cascade.errors import ConfigError
 
@@ -60,7 +63,7 @@ def build_parser() -> CommandParser:
     return parser
 
 
-@command(build_parser)
+@training_command(build_parser)
 def main(arguments: Any) -> int:
     """Run the command; returns its exit code."""
     refuse_to_replace_training(arguments, *(_OF_FOLDS if arguments.folds is not None else ()))

@@ -11,6 +11,7 @@ from cascade.command_line.main import module_of
 from cascade.command_line.options import add_output, add_switch
 from cascade.command_line.outputs import refuse_to_replace, say
 from cascade.command_line.parser import OK, REPOSITORY, CommandParser, command
+from cascade.command_line.training import refuse_several_processes
 from cascade.errors import ConfigError, DataError, TrainingError
 
 log = logging.getLogger(__name__)
@@ -214,6 +215,7 @@ def _refuse_to_replace(arguments: Any) -> None:
 @command(build_parser)
 def main(arguments: Any) -> int:
     """Run the command; returns its exit code."""
+    refuse_several_processes()
     output = Path(arguments.output)
     if not Path(arguments.recipes).is_dir():
         raise ConfigError(f"--recipes {arguments.recipes}: there is no such folder")

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from cascade.command_line.options import (
     MaskMode,
     add_crop_shape,
-    add_training,
     load_splits,
     load_table,
-    refuse_to_replace_training,
     with_masks,
 )
 from cascade.command_line.outputs import say, say_table
 from cascade.command_line.parser import OK, CommandParser, command, settings
+from cascade.command_line.training import (
+    add_training,
+    refuse_several_processes,
+    refuse_to_replace_training,
+)
 from cascade.config import ClassificationTrainConfig, ClassifierConfig
 from cascade.errors import ConfigError
 from cascade.lesion.policy import MASK_MODES, MaskPolicy
@@ -149,6 +152,7 @@ def check_sources(arguments: Any) -> None:
 @command(build_parser)
 def main(arguments: Any) -> int:
     """Run the command; returns its exit code."""
+    refuse_several_processes()
     refuse_to_replace_training(
         arguments, "test_masks", "scores.csv", "mask_modes.csv", "mask_modes.md", "mask_modes.png"
     )

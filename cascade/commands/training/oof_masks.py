@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from cascade.command_line.options import (
-    add_training,
-    load_table,
-    refuse_to_replace_training,
-    with_masks,
-)
+from cascade.command_line.options import load_table, with_masks
 from cascade.command_line.outputs import say
-from cascade.command_line.parser import OK, CommandParser, command, settings
+from cascade.command_line.parser import OK, CommandParser, settings
+from cascade.command_line.training import add_training, refuse_to_replace_training, training_command
 from cascade.config import SegmentationTrainConfig, SegmenterConfig
 
 
@@ -30,7 +26,7 @@ def build_parser() -> CommandParser:
     return parser
 
 
-@command(build_parser)
+@training_command(build_parser)
 def main(arguments: Any) -> int:
     """Run the command; returns its exit code."""
     refuse_to_replace_training(arguments, "masks")

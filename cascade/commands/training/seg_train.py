@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from cascade.command_line.options import (
+from cascade.command_line.options import load_splits, load_table, with_masks
+from cascade.command_line.parser import OK, CommandParser, settings
+from cascade.command_line.training import (
     add_start,
     add_training,
-    load_splits,
-    load_table,
     refuse_to_replace_training,
-    with_masks,
+    training_command,
 )
-from cascade.command_line.parser import OK, CommandParser, command, settings
 from cascade.config import SegmentationTrainConfig, SegmenterConfig, shrinkage_warning
 
 log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ def build_parser() -> CommandParser:
     return parser
 
 
-@command(build_parser)
+@training_command(build_parser)
 def main(arguments: Any) -> int:
     """Run the command; returns its exit code."""
     refuse_to_replace_training(arguments)
