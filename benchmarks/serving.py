@@ -119,6 +119,11 @@ class Client:
         response.read()
         return response.status, time.perf_counter() - start
 
+    def is_ready(self) -> bool:
+        """Whether the process behind this connection can predict."""
+        self._connection.request("GET", "/readyz")
+        return self._connection.getresponse().status == 200
+
 
 def in_sequence(service: Service, images: Sequence[bytes], count: int, query: str) -> None:
     """One image after the other, and whether memory grows."""

@@ -147,3 +147,16 @@ def test_the_service_and_bulk_prediction_take_turns():
     assert all(float(number) > 0 for number in service[1:4])
     assert 0 < p50 <= p95
     assert peak > 50
+
+
+@pytest.mark.slow
+def test_two_processes_behind_one_port_are_compared_with_one():
+    printed = run("benchmarks/load.py", "--seconds", "1", "--rounds", "1", "--share", "0.3")
+    rows = re.findall(
+        r"^(\d process\S*)(, twice|) +([\d.]+) +([\d.]+)% +(\d+) +(\d+)$", printed, re.M
+    )
+    assert [row[:2] for row in rows] == [("1 process", ""), ("2 processes", ", twice"),
+                                         ("1 process", ", twice")]  # fmt: skip
+    assert float(rows[1][2]) == pytest.approx(2 * float(rows[0][2]), abs=0.2)
+    assert all(0 < int(row[4]) <= int(row[5]) for row in rows)
+    assert re.search(r"over p95 of one: \d+\.\d\d$", printed, re.M)
