@@ -77,7 +77,8 @@ LIBRARIES = {
     "prometheus_client": {"serving"},
     "python_multipart": {"serving"},
     "ray": {"cluster.ray_engine"},
-    "pyarrow": {"cluster"},
+    "pyarrow": {"cluster", "data.sources.table_files"},
+    "python_calamine": {"data.sources.table_files"},
     "fsspec": {"cluster.storage"},
 }
 """Which rooms or modules may import a library, at module level or inside a function."""

@@ -23,7 +23,18 @@ RECORDER = """#!/bin/sh
 { printf '%s' "${0##*/}"; printf '\\037%s' "$@"; printf '\\036'; } >> "$RECORD"
 """
 
-EVERY_EXTRA = {"test", "dicom", "export", "explain", "serve", "app", "openvino", "ray", "docs"}
+EVERY_EXTRA = {
+    "test",
+    "dicom",
+    "export",
+    "explain",
+    "serve",
+    "app",
+    "openvino",
+    "ray",
+    "tables",
+    "docs",
+}
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 

@@ -18,11 +18,13 @@ Turn a data set, unpacked on disk, into images_all, masks_all, train_data.csv an
 test_data.csv. Originals are only read. Nothing is downloaded. Sources: isic2016, isic2017,
 isic2018_task1, ham10000 (also isic2018_task3), isic2019, isic2020, ph2, isic_client (a folder
 of the official isic client); folders, any images in class folders, with or without train, valid
-and test; and synthetic, which draws invented lesions and needs no input."""
+and test; table, any images with a table (CSV, TSV, Excel, OpenDocument, Parquet); and synthetic,
+which draws invented lesions and needs no input."""
 
 EXAMPLE = """\
 cascade prepare --source ham10000 --input downloads/HAM10000 --output dataset
   cascade prepare --source folders --input downloads/moles --malignant melanoma --output dataset
+  cascade prepare --source table --input images --table list.xlsx --malignant mel --output dataset
   cascade prepare --source synthetic --count 200 --output demo"""
 
 _ONLY_SYNTHETIC = {"count": 200, "malignant_fraction": 0.4}
@@ -38,6 +40,9 @@ def build_parser() -> CommandParser:
     add_output(parser, "folder of the data set", default=str(default_folder("dataset")))
     parser.add_argument(
         "--labels", type=str, default=None, help="metadata table with classes, for isic2018_task1"
+    )
+    parser.add_argument(
+        "--masks", type=str, default=None, help="folder of masks, if they are not beside the images"
     )
     parser.add_settings(OwnData)
     parser.add_settings(PrepareConfig)

@@ -38,8 +38,9 @@ def read_folders(layout: Layout, choices: OwnData | None = None) -> SourceTable:
         DataError: there are no class folders, images lie beside train and test folders, or a class
             is neither plain nor explained by ``choices.malignant``.
     """
-    malignant = (choices or OwnData()).malignant
-    files = OwnFiles(layout)
+    choices = choices or OwnData()
+    malignant = choices.malignant
+    files = OwnFiles(layout, choices.masks)
     plain = {*PLAIN, *map(class_key, malignant)}
     places = _places(files, plain)
     places, copies = _without_copies(files, places)
@@ -67,6 +68,7 @@ def read_folders(layout: Layout, choices: OwnData | None = None) -> SourceTable:
         tuple(rows),
         (),
         warnings=copies,
+        mask_files=files.mask_files,
         notes=_notes(
             places, told(words, meaning), renamed=any(n != p.stem for p, n in names.items())
         ),
@@ -169,4 +171,6 @@ def _notes(places: Mapping[Path, Place], classes: str, *, renamed: bool) -> tupl
     return tuple(notes)
 
 
-FOLDERS = Source("folders", "class folders", "of the data set", read_folders, takes=("malignant",))
+FOLDERS = Source(
+    "folders", "class folders", "of the data set", read_folders, takes=("malignant", "masks")
+)

@@ -129,7 +129,13 @@ def read_2018_task1(layout: Layout, labels: Path | None = None) -> SourceTable:
                 attributes=row.attributes if row else {},
             )
         )
-    return SourceTable(tuple(rows), (path,) if path else (), has_labels=bool(path))
+    return SourceTable(
+        tuple(rows),
+        (path,) if path else (),
+        has_labels=bool(path),
+        why_no_labels="isic2018_task1 has no classes; name a metadata table of its images with "
+        "--labels (isic metadata download)",
+    )
 
 
 ISIC_2016 = Source("isic2016", "ISIC 2016 challenge, parts 1 and 3", "CC0-1.0", read_2016)

@@ -24,6 +24,12 @@ class OwnData:
     malignant: tuple[str, ...] = setting(
         (), "classes that are malignant, where they are not called so; all others are benign"
     )
+    table: str | None = setting(None, "table of the images, if there are several")
+    image_column: str | None = setting(None, "table: column that names the images")
+    class_column: str | None = setting(None, "table: column of the classes")
+    patient_column: str | None = setting(None, "table: column of the patients")
+    lesion_column: str | None = setting(None, "table: column of the lesions")
+    masks: str | None = setting(None, "folder of masks")
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from cascade.data.locate import IMAGE_SUFFIXES
 from cascade.data.sources.source_files import MASK_FOLDERS, Layout, same_file
 from cascade.errors import DataError
+from cascade.files import file_digest
 
 IMAGE_FOLDERS = {"images", "image", "imgs", "img", "jpeg", "jpg", "png"}
 """Folders that only say that they hold images."""
@@ -16,27 +19,41 @@ IMAGE_FOLDERS = {"images", "image", "imgs", "img", "jpeg", "jpg", "png"}
 class OwnFiles:
     """Images with the masks that belong to them."""
 
-    def __init__(self, layout: Layout) -> None:
-        """Sort the files.
+    def __init__(self, layout: Layout, masks: str | None = None) -> None:
+        """Sort the files; ``masks`` is a folder in which all images are masks.
 
         Raises:
-            DataError: there is no image.
+            DataError: there is no image, or no such folder.
         """
         self.root = layout.root
         self.images = layout.all_images()
+        found = layout.all_masks()
+        if masks:
+            folder = own_path(layout.root, masks, flag="masks")
+            other = Layout(folder)
+            found = [*other.all_masks(), *((path.stem, path) for path in other.all_images())]
+            if folder.resolve() != self.root.resolve():
+                inside = folder.resolve()
+                self.images = [p for p in self.images if not p.resolve().is_relative_to(inside)]
         if not self.images:
             raise DataError(
                 f"{layout.root}: holds no images; "
                 + (layout.packed() or "name the folder that they are in")
             )
+        self.mask_files = tuple(found)
         self._masks: dict[str, list[Path]] = {}
-        for stem, path in layout.all_masks():
+        for stem, path in found:
             self._masks.setdefault(stem.casefold(), []).append(path)
         self._count = Counter(path.stem.casefold() for path in self.images)
+        self._by_name: dict[str, list[Path]] = {}
+        for path in self.images:
+            for name in (path.name.casefold(), path.stem.casefold()):
+                self._by_name.setdefault(name, []).append(path)
 
     def parts(self, path: Path) -> tuple[str, ...]:
         """The folders above a file, from the root, without those that only say images or masks."""
-        folders = path.relative_to(self.root).parts[:-1]
+        inside = path.is_relative_to(self.root)
+        folders = path.relative_to(self.root).parts[:-1] if inside else ()
         plain = IMAGE_FOLDERS | MASK_FOLDERS
         return tuple(name for name in folders if name.lower() not in plain)
 
@@ -56,6 +73,40 @@ class OwnFiles:
                 raise DataError(f"{other} and {path} would both be called {name}; rename one")
         return names
 
+    def fitting(self, name: str) -> list[Path]:
+        """The images that a name in a table may mean, the same file once.
+
+        Suffix, upper and lower case and folders may be left out or differ, as far as one image
+        fits better than all others. No path is followed: only images that are there are compared.
+        """
+        *folders, last = re.split(r"[/\\]", name.strip().casefold())
+        bare = PurePosixPath(last).stem if last.endswith(IMAGE_SUFFIXES) else last
+        found = self._by_name.get(last) or self._by_name.get(bare) or []
+        for count in range(len(folders), 0, -1):
+            near = [path for path in found if self._above(path, count) == folders[-count:]]
+            if near:
+                found = near
+                break
+        exact = re.split(r"[/\\]", name.strip())[-1]
+        same = [path for path in found if exact in (path.name, path.stem)]
+        return list(dict.fromkeys(same or found))
+
+    def _above(self, path: Path, count: int) -> list[str]:
+        """The names of the folders right above a file."""
+        return [part.casefold() for part in path.relative_to(self.root).parts[:-1][-count:]]
+
+    def image(self, name: str, *, where: str) -> Path | None:
+        """The image of a name in a table, see :meth:`fitting`; ``None`` if there is none.
+
+        Raises:
+            DataError: several different images fit; they are named.
+        """
+        found = self.fitting(name)
+        if len({file_digest(path) for path in found} if len(found) > 1 else found) > 1:
+            names = " or ".join(str(path.relative_to(self.root)) for path in found[:4])
+            raise DataError(f"{where}: {name!r} could be {names}; write more of it in the table")
+        return found[0] if found else None
+
     def mask(self, image: Path) -> Path | None:
         """The mask of an image: of the same name, in the same folders if the name repeats.
 
@@ -67,3 +118,15 @@ class OwnFiles:
         if not near and self._count[image.stem.casefold()] == 1:
             near = candidates
         return same_file(near)
+
+
+def own_path(root: Path, name: str, *, flag: str) -> Path:
+    """What a flag names: from here, or from the folder of the input.
+
+    Raises:
+        DataError: there is neither.
+    """
+    for path in (Path(name), root / name):
+        if path.exists():
+            return path
+    raise DataError(f"--{flag} {name}: is neither there nor in {root}")

@@ -33,8 +33,9 @@ from cascade.data.sources.isic_challenges import (
 from cascade.data.sources.isic_client import ISIC_CLIENT
 from cascade.data.sources.isic_one_hot import HAM10000, ISIC_2019
 from cascade.data.sources.own_data import OwnData
+from cascade.data.sources.own_table import TABLE
 from cascade.data.sources.ph2 import PH2
-from cascade.data.sources.rows import ATTRIBUTES, OPTIONAL_ATTRIBUTES, Source, SourceRow, Split
+from cascade.data.sources.rows import ATTRIBUTES, Source, SourceRow, Split
 from cascade.data.sources.selection import (
     PrepareConfig,
     Row,
@@ -60,7 +61,7 @@ from cascade.progress import progress
 
 _ALL = (
     ISIC_2016, ISIC_2017, ISIC_2018_TASK1, HAM10000, ISIC_2019, ISIC_2020, PH2, ISIC_CLIENT,
-    FOLDERS,
+    FOLDERS, TABLE,
 )  # fmt: skip
 SOURCES: dict[str, Source] = {source.name: source for source in _ALL}
 """The data sets that can be read, by the word on the command line."""
@@ -192,7 +193,7 @@ def _cells(row: SourceRow, source: str, config: PrepareConfig) -> Row:
     if not config.without_labels:
         cells["class"] = row.label
     cells |= {name: row.attributes.get(name, "") for name in ATTRIBUTES}
-    given = {name: row.attributes[name] for name in OPTIONAL_ATTRIBUTES if name in row.attributes}
+    given = {name: text for name, text in row.attributes.items() if name not in ATTRIBUTES}
     return {**cells, "source": source, **given}
 
 

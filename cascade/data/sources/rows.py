@@ -18,9 +18,6 @@ Split = Literal["train", "test"]
 ATTRIBUTES = ("patient_id", "lesion_id", "group_id", "diagnosis", "age", "sex", "site")
 """Columns of each table beside ``name``, ``class`` and ``source``."""
 
-OPTIONAL_ATTRIBUTES = ("license", "attribution")
-"""Columns that are written where a source gives them per image."""
-
 _NOTHING = {"", "nan", "na", "n/a", "none", "null", "unknown"}
 
 
@@ -29,7 +26,8 @@ class SourceRow:
     """One image of a source.
 
     ``split`` is the side that the source itself puts the image on, ``where`` the file and row that
-    the label comes from; for ``attributes`` see ``ATTRIBUTES`` and ``OPTIONAL_ATTRIBUTES``.
+    the label comes from; ``attributes`` of other names than ``ATTRIBUTES`` are columns that only
+    some sources have, such as ``license``.
     """
 
     stem: str
@@ -51,14 +49,18 @@ class SourceTable:
     """All rows of a source.
 
     ``files`` are the tables that the rows come from; ``has_labels`` is False where the source has
-    no classes at all. ``notes`` say how data of one's own were understood.
+    no classes at all, and ``why_no_labels`` what to do then. ``notes`` say how data of one's own
+    were understood, ``mask_files`` are stem and file of all that were looked through for masks,
+    where that is not what lies in the input.
     """
 
     rows: tuple[SourceRow, ...]
     files: tuple[Path, ...]
     has_labels: bool = True
+    why_no_labels: str = ""
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    mask_files: tuple[tuple[str, Path], ...] | None = None
 
 
 @dataclass(frozen=True)

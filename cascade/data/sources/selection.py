@@ -143,8 +143,7 @@ def with_class(table: SourceTable, config: PrepareConfig) -> tuple[list[SourceRo
         return list(table.rows), {}
     if not table.has_labels:
         raise DataError(
-            "isic2018_task1 has no classes; name a metadata table of its images with --labels "
-            "(isic metadata download), or use --without_labels to train the segmenter only"
+            f"{table.why_no_labels}, or use --without_labels to train the segmenter only"
         )
     unsure = [row for row in table.rows if row.label == "indeterminate"]
     if unsure and config.indeterminate == "error":

@@ -117,6 +117,10 @@ class Layout:
         found = ((stem, same_file(paths)) for stem, paths in sorted(self._masks.items()))
         return [(stem, path) for stem, path in found if path]
 
+    def tables(self) -> list[Path]:
+        """Every file that is no image, mask or archive, sorted."""
+        return sorted(self._tables)
+
     def all_images(self) -> list[Path]:
         """Every image, sorted; several may have one name."""
         return sorted(path for paths in self._images.values() for path in paths)

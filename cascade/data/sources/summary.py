@@ -78,10 +78,14 @@ def mask_warnings(layout: Layout, table: SourceTable, kept: Sequence[SourceRow])
     """Name files that look like masks and are none, and count masks whose values are cut."""
     used = {row.mask for row in table.rows}
     stems = {row.stem for row in table.rows}
-    unused = [path for stem, path in layout.all_masks() if stem not in stems and path not in used]
+    files = layout.all_masks() if table.mask_files is None else table.mask_files
+    unused = [path for stem, path in files if stem not in stems and path not in used]
     found = []
     if unused:
-        names = listed(path.relative_to(layout.root) for path in unused)
+        names = listed(
+            path.relative_to(layout.root) if path.is_relative_to(layout.root) else path
+            for path in unused
+        )
         found.append(f"files that look like masks and belong to no image ({len(unused)}): {names}")
     jpegs = sum(str(row.mask).lower().endswith((".jpg", ".jpeg")) for row in kept)
     if jpegs:
