@@ -19,13 +19,13 @@ from cascade.pipeline import Cascade
 pytest.importorskip("pyarrow")
 pytest.importorskip("fsspec")
 
-from cascade.cluster.masks import mask_from_run_lengths, run_lengths
 from cascade.cluster.plan import read_run, remove_run, require_same, row_files
 from cascade.cluster.pool import Pool, choose_pool
 from cascade.cluster.shards import finished, predict_shard
 from cascade.cluster.storage import exists, read_bytes, write_bytes
 from cascade.cluster.tables import mask_file, read_rows, to_parquet
 from cascade.imaging import read_mask
+from cascade.imaging.run_lengths import mask_from_run_lengths, run_lengths
 
 
 @pytest.fixture

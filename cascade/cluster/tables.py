@@ -11,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 
 from cascade.cluster.inputs import parquet_file
-from cascade.cluster.masks import mask_from_run_lengths, run_lengths
 from cascade.cluster.plan import has_run, row_files
 from cascade.cluster.storage import exists, files_below, is_folder
 from cascade.errors import DataError
 from cascade.fields import Field, alternatives, flat
 from cascade.imaging import NamedBytes, encode_mask
+from cascade.imaging.run_lengths import mask_from_run_lengths, run_lengths
 from cascade.pipeline.prediction import Prediction
 from cascade.pipeline.rows import COLUMNS, RowInput
 

@@ -42,7 +42,10 @@ def build_parser() -> CommandParser:
         "--labels", type=str, default=None, help="metadata table with classes, for isic2018_task1"
     )
     parser.add_argument(
-        "--masks", type=str, default=None, help="folder of masks, if they are not beside the images"
+        "--masks",
+        type=str,
+        default=None,
+        help="folder of masks, if they are not beside the images, or COCO or Label Studio JSON",
     )
     parser.add_settings(OwnData)
     parser.add_settings(PrepareConfig)

@@ -35,6 +35,7 @@ _ATTRIBUTES = {
     ),
 }  # fmt: skip
 _SPLIT_KEYS = ("split", "set", "partition", "subset")
+_MASK_KEYS = ("rle", "maskrle", "rlemask", "encodedpixels")
 _SAMPLE = 1000
 """Rows that are looked at to find the column of images."""
 
@@ -53,6 +54,7 @@ class Columns:
     patient: str | None
     lesion: str | None
     split: str | None
+    mask: str | None
     attributes: Mapping[str, str]
 
 
@@ -94,6 +96,7 @@ def find_columns(
         patient=_id_column(sheet, "patient", choices.patient_column),
         lesion=_id_column(sheet, "lesion", choices.lesion_column),
         split=_split_column(sheet),
+        mask=_mask_column(sheet, choices.mask_column),
         attributes=known,
     )
 
@@ -218,3 +221,12 @@ def _split_column(sheet: Sheet) -> str | None:
         and all(row[column].strip().casefold() in SPLITS for row in sheet.rows)
     ]
     return fitting[0] if len(fitting) == 1 else None
+
+
+def _mask_column(sheet: Sheet, chosen: str | None) -> str | None:
+    if chosen:
+        return named_column(sheet, chosen, "mask_column")
+    fitting = [column for column in sheet.columns if column_key(column) in _MASK_KEYS]
+    if len(fitting) > 1:
+        raise _two_readings(sheet, "masks", fitting, "mask_column")
+    return fitting[0] if fitting else None

@@ -29,7 +29,8 @@ class OwnData:
     class_column: str | None = setting(None, "table: column of the classes")
     patient_column: str | None = setting(None, "table: column of the patients")
     lesion_column: str | None = setting(None, "table: column of the lesions")
-    masks: str | None = setting(None, "folder of masks")
+    mask_column: str | None = setting(None, "table: column of masks as run lengths")
+    masks: str | None = setting(None, "folder of masks, or COCO or Label Studio JSON")
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from cascade.data.locate import IMAGE_SUFFIXES
+from cascade.data.sources.annotations import DrawnMask, read_annotations
 from cascade.data.sources.source_files import MASK_FOLDERS, Layout, same_file
+from cascade.data.spreadsheet import listed
 from cascade.errors import DataError
 from cascade.files import file_digest
 
@@ -20,20 +22,24 @@ class OwnFiles:
     """Images with the masks that belong to them."""
 
     def __init__(self, layout: Layout, masks: str | None = None) -> None:
-        """Sort the files; ``masks`` is a folder in which all images are masks.
+        """Sort the files.
+
+        Args:
+            layout: the input.
+            masks: a folder in which all images are masks, or a file of annotations.
 
         Raises:
-            DataError: there is no image, or no such folder.
+            DataError: there is no image, or the masks cannot be read.
         """
         self.root = layout.root
         self.images = layout.all_images()
         found = layout.all_masks()
-        if masks:
-            folder = own_path(layout.root, masks, flag="masks")
-            other = Layout(folder)
-            found = [*other.all_masks(), *((path.stem, path) for path in other.all_images())]
-            if folder.resolve() != self.root.resolve():
-                inside = folder.resolve()
+        named = own_path(layout.root, masks, flag="masks") if masks else None
+        if named and named.is_dir():
+            other = Layout(named)
+            found = [*other.all_masks(), *((file.stem, file) for file in other.all_images())]
+            if named.resolve() != self.root.resolve():
+                inside = named.resolve()
                 self.images = [p for p in self.images if not p.resolve().is_relative_to(inside)]
         if not self.images:
             raise DataError(
@@ -49,6 +55,22 @@ class OwnFiles:
         for path in self.images:
             for name in (path.name.casefold(), path.stem.casefold()):
                 self._by_name.setdefault(name, []).append(path)
+        annotations = named if named and not named.is_dir() else None
+        self.not_found: list[str] = []
+        self._drawn = self._annotated(annotations) if annotations else {}
+
+    def _annotated(self, path: Path) -> dict[Path, DrawnMask]:
+        """The masks of a file of annotations by image; other entries go to ``not_found``."""
+        drawn: dict[Path, DrawnMask] = {}
+        for name, mask in read_annotations(path).items():
+            last = re.split(r"[/\\]", name)[-1]
+            uploaded = re.sub(r"^[0-9a-f]{8}-", "", last)  # as Label Studio names a file again
+            image = self.image(name, where=mask.where) or self.image(uploaded, where=mask.where)
+            if image is None:
+                self.not_found.append(name)
+            elif drawn.setdefault(image, mask) is not mask:
+                raise DataError(f"{path}: {drawn[image].where} and {mask.where} are of one image")
+        return drawn
 
     def parts(self, path: Path) -> tuple[str, ...]:
         """The folders above a file, from the root, without those that only say images or masks."""
@@ -107,8 +129,10 @@ class OwnFiles:
             raise DataError(f"{where}: {name!r} could be {names}; write more of it in the table")
         return found[0] if found else None
 
-    def mask(self, image: Path) -> Path | None:
-        """The mask of an image: of the same name, in the same folders if the name repeats.
+    def mask(self, image: Path) -> Path | DrawnMask | None:
+        """The mask of an image: that of the annotations, or a file of the same name.
+
+        If the name repeats, the folders have to be the same too.
 
         Raises:
             DataError: several different files fit.
@@ -117,6 +141,11 @@ class OwnFiles:
         near = [path for path in candidates if self.parts(path) == self.parts(image)]
         if not near and self._count[image.stem.casefold()] == 1:
             near = candidates
+        drawn = self._drawn.get(image)
+        if drawn and near:
+            raise DataError(f"{drawn.where}: has a mask, and {near[0]} is another; remove one")
+        if drawn:
+            return drawn
         return same_file(near)
 
 
@@ -130,3 +159,14 @@ def own_path(root: Path, name: str, *, flag: str) -> Path:
         if path.exists():
             return path
     raise DataError(f"--{flag} {name}: is neither there nor in {root}")
+
+
+def annotation_warnings(files: OwnFiles) -> tuple[str, ...]:
+    """Name what is annotated but not there."""
+    found = []
+    if files.not_found:
+        found.append(
+            f"annotated images that are not there ({len(files.not_found)}): "
+            f"{listed(files.not_found)}"
+        )
+    return tuple(found)

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from cascade.data.sources.annotations import DrawnMask, cell_mask
 from cascade.data.sources.class_folders import SPLITS
 from cascade.data.sources.own_columns import Columns, find_columns
 from cascade.data.sources.own_data import PLAIN, OwnData, class_key, class_meaning, told
-from cascade.data.sources.own_files import OwnFiles, own_path
+from cascade.data.sources.own_files import OwnFiles, annotation_warnings, own_path
 from cascade.data.sources.rows import ATTRIBUTES, Label, Source, SourceRow, SourceTable, cleaned
 from cascade.data.sources.source_files import Layout
 from cascade.data.sources.table_files import TABLE_SUFFIXES, read_any_sheet
@@ -52,7 +53,7 @@ def read_own_table(layout: Layout, choices: OwnData | None = None) -> SourceTabl
                 split=side,
                 where=where,
                 image=path,
-                mask=files.mask(path) if path else None,
+                mask=_mask(files, path, cells, columns, where) if path else None,
                 attributes=_attributes(cells, columns),
             )
         )
@@ -61,10 +62,26 @@ def read_own_table(layout: Layout, choices: OwnData | None = None) -> SourceTabl
         (sheet.path,),
         has_labels=columns.label is not None,
         why_no_labels=columns.no_label,
-        warnings=_unlisted(files, [row.image for row in rows]),
+        warnings=(*_unlisted(files, [row.image for row in rows]), *annotation_warnings(files)),
         mask_files=files.mask_files,
         notes=_notes(sheet, columns, classes),
     )
+
+
+def _mask(
+    files: OwnFiles, image: Path, cells: Mapping[str, str], columns: Columns, where: str
+) -> Path | DrawnMask | None:
+    """The mask in the row or beside the image.
+
+    Raises:
+        DataError: there are both.
+    """
+    drawn = cell_mask(cells[columns.mask], where) if columns.mask else None
+    saved = files.mask(image)
+    if drawn and saved:
+        other = saved.where if isinstance(saved, DrawnMask) else saved
+        raise DataError(f"{where}: has a mask in the column {columns.mask}, and {other} is another")
+    return drawn or saved
 
 
 def _table_path(layout: Layout, choices: OwnData) -> Path:
@@ -97,7 +114,7 @@ def _attributes(cells: Mapping[str, str], columns: Columns) -> dict[str, str]:
     found["age"] = re.sub(r"^(\d+),(\d+)$", r"\1.\2", found.get("age", ""))
     if columns.label and class_key(cells[columns.label]) not in PLAIN:
         found.setdefault("diagnosis", cleaned(cells[columns.label]))
-    used = {columns.image, columns.label, *named.values()}
+    used = {columns.image, columns.label, columns.mask, *named.values()}
     for column in cells:
         if column not in used:
             found[f"table_{column}" if column in _OWN_COLUMNS else column] = cells[column]
@@ -118,6 +135,8 @@ def _notes(sheet: Sheet, columns: Columns, classes: str) -> tuple[str, ...]:
         notes.append(f"classes in the column {columns.label}, {classes}")
     for what, column in (("patients", columns.patient), ("lesions", columns.lesion)):
         notes.append(f"{what} in the column {column}" if column else f"no column of {what}")
+    if columns.mask:
+        notes.append(f"masks in the column {columns.mask}, pairs as on Kaggle column by column")
     if columns.split:
         counts = Counter(row[columns.split] for row in sheet.rows)
         parts = ", ".join(f"{word} ({n})" for word, n in sorted(counts.items()))
@@ -137,6 +156,6 @@ TABLE = Source(
     read_own_table,
     takes=(
         "malignant", "table", "image_column", "class_column", "patient_column", "lesion_column",
-        "masks",
+        "masks", "mask_column",
     ),
 )  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cascade.config import did_you_mean
+from cascade.data.sources.annotations import DrawnMask
 from cascade.data.sources.class_folders import FOLDERS
 from cascade.data.sources.folder import (
     IMAGES,
@@ -57,6 +58,7 @@ from cascade.data.synthetic import SyntheticConfig, write_synthetic_dataset
 from cascade.data.tables import read_csv
 from cascade.errors import ConfigError, DataError
 from cascade.files import read_json, write_csv, write_json
+from cascade.imaging import write_mask
 from cascade.progress import progress
 
 _ALL = (
@@ -211,7 +213,15 @@ def _place_files(rows: Sequence[SourceRow], stage: Path, link: Link) -> None:
         if row.image:
             place(row.image, stage / IMAGES / row.file_name, link)
         if row.mask:
-            place_mask(row.mask, stage / MASKS / f"{row.stem}.png", link)
+            _place_mask(row, stage / MASKS / f"{row.stem}.png", link)
+
+
+def _place_mask(row: SourceRow, target: Path, link: Link) -> None:
+    if isinstance(row.mask, DrawnMask):
+        if row.image:
+            write_mask(target, row.mask.pixels(row.image))
+    elif row.mask:
+        place_mask(row.mask, target, link)
 
 
 def prepare_synthetic(

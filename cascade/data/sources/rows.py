@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from cascade.config import did_you_mean
+from cascade.data.sources.annotations import DrawnMask
 from cascade.data.sources.source_files import Layout
 from cascade.errors import DataError
 
@@ -35,7 +36,7 @@ class SourceRow:
     split: Split
     where: str
     image: Path | None
-    mask: Path | None
+    mask: Path | DrawnMask | None
     attributes: Mapping[str, str]
 
     @property

@@ -1,4 +1,4 @@
-"""Masks in the cells of a table: run lengths as in the COCO data sets, or the bytes of a PNG."""
+"""Masks as run lengths, as in the COCO data sets: the form for the cells of a table."""
 
 from __future__ import annotations
 
