@@ -14,12 +14,12 @@ from cascade.data.sources.selection import PrepareConfig
 from cascade.errors import ConfigError
 
 DESCRIPTION = """\
-Turn a data set, unpacked on disk, into images_all, masks_all, train_data.csv and
-test_data.csv. Originals are only read. Nothing is downloaded. Sources: isic2016, isic2017,
-isic2018_task1, ham10000 (also isic2018_task3), isic2019, isic2020, ph2, isic_client (a folder
-of the official isic client); folders, any images in class folders, with or without train, valid
-and test; table, any images with a table (CSV, TSV, Excel, OpenDocument, Parquet); and synthetic,
-which draws invented lesions and needs no input."""
+Turn a data set on disk, a folder or a ZIP or tar archive, into images_all, masks_all,
+train_data.csv and test_data.csv. Originals are only read. Nothing is downloaded. Sources:
+isic2016, isic2017, isic2018_task1, ham10000 (also isic2018_task3), isic2019, isic2020, ph2,
+isic_client (a folder of the official isic client); folders, any images in class folders, with or
+without train, valid and test; table, any images with a table (CSV, TSV, Excel, OpenDocument,
+Parquet); and synthetic, which draws invented lesions and needs no input."""
 
 EXAMPLE = """\
 cascade prepare --source ham10000 --input downloads/HAM10000 --output dataset
@@ -36,7 +36,7 @@ def build_parser() -> CommandParser:
     parser = CommandParser("cascade prepare", DESCRIPTION, example=EXAMPLE)
     parser.add_argument("name", nargs="?", default=None, help="the source, instead of --source")
     parser.add_argument("--source", default=None, help="name of the data set, see above")
-    parser.add_argument("--input", type=str, default=None, help="folder it was unpacked to")
+    parser.add_argument("--input", type=str, default=None, help="folder, or ZIP or tar archive")
     add_output(parser, "folder of the data set", default=str(default_folder("dataset")))
     parser.add_argument(
         "--labels", type=str, default=None, help="metadata table with classes, for isic2018_task1"
@@ -113,7 +113,7 @@ def _convert(source: str, arguments: Any) -> list[str]:
 
     _refuse(arguments, _ONLY_SYNTHETIC, source)
     if arguments.input is None:
-        raise ConfigError(f"--input: name the folder that {source} was unpacked to")
+        raise ConfigError(f"--input: name the folder of {source}, or its archive")
     config = settings(PrepareConfig, arguments)
     labels = Path(arguments.labels) if arguments.labels else None
     choices = settings(OwnData, arguments)

@@ -11,6 +11,7 @@ from typing import Any
 
 from cascade.config import did_you_mean
 from cascade.data.sources.annotations import DrawnMask
+from cascade.data.sources.archives import unpacked
 from cascade.data.sources.class_folders import FOLDERS
 from cascade.data.sources.folder import (
     IMAGES,
@@ -36,7 +37,7 @@ from cascade.data.sources.isic_one_hot import HAM10000, ISIC_2019
 from cascade.data.sources.own_data import OwnData
 from cascade.data.sources.own_table import TABLE
 from cascade.data.sources.ph2 import PH2
-from cascade.data.sources.rows import ATTRIBUTES, Source, SourceRow, Split
+from cascade.data.sources.rows import ATTRIBUTES, Source, SourceRow, SourceTable, Split
 from cascade.data.sources.selection import (
     PrepareConfig,
     Row,
@@ -100,7 +101,7 @@ def prepare(
 
     Args:
         source: name of the data set, see :data:`cascade.data.sources.prepare.SOURCES`.
-        input: the unpacked folder; it is only read.
+        input: the folder, or a ZIP or tar archive; it is only read.
         output: the folder that gets ``images_all``, ``masks_all``, ``train_data.csv``,
             ``test_data.csv`` and ``prepare.json``.
         config: choices; by default ``PrepareConfig()``.
@@ -114,10 +115,28 @@ def prepare(
     """
     config = config or PrepareConfig()
     known, origin, target = source_named(source), Path(input), Path(output)
+    read = _reader(known, labels, choices or OwnData())
     check_apart(origin, target)
     check_output(target, overwrite=config.overwrite, append=config.append)
-    layout = Layout(origin)
-    table = _reader(known, labels, choices or OwnData())(layout)
+    if config.link == "symlink" and origin.is_file():
+        raise ConfigError(
+            f"--link symlink: {origin} is an archive, which is unpacked for the time being only; "
+            "leave the flag out"
+        )
+    with unpacked(origin, target) as folder:
+        layout = Layout(folder)
+        return _write(known, origin, target, config, layout, read(layout))
+
+
+def _write(
+    known: Source,
+    origin: Path,
+    target: Path,
+    config: PrepareConfig,
+    layout: Layout,
+    table: SourceTable,
+) -> Summary:
+    """Choose, divide and write the rows of a source."""
     kept, excluded = with_class(table, config)
     kept, missing = with_image(kept, origin, config)
     old = _existing(target, config)
