@@ -21,6 +21,7 @@ Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["none", "onecycle", "cosine", "step", "plateau"]
 Augmentation = Literal["none", "light", "standard", "strong"]
 Precision = Literal["auto", "fp32", "bf16"]
+Tracker = Literal["none", "tensorboard", "mlflow", "wandb"]
 Decoder = Literal[
     "unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet", "pan", "deeplabv3",
     "deeplabv3plus", "upernet", "segformer",
@@ -228,6 +229,11 @@ class TrainConfig:
     )
     deterministic: bool = setting(
         False, "refuse operations of torch that are not deterministic (slower on CUDA)"
+    )
+    tracker: Tracker = setting(
+        "none",
+        "experiment tracker that is told settings, curves and the best model's digest; it writes "
+        "into the output folder unless its own environment variables name a server",
     )
 
     def __post_init__(self) -> None:

@@ -80,6 +80,8 @@ LIBRARIES = {
     "pyarrow": {"cluster", "data.sources.table_files"},
     "python_calamine": {"data.sources.table_files"},
     "fsspec": {"cluster.storage"},
+    "mlflow": {"training.trackers"},
+    "wandb": {"training.trackers"},
 }
 """Which rooms or modules may import a library, at module level or inside a function."""
 

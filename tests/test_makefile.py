@@ -34,6 +34,9 @@ EVERY_EXTRA = {
     "ray",
     "tables",
     "docs",
+    "tensorboard",
+    "mlflow",
+    "wandb",
 }
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

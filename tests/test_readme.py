@@ -29,9 +29,10 @@ BLOCK = re.compile(
 )
 OF_OTHER_PROGRAMS = {
     "--build", "--build-arg", "--builtin-schema", "--data-binary", "--pull", "--target",
-    "--upgrade", "--multi_gpu", "--num_processes", "--nproc_per_node",
+    "--upgrade", "--multi_gpu", "--num_processes", "--nproc_per_node", "--logdir",
+    "--backend-store-uri", "--from-literal", "--install",
 }  # fmt: skip
-"""Flags of docker, pip, curl, a linter, torchrun and accelerate, beside those in the Dockerfile."""
+"""Flags of docker, pip, curl, kubectl, launchers and the like, beside those in the Dockerfile."""
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,10 @@ def refuse_to_replace_training(arguments: Any, *more: str) -> None:
     """
     if arguments.resume_changed and not arguments.resume:
         raise ConfigError("--resume_changed says how --resume goes on; give both")
+    if arguments.tracker != "none":
+        from cascade.training.trackers import require_tracker
+
+        require_tracker(arguments.tracker)
     if arguments.resume == "auto" and not arguments.overwrite:
         arguments.resume = (Path(arguments.output) / "config.yaml").is_file()
     refuse_to_replace(

@@ -43,6 +43,7 @@ from cascade.training.run import differences
 from cascade.training.state import load_checkpoint, save_checkpoint
 from cascade.training.stopping import Stopped, StopSignals, leave_signals_to_main
 from cascade.training.task import Progress, Row, Task
+from cascade.training.tracking import Tracking
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ class Trainer:
         self.average = make_average(network, config)
         self.generators: dict[str, torch.Tensor] = {}
         self.signals = StopSignals(alone=processes.count() == 1)
+        self.tracking = Tracking(config.tracker, folder)
         self.begun = self.saved = time.monotonic()
 
     def run(self, *, resume: bool = False) -> Progress:
@@ -102,7 +104,7 @@ class Trainer:
         """
         if resume:
             self._restore()
-        with self.signals, deterministic(self.config.deterministic):
+        with self.signals, deterministic(self.config.deterministic), self.tracking:
             try:
                 with kept_memory(self.network.device):
                     self._run_epochs()
@@ -126,6 +128,7 @@ class Trainer:
             if self._patience_is_over():
                 log.info("no better validation for %d epochs: stopping", self.config.patience)
                 break
+            self.tracking.start(self._settings, self.progress.history)
             self.begun = time.monotonic() - self.progress.seconds
             loss = self._train_epoch(epoch)
             self._require_finite_weights()
@@ -235,6 +238,7 @@ class Trainer:
         self.begun = time.monotonic()
         self._save()
         self._write_history()
+        self.tracking.tell(state.history)
         log.info("%s", ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
 
     def _write_history(self) -> None:

@@ -25,6 +25,7 @@ from cascade.files import write_text
 from cascade.models.network import Network
 from cascade.training import processes
 from cascade.training.state import LAST, PREVIOUS
+from cascade.training.tracking import TRACKER_FILE
 from cascade.version import __version__
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,15 @@ _DIVISION = {"splits_digest", "table_digest", "folds", "fold_seed", "validation_
 
 def _clear(folder: Path, results: Sequence[str]) -> None:
     """Remove what a resume must not take for this run's, before its settings are written."""
-    for pattern in ("best.safetensors", LAST, PREVIOUS, "history.csv", ".*.tmp", *results):
+    for pattern in (
+        "best.safetensors",
+        LAST,
+        PREVIOUS,
+        "history.csv",
+        TRACKER_FILE,
+        ".*.tmp",
+        *results,
+    ):
         for path in list(folder.glob(pattern)):
             try:
                 path.unlink()
@@ -124,7 +133,7 @@ def run_settings(
 ) -> dict[str, Any]:
     """What decides a training's result beside its images, as plain values."""
     settings = {**to_dict(config), **to_dict(training), "encoder_weights": weights}
-    for name in ("cache_gigabytes", "checkpoint_minutes"):  # they change no result
+    for name in ("cache_gigabytes", "checkpoint_minutes", "tracker"):  # they change no result
         del settings[name]
     settings["processes"] = processes.count()
     if initial_model is not None:
