@@ -146,10 +146,15 @@ def test_masks_beside_the_images_are_found_in_each_format(tmp_path, mask):
     assert ("cut at the middle: 1" in warnings) == mask.endswith("jpg")
 
 
-def test_masks_of_repeated_names_stay_with_their_folder(tmp_path):
+@pytest.mark.parametrize("folder", ["in/masks", "in/drawn", "elsewhere"])
+def test_masks_of_repeated_names_stay_with_their_folder(tmp_path, folder):
     tree(tmp_path / "in", "benign", "malignant")
-    layouts.outline(tmp_path / "in" / "masks" / "benign" / "1.png")
-    assert run(tmp_path, test_fraction=0.0).masks == 1
+    layouts.outline(tmp_path / folder / "benign" / "1.png")
+    choices = OwnData(masks=None if folder == "in/masks" else str(tmp_path / folder))
+    config = PrepareConfig(test_fraction=0.0)
+    summary = prepare("folders", tmp_path / "in", tmp_path / "out", config, choices=choices)
+    assert summary.masks == 1
+    assert not [text for text in summary.warnings if "look like masks" in text]
     table = read_table(tmp_path / "out" / "train_data.csv")
     assert [record.name for record in table.with_mask()] == ["benign_1.jpg"]
 
@@ -176,3 +181,13 @@ def test_malignant_does_not_apply_to_a_public_source(tmp_path):
     choices = OwnData(malignant=("x",))
     with pytest.raises(ConfigError, match="--malignant does not apply to the source ph2"):
         prepare("ph2", tmp_path / "in", tmp_path / "out", choices=choices)
+
+
+def test_what_could_belong_to_the_data_and_is_not_used_is_named(tmp_path):
+    tree(tmp_path / "in", "benign", "malignant")
+    for name in ("benign/IMG_1.HEIC", "benign/x.gif", "_annotations.coco.json", "readme.txt"):
+        layouts.text(tmp_path / "in" / name, "{}")
+    warnings = "; ".join(run(tmp_path).warnings)
+    assert "save them as JPEG or PNG (2): benign/IMG_1.HEIC, benign/x.gif" in warnings
+    assert "name one that holds masks with --masks (1): _annotations.coco.json" in warnings
+    assert "readme" not in warnings

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cascade.data.sources.own_data import PLAIN, OwnData, class_key, class_meaning, told
-from cascade.data.sources.own_files import OwnFiles, annotation_warnings
+from cascade.data.sources.own_files import OwnFiles, left_out_warnings
 from cascade.data.sources.rows import Source, SourceRow, SourceTable, Split
 from cascade.data.sources.source_files import Layout
 from cascade.data.spreadsheet import listed
@@ -67,7 +67,7 @@ def read_folders(layout: Layout, choices: OwnData | None = None) -> SourceTable:
     return SourceTable(
         tuple(rows),
         (),
-        warnings=(*copies, *annotation_warnings(files)),
+        warnings=(*copies, *left_out_warnings(files)),
         mask_files=files.mask_files,
         notes=_notes(
             places, told(words, meaning), renamed=any(n != p.stem for p, n in names.items())

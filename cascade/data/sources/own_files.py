@@ -13,6 +13,7 @@ from cascade.data.sources.source_files import MASK_FOLDERS, Layout, same_file
 from cascade.data.spreadsheet import listed
 from cascade.errors import DataError
 from cascade.files import file_digest
+from cascade.imaging.formats import SUFFIXES
 
 IMAGE_FOLDERS = {"images", "image", "imgs", "img", "jpeg", "jpg", "png"}
 """Folders that only say that they hold images."""
@@ -35,6 +36,7 @@ class OwnFiles:
         self.images = layout.all_images()
         found = layout.all_masks()
         named = own_path(layout.root, masks, flag="masks") if masks else None
+        self._mask_root = named if named and named.is_dir() else self.root
         if named and named.is_dir():
             other = Layout(named)
             found = [*other.all_masks(), *((file.stem, file) for file in other.all_images())]
@@ -57,6 +59,7 @@ class OwnFiles:
                 self._by_name.setdefault(name, []).append(path)
         annotations = named if named and not named.is_dir() else None
         self.not_found: list[str] = []
+        self.others = [path for path in layout.tables() if path != annotations]
         self._drawn = self._annotated(annotations) if annotations else {}
 
     def _annotated(self, path: Path) -> dict[Path, DrawnMask]:
@@ -73,9 +76,13 @@ class OwnFiles:
         return drawn
 
     def parts(self, path: Path) -> tuple[str, ...]:
-        """The folders above a file, from the root, without those that only say images or masks."""
-        inside = path.is_relative_to(self.root)
-        folders = path.relative_to(self.root).parts[:-1] if inside else ()
+        """The folders above a file, without those that only say that they hold images or masks.
+
+        They count from the root, or from the folder of masks that the user named.
+        """
+        bases = [base for base in (self._mask_root, self.root) if path.is_relative_to(base)]
+        base = max(bases, key=lambda base: len(base.parts), default=path.parent)
+        folders = path.relative_to(base).parts[:-1]
         plain = IMAGE_FOLDERS | MASK_FOLDERS
         return tuple(name for name in folders if name.lower() not in plain)
 
@@ -161,12 +168,18 @@ def own_path(root: Path, name: str, *, flag: str) -> Path:
     raise DataError(f"--{flag} {name}: is neither there nor in {root}")
 
 
-def annotation_warnings(files: OwnFiles) -> tuple[str, ...]:
-    """Name what is annotated but not there."""
-    found = []
-    if files.not_found:
-        found.append(
-            f"annotated images that are not there ({len(files.not_found)}): "
-            f"{listed(files.not_found)}"
-        )
-    return tuple(found)
+def left_out_warnings(files: OwnFiles) -> tuple[str, ...]:
+    """Name what looks as if it belonged to the data and is not used."""
+    foreign = [path for path in files.others if path.suffix.lower() in SUFFIXES]
+    documents = [path for path in files.others if path.suffix.lower() == ".json"]
+    found = (
+        ("annotated images that are not there", files.not_found),
+        ("images of a format that is not taken, save them as JPEG or PNG", foreign),
+        ("JSON files that are not read, name one that holds masks with --masks", documents),
+    )
+    return tuple(
+        f"{what} ({len(names)}): "
+        + listed(name.relative_to(files.root) if isinstance(name, Path) else name for name in names)
+        for what, names in found
+        if names
+    )

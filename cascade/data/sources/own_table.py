@@ -11,7 +11,7 @@ from cascade.data.sources.annotations import DrawnMask, cell_mask
 from cascade.data.sources.class_folders import SPLITS
 from cascade.data.sources.own_columns import Columns, find_columns
 from cascade.data.sources.own_data import PLAIN, OwnData, class_key, class_meaning, told
-from cascade.data.sources.own_files import OwnFiles, annotation_warnings, own_path
+from cascade.data.sources.own_files import OwnFiles, left_out_warnings, own_path
 from cascade.data.sources.rows import ATTRIBUTES, Label, Source, SourceRow, SourceTable, cleaned
 from cascade.data.sources.source_files import Layout
 from cascade.data.sources.table_files import TABLE_SUFFIXES, read_any_sheet
@@ -62,7 +62,7 @@ def read_own_table(layout: Layout, choices: OwnData | None = None) -> SourceTabl
         (sheet.path,),
         has_labels=columns.label is not None,
         why_no_labels=columns.no_label,
-        warnings=(*_unlisted(files, [row.image for row in rows]), *annotation_warnings(files)),
+        warnings=(*_unlisted(files, [row.image for row in rows]), *left_out_warnings(files)),
         mask_files=files.mask_files,
         notes=_notes(sheet, columns, classes),
     )
