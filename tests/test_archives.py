@@ -188,6 +188,17 @@ def test_encrypted_archive_is_named_so(tmp_path):
         read(path, tmp_path)
 
 
+def test_errors_name_the_archive_and_not_the_temporary_folder(tmp_path):
+    path = packed(
+        tmp_path / "a.zip", [("x/a.jpg", b"x"), ("x/list.csv", b"image,Befund\na,y\na,n\n")]
+    )
+    with pytest.raises(
+        DataError, match=r"a.zip/x/list.csv: no column .* \(Befund: n, y\)"
+    ) as caught:
+        prepare("table", path, tmp_path / "out")
+    assert ".unpacked" not in str(caught.value)
+
+
 def test_links_to_an_unpacked_archive_would_dangle(tmp_path):
     path = packed(tmp_path / "a.zip", [("benign/a.jpg", b"x")])
     with pytest.raises(ConfigError, match="--link symlink"):

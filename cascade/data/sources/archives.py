@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from cascade.data.locate import unsafe_name
-from cascade.errors import DataError
+from cascade.errors import CascadeError, DataError
 
 MOST_FILES = 2_000_000
 MOST_RATIO = 100
@@ -61,6 +61,9 @@ def unpacked(source: Path, beside: Path) -> Iterator[Path]:
     try:
         _unpack(source, folder)
         yield folder
+    except CascadeError as error:  # nobody knows the temporary folder
+        error.args = tuple(str(part).replace(str(folder), str(source)) for part in error.args)
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -36,6 +36,9 @@ _ATTRIBUTES = {
 }  # fmt: skip
 _SPLIT_KEYS = ("split", "set", "partition", "subset")
 _MASK_KEYS = ("rle", "maskrle", "rlemask", "encodedpixels")
+_FEW = 8
+"""So many different words at most make a column look like one of classes."""
+
 _SAMPLE = 1000
 """Rows that are looked at to find the column of images."""
 
@@ -176,7 +179,11 @@ def _class_column(sheet: Sheet, choices: OwnData, image: str) -> str:
         ]
         what = "no column holds the words benign and malignant"
     if not fitting:
-        likely = [column for column in values if column_key(column) in CLASS_KEYS]
+        likely = [
+            column
+            for column, found in values.items()
+            if column_key(column) in CLASS_KEYS or 2 <= len(found) <= _FEW
+        ]
         told = "; ".join(
             f"{column}: {listed(sorted(values[column]), limit=8)}" for column in likely
         )
