@@ -4,6 +4,7 @@ import struct
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -19,6 +20,10 @@ from cascade.models.artifact import (
     tensors_digest,
     write_artifact,
 )
+from cascade.models.runtimes import model_identity
+from cascade.models.segmenter import Segmenter
+from cascade.pipeline import Cascade
+from cascade.training.state import LAST, PREVIOUS, save_checkpoint
 from cascade.version import __version__
 
 
@@ -257,3 +262,44 @@ def test_a_failed_write_keeps_the_file_that_was_there(path, monkeypatch):
         write_artifact(path, artifact(seed=2))
     assert path.read_bytes() == before
     assert [item.name for item in path.parent.iterdir()] == [path.name]
+
+
+# --- the checkpoint of a training
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A folder with both checkpoints of a training, and a model beside them."""
+    state = {"network": {"weight": torch.zeros(3)}, "progress": {"epoch": 1}}
+    save_checkpoint(tmp_path, state)
+    save_checkpoint(tmp_path, state)
+    write_artifact(tmp_path / "best.safetensors", artifact())
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", [LAST, PREVIOUS])
+@pytest.mark.parametrize(
+    "read",
+    [
+        read_artifact,
+        read_document,
+        Segmenter.load,
+        Cascade.load,
+        model_identity,
+    ],
+)
+def test_a_checkpoint_given_as_a_model_names_the_model_beside_it(run_folder, name, read):
+    with pytest.raises(ModelFileError) as refused:
+        read(run_folder / name)
+    assert str(refused.value) == (
+        f"{run_folder / name}: is a checkpoint of a training, from which --resume goes on, and no "
+        f"model; its best model is {run_folder / 'best.safetensors'}"
+    )
+
+
+def test_a_checkpoint_without_a_model_beside_it_promises_none(run_folder):
+    (run_folder / "best.safetensors").unlink()
+    with pytest.raises(
+        ModelFileError, match=r"is a checkpoint .*; there is no .*best\.safetensors"
+    ):
+        read_artifact(run_folder / LAST)

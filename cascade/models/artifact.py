@@ -29,6 +29,8 @@ INTENDED_USE = (
     "Research and teaching on images of single skin lesions. Not a medical device; not for "
     "diagnosis, triage or any decision about a person."
 )
+_CHECKPOINT_KEYS = {"state", "sha256"}
+"""What the header of a training's checkpoint holds; see :mod:`cascade.training.state`."""
 _KEY = "cascade"
 
 
@@ -200,8 +202,19 @@ def _opened(path: str | os.PathLike[str]) -> Any:
         ) from error
 
 
+def _about_checkpoint(path: Path) -> str:
+    best = path.with_name("best.safetensors")
+    beside = f"its best model is {best}" if best.is_file() else f"there is no {best} yet"
+    return (
+        f"{path}: is a checkpoint of a training, from which --resume goes on, and no model; "
+        f"{beside}"
+    )
+
+
 def _document(path: str | os.PathLike[str], metadata: Mapping[str, str] | None) -> dict[str, Any]:
     text = (metadata or {}).get(_KEY)
+    if text is None and set(metadata or {}) == _CHECKPOINT_KEYS:
+        raise ModelFileError(_about_checkpoint(Path(path)))
     if text is None:
         raise ModelFileError(f"{path}: was not written by cascade; its header has no description")
     try:
