@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors import SafetensorError
 from test_training_loop import (
     Noise,
@@ -434,6 +435,30 @@ def test_auto_takes_nothing_that_it_cannot_go_on_with(command, tmp_path, capsys)
     assert command(CLASSIFIER, "absent", "--resume") == 2
     assert "no run to resume" in capsys.readouterr().err
     assert (tmp_path / "run" / "best.safetensors").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("words", [CLASSIFIER, FOLDS], ids=["one", "folds"])
+def test_what_diverged_before_it_saved_anything_starts_with_a_lower_rate(
+    words, command, tmp_path, capsys
+):
+    assert command(words, "run", "--resume", "auto", "--learning_rate", "1000000") == 2
+    assert "lower --learning_rate" in capsys.readouterr().err
+    assert command(words, "run", "--resume", "auto", "--learning_rate", "0.001") == 0
+    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert settings["learning_rate"] == 0.001
+    assert command(words, "run", "--resume", "auto", "--learning_rate", "0.002") == 2
+    assert "learning_rate was 0.001, is 0.002" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"1: 2", b"{[", b"\xff\xfe{["])
+def test_damaged_settings_of_a_run_are_an_error_that_names_the_file(
+    content, command, tmp_path, capsys
+):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_bytes(content)
+    assert command(CLASSIFIER, "run", "--resume") == 2
+    assert "config.yaml: is damaged (" in capsys.readouterr().err
+    assert (tmp_path / "run" / "config.yaml").read_bytes() == content
 
 
 @pytest.mark.slow

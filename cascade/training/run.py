@@ -54,9 +54,9 @@ def open_run(
     """Claim a folder for a training before anything is computed.
 
     A run that is resumed must have the same settings and data, or with ``resume_changed`` at least
-    the same division into training and validation images. ``results`` are patterns of further files
-    that a new run must not find, because they are those of another. Of several processes only the
-    main one does it, and all go on when it is done.
+    the same division into training and validation images, unless it has saved nothing yet.
+    ``results`` are patterns of further files that a new run must not find, because they are those
+    of another. Of several processes only the main one does it, and all go on when it is done.
 
     Raises:
         ConfigError: another run is there, or a resumed run has other settings or data.
@@ -81,22 +81,13 @@ def _claim(
             raise ConfigError(f"{folder}: there is no run to resume; start without --resume")
         for left in list(folder.glob(".*.tmp")):  # of a write that was killed
             left.unlink()
-        before = yaml.safe_load(existing.read_text(encoding="utf-8"))
-        changed = differences(before, settings)
+        changed = differences(_read_settings(existing), settings)
         if not changed:
             return
-        listed = "; ".join(f"{key} was {old!r}, is {new!r}" for key, (old, new) in changed.items())
-        if not resume_changed:
-            raise ConfigError(
-                f"{folder}: cannot resume with other settings or data: {listed}; use the same "
-                "ones, another --output, or go on with these (--resume_changed)"
-            )
-        if _DIVISION & set(changed):
-            raise ConfigError(
-                f"{folder}: cannot resume with another division, whose validation images may have "
-                f"trained the network: {listed}; start a new run with --initial_model"
-            )
-        log.warning("warning: going on with other settings or data: %s", listed)
+        if _holds_weights(folder):
+            _require_compatible(folder, changed, resume_changed)
+        else:  # such as a training that diverged in its first epoch
+            _clear(folder, results)
     elif existing.exists() and not overwrite:
         raise ConfigError(
             f"{folder}: holds a run already; go on with it (--resume), replace it (--overwrite) or "
@@ -104,7 +95,46 @@ def _claim(
         )
     else:
         _clear(folder, results)
-    write_text(existing, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+    _write_settings(existing, settings)
+
+
+def _require_compatible(
+    folder: Path, changed: Mapping[str, list[Any]], resume_changed: bool
+) -> None:
+    listed = "; ".join(f"{key} was {old!r}, is {new!r}" for key, (old, new) in changed.items())
+    if not resume_changed:
+        raise ConfigError(
+            f"{folder}: cannot resume with other settings or data: {listed}; use the same "
+            "ones, another --output, or go on with these (--resume_changed)"
+        )
+    if _DIVISION & set(changed):
+        raise ConfigError(
+            f"{folder}: cannot resume with another division, whose validation images may have "
+            f"trained the network: {listed}; start a new run with --initial_model"
+        )
+    log.warning("warning: going on with other settings or data: %s", listed)
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
+            raise ValueError("it holds no settings")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"{path}: is damaged ({' '.join(str(error).split())}), so nobody can tell whether the "
+            "run may go on; start again with --overwrite"
+        ) from error
+    return settings
+
+
+def _write_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    write_text(path, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+
+
+def _holds_weights(folder: Path) -> bool:
+    """Whether a training, or one of its folds, has left anything that a resume would keep."""
+    return any(any(folder.rglob(name)) for name in ("best.safetensors", LAST, PREVIOUS, _FINISHED))
 
 
 _DIVISION = {"splits_digest", "table_digest", "folds", "fold_seed", "validation_fraction"}
