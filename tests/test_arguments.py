@@ -308,7 +308,7 @@ def test_flags_are_not_abbreviated(capsys):
         ("epochs: many\n", 'option "epochs": Expected int. Got value: many'),
         ("optimizer: sdg\n", "Got value: sdg; did you mean sgd?"),
         ("encoder: 18\n", 'option "encoder": Expected str. Got value: 18'),
-        ("[1, 2\n", "parsing config"),
+        ("[1, 2\n", "is not YAML"),
         ("- 1\n", "the file of --config holds no lines of NAME: VALUE"),
         ("", "the file of --config holds no lines of NAME: VALUE"),
         ("# only a comment\n", "the file of --config holds no lines of NAME: VALUE"),

@@ -6,22 +6,24 @@ and ``--learning_rate`` are the same flag. Errors of cascade end with exit code 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import sys
 import typing
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import jsonargparse
 
+from cascade.command_line.settings_file import SettingsFile, read_settings_file
 from cascade.command_line.shared_flags import SHARED
 from cascade.config import did_you_mean
-from cascade.errors import CascadeError, CascadeWarning
+from cascade.errors import CascadeError, CascadeWarning, ConfigError
 from cascade.progress import setup_logging
 
 Config = TypeVar("Config")
@@ -69,6 +71,9 @@ class CommandParser(jsonargparse.ArgumentParser):
             default_env=False,
         )
         self.add_argument("--config", action="config", help="YAML file of settings; flags win")
+        self._files: list[SettingsFile] = []
+        self._given: set[str] = set()
+        self._reading = False
 
     def add_shared(self, *names: str, required: bool = False, **defaults: Any) -> None:
         """Add flags of :data:`cascade.command_line.shared_flags.SHARED`.
@@ -133,9 +138,50 @@ class CommandParser(jsonargparse.ArgumentParser):
         self, args: Sequence[str] | None = None, *rest: Any, **options: Any
     ) -> Any:
         """Parse flags; ``--data-path`` is read as ``--data_path``."""
-        return super().parse_args(
-            self.underscored(sys.argv[1:] if args is None else args), *rest, **options
-        )
+        words = self.underscored(sys.argv[1:] if args is None else args)
+        flags = (word.partition("=")[0] for word in words)
+        actions = self._option_string_actions
+        self._given = {actions[flag].dest for flag in flags if flag in actions}
+        return super().parse_args(words, *rest, **options)
+
+    def parse_path(self, path: Any, *rest: Any, **options: Any) -> Any:
+        """Parse a file of ``--config`` whose lines errors can name."""
+        try:
+            self._files.append(read_settings_file(str(path)))
+        except ConfigError as error:
+            self.error(str(error))
+        self._reading = True
+        parsed = super().parse_path(path, *rest, **options)
+        self._reading = False
+        return parsed
+
+    def place(self, name: str) -> str:
+        """How an error about a setting begins: file and line, if its value stands in a file.
+
+        Args:
+            name: of the setting, with or without ``--``.
+
+        Returns:
+            Nothing where a flag or the default is at fault.
+        """
+        if self._reading:
+            return self._files[-1].place(self._files[-1].key(name))
+        for file in reversed(self._files):
+            key = file.key(name)
+            if key is not None and key not in self._given:
+                return file.place(key)
+        return ""
+
+    @contextlib.contextmanager
+    def placing_errors(self) -> Iterator[None]:
+        """Begin cascade's errors about a setting with its place in a file."""
+        try:
+            yield
+        except CascadeError as error:
+            name = re.match(r"(?:--)?\w+(?=[ ,])", str(error))
+            if name:
+                error.args = (self.place(name[0]) + str(error), *error.args[1:])
+            raise
 
     def underscored(self, args: Sequence[str]) -> list[str]:
         """Replace hyphens by underscores in the long flags that this parser knows.
@@ -163,12 +209,16 @@ class CommandParser(jsonargparse.ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line that names the flag, and the nearest known one; exit with 2."""
         text = " ".join(str(message).split())
+        text = text.replace(' in "<unicode string>",', " at")
         text = text.replace('Parser key "', 'option "').replace("a typing.Literal", "one of ")
         text = re.sub(r"a <class '(\w+)'>", r"\1", text)
         text = re.sub(
             r"^Unexpected config:.*", "the file of --config holds no lines of NAME: VALUE", text
         )
-        sys.stderr.write(f"{self.prog}: error: {text}{self._hint(text)}\n")
+        hint = self._hint(text)
+        key = re.search(r"option ['\"]([\w.-]+)['\"]", text, re.IGNORECASE)
+        text = (self.place(key[1] if key else "") if key or self._reading else "") + text
+        sys.stderr.write(f"{self.prog}: error: {text}{hint}\n")
         raise SystemExit(USAGE)
 
     def _hint(self, text: str) -> str:
@@ -223,7 +273,13 @@ def command(
 
     def decorate(body: Callable[[Any], int]) -> Callable[..., int]:
         def main(argv: Sequence[str] | None = None) -> int:
-            return run(lambda words: body(build_parser().parse_args(words)), argv)
+            def parse_and_run(words: Sequence[str] | None) -> int:
+                parser = build_parser()
+                arguments = parser.parse_args(words)
+                with parser.placing_errors():
+                    return body(arguments)
+
+            return run(parse_and_run, argv)
 
         main.__doc__ = body.__doc__
         return main
