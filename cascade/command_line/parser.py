@@ -30,7 +30,9 @@ Config = TypeVar("Config")
 log = logging.getLogger(__name__)
 
 OK, BUG, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
-"""Exit codes: fine, a defect of cascade, wrong usage or input, some inputs failed, Ctrl-C."""
+"""Exit codes: fine, a defect of cascade, wrong usage or input, some inputs failed, Ctrl-C.
+
+The table for users is in docs/commands.md, with those of :mod:`cascade.training.stopping`."""
 
 FULL_LIBRARY = (
     "torch", "torchvision", "segmentation_models_pytorch", "timm", "albumentations", "sklearn",
