@@ -64,6 +64,8 @@ def check_cluster_flags(arguments: Any) -> None:
     if arguments.engine == "ray":
         if arguments.save_overlays:
             raise ConfigError("--save_overlays is not for --engine ray, whose results are tables")
+        if arguments.limit is not None:
+            raise ConfigError("--limit is not for --engine ray; name fewer inputs")
         if arguments.shard_rows < 1:
             raise ConfigError(f"--shard_rows {arguments.shard_rows}: give 1 or more")
         return

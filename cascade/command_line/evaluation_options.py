@@ -35,7 +35,7 @@ def add_evaluation(parser: CommandParser, *, output: str) -> None:
     """Add the flags of every evaluation but the model's and the device's."""
     add_data(parser, table="test_data.csv")
     add_output(parser, "folder for numbers, plots and the page", default=output)
-    parser.add_shared("batch_size", "tta", "seed", "allow_seen", num_workers=2)
+    parser.add_shared("limit", "batch_size", "tta", "seed", "allow_seen", num_workers=2)
     parser.add_argument(
         "--image_size",
         type=int,
@@ -107,7 +107,8 @@ def report(
         **(about_model or {}),
         "data": " + ".join(
             f"{folder.name}/{Path(arguments.table).name}" for folder in data_folders(arguments)
-        ),
+        )
+        + ("" if arguments.limit is None else f", only the first {arguments.limit} rows"),
         "images": len(evaluation.cases),
         "test-time augmentation": arguments.tta,
         "date": datetime.date.today().isoformat(),

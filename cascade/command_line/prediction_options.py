@@ -35,7 +35,7 @@ def add_prediction(parser: CommandParser, *, output: str, table: str) -> None:
     add_any_cascade(parser)
     add_output(parser, f"folder for {table} and images", default=output, resume=True)
     add_runtime(parser)
-    parser.add_shared("tta", "cutoff", "operating_point", "max_megapixels")
+    parser.add_shared("limit", "tta", "cutoff", "operating_point", "max_megapixels")
     add_switch(parser, "--allow_truncated", "take damaged JPEGs too, with a warning")
     add_switch(parser, "--not_recursive", "leave out folders within folders")
 

@@ -49,6 +49,9 @@ SHARED = {
     "skip_missing": SharedFlag(
         bool, False, "leave out and count rows whose image or mask is missing"
     ),
+    "limit": SharedFlag(
+        int, None, "for a first try: use only the first so many rows of the table, or inputs"
+    ),
     "splits": SharedFlag(
         str,
         None,

@@ -21,7 +21,7 @@ TRAINING_FILES = (
 
 def add_start(parser: CommandParser) -> None:
     """Add the start of a single training: its division and an earlier training to go on from."""
-    parser.add_shared("splits")
+    parser.add_shared("splits", "limit")
     parser.add_argument(
         "--initial_model",
         type=str,

@@ -12,6 +12,7 @@ from cascade.command_line.evaluation_options import (
     refuse_to_replace_evaluation,
     report,
 )
+from cascade.command_line.first_rows import first_rows
 from cascade.command_line.options import add_model, load_table, with_crop_masks
 from cascade.command_line.parser import OK, CommandParser, command
 
@@ -43,7 +44,8 @@ def main(arguments: Any) -> int:
     classifier = load_classifier(arguments.model, device=arguments.device)
     cutoff = chosen_cutoff(classifier, arguments.cutoff, arguments.operating_point)
     check_size(arguments, {"classifier": classifier.size})
-    table = with_crop_masks(arguments, load_table(arguments), classifier.policy)
+    table = first_rows(arguments, load_table(arguments))
+    table = with_crop_masks(arguments, table, classifier.policy)
     check_unseen(arguments, {"classifier": classifier.provenance}, table, arguments.model)
     evaluation = evaluate_classifier(classifier, table, cutoff=cutoff, **how_to_evaluate(arguments))
     report(

@@ -13,6 +13,7 @@ from cascade.command_line.evaluation_options import (
     refuse_to_replace_evaluation,
     report,
 )
+from cascade.command_line.first_rows import first_rows
 from cascade.command_line.options import (
     add_model,
     add_runtime,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _NEEDS_MODEL = (
     "segmenter", "classifier", "save", "operating_point", "explain", "save_masks", "save_overlays",
+    "limit",
 )  # fmt: skip
 
 
@@ -198,7 +200,7 @@ def main(arguments: Any) -> int:
     check_size(
         arguments, {"segmenter": cascade.segmenter.size, "classifier": cascade.classifier.size}
     )
-    table = load_table(arguments, labels=False)
+    table = first_rows(arguments, load_table(arguments, labels=False))
     models = [path for path in (arguments.model, arguments.segmenter, arguments.classifier) if path]
     check_unseen(arguments, cascade.provenance, table, *models)
 

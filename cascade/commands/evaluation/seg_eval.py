@@ -12,6 +12,7 @@ from cascade.command_line.evaluation_options import (
     refuse_to_replace_evaluation,
     report,
 )
+from cascade.command_line.first_rows import first_rows
 from cascade.command_line.options import add_model, load_table, with_masks
 from cascade.command_line.parser import OK, CommandParser, command
 
@@ -37,7 +38,7 @@ def build_parser() -> CommandParser:
 def main(arguments: Any) -> int:
     """Run the command; returns its exit code."""
     refuse_to_replace_evaluation(arguments)
-    table = with_masks(arguments, load_table(arguments, labels=False))
+    table = with_masks(arguments, first_rows(arguments, load_table(arguments, labels=False)))
 
     from cascade.evaluation.stages import evaluate_segmenter
     from cascade.lesion.masking import MaskPolicy, find_lesion

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cascade.command_line.first_rows import first
 from cascade.command_line.inputs import find_inputs
 from cascade.command_line.parser import CommandParser, command
 from cascade.command_line.prediction_options import add_prediction, load_cascade
@@ -51,7 +52,8 @@ def main(arguments: Any) -> int:
     kept = table.earlier_rows(arguments)
     if not arguments.overwrite:
         _check_same_target(table.path, kept, arguments.target)
-    found = find_inputs(arguments.inputs, recursive=not arguments.not_recursive, results=folder)
+    inputs = find_inputs(arguments.inputs, recursive=not arguments.not_recursive, results=folder)
+    found = first(arguments, inputs)
     cascade = load_cascade(arguments)
 
     from cascade.explain import activation_maps

@@ -13,6 +13,7 @@ from cascade.command_line.cluster_prediction import (
     check_cluster_flags,
     predict_on_cluster,
 )
+from cascade.command_line.first_rows import first
 from cascade.command_line.inputs import find_inputs
 from cascade.command_line.parser import CommandParser, command
 from cascade.command_line.prediction_options import add_prediction, load_cascade
@@ -57,7 +58,8 @@ def main(arguments: Any) -> int:
     kept = table.earlier_rows(arguments)
     if not arguments.overwrite:
         _check_same_scale(table.path, kept, arguments.pixels_per_millimetre)
-    found = find_inputs(arguments.inputs, recursive=not arguments.not_recursive, results=folder)
+    inputs = find_inputs(arguments.inputs, recursive=not arguments.not_recursive, results=folder)
+    found = first(arguments, inputs)
     cascade = load_cascade(arguments, coverage=arguments.coverage)
     if arguments.overwrite:  # not before the model and the tables are known to be fine
         table.remove(kept)

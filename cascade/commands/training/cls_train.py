@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from cascade.command_line.first_rows import first_rows
 from cascade.command_line.options import (
     add_mask_policy,
     load_splits,
@@ -79,10 +80,12 @@ def main(arguments: Any) -> int:
     table = load_table(arguments)
     if arguments.folds is None:
         splits = load_splits(arguments, table)
-        _warn_of_shrinkage(training, len(splits.train))
+        table = first_rows(arguments, table, splits)
+        _warn_of_shrinkage(training, len(splits.parts(table)[0]))
         _train(with_crop_masks(arguments, table, mask_policy(arguments)), splits, options)
     else:
         refuse_leak_into_test(arguments, table)
+        table = first_rows(arguments, table)
         table = with_crop_masks(arguments, table, mask_policy(arguments))
         _warn_of_shrinkage(training, round(len(table) * (1 - 1 / max(2, arguments.folds))))
         _cross_validate(arguments, table, options)

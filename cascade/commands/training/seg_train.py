@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from cascade.command_line.first_rows import first_rows
 from cascade.command_line.options import load_splits, load_table, with_masks
 from cascade.command_line.parser import OK, CommandParser, settings
 from cascade.command_line.training import (
@@ -40,8 +41,8 @@ def main(arguments: Any) -> int:
     config = settings(SegmenterConfig, arguments, size=arguments.image_size)
     table = load_table(arguments, labels=False)
     splits = load_splits(arguments, table)
-    table = with_masks(arguments, table)
-    steps = training.epochs * max(1, len(splits.train) // training.batch_size)
+    table = with_masks(arguments, first_rows(arguments, table, splits))
+    steps = training.epochs * max(1, len(splits.parts(table)[0]) // training.batch_size)
     warning = shrinkage_warning(training, steps=steps)
     if warning:
         log.warning("warning: %s", warning)
