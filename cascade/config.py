@@ -21,7 +21,7 @@ Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["none", "onecycle", "cosine", "step", "plateau"]
 Augmentation = Literal["none", "light", "standard", "strong"]
 Precision = Literal["auto", "fp32", "bf16"]
-Tracker = Literal["none", "tensorboard", "mlflow", "wandb"]
+Tracker = Literal["none", "tensorboard", "mlflow", "trackio", "wandb"]
 Decoder = Literal[
     "unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet", "pan", "deeplabv3",
     "deeplabv3plus", "upernet", "segformer",

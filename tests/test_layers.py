@@ -81,6 +81,7 @@ LIBRARIES = {
     "python_calamine": {"data.sources.table_files"},
     "fsspec": {"cluster.storage"},
     "mlflow": {"training.trackers"},
+    "trackio": {"training.trackers"},
     "wandb": {"training.trackers"},
 }
 """Which rooms or modules may import a library, at module level or inside a function."""

@@ -233,6 +233,29 @@ def test_mlflow_reads_what_was_told(tmp_path):
     assert found == [(1, 1.0), (2, 0.5), (3, 0.25)]
 
 
+def test_trackio_reads_what_was_told(tmp_path):
+    """In a process of its own, as the library reads the place of its files only once."""
+    pytest.importorskip("trackio")
+    script = (
+        "import sys; sys.path[:0] = ['tests']; from pathlib import Path;"
+        "from test_tracking import two_visits; run = two_visits(Path(sys.argv[1]), 'trackio');"
+        "import json; from trackio.sqlite_storage import SQLiteStorage as store;"
+        "rows = store.get_logs('cascade', run); kept = store.get_run_config('cascade', run);"
+        "print(json.dumps([kept, rows], default=str))"
+    )
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=root, capture_output=True, text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(root), "TRACKIO_DIR": str(tmp_path / "trackio")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    settings, history = json.loads(done.stdout.splitlines()[-1])
+    assert settings["encoder"] == "x"
+    assert [row["loss"] for row in history if "loss" in row] == [1.0, 0.5, 0.25]
+    assert [row["best_sha256"] for row in history if "best_sha256" in row] == ["ab" * 32]
+
+
 @pytest.mark.slow
 def test_wandb_writes_files_offline(tmp_path):
     """In a process of its own, as the library stays active until its process ends."""

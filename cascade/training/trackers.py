@@ -21,7 +21,10 @@ PROJECT = "cascade"
 """What our runs are grouped under, unless the tracker's own variable names something else."""
 
 # within the libraries, as a folder of a run may have the name of the library itself
-_NEEDED = {"tensorboard": "tensorboard.compat", "mlflow": "mlflow.tracking", "wandb": "wandb.sdk"}
+_NEEDED = {
+    "tensorboard": "tensorboard.compat", "mlflow": "mlflow.tracking", "trackio": "trackio.run",
+    "wandb": "wandb.sdk",
+}  # fmt: skip
 
 
 class Tracker(Protocol):
@@ -65,7 +68,8 @@ def make_tracker(name: str, folder: Path) -> Tracker:
     """
     require_tracker(name)
     kinds: dict[str, Any] = {
-        "tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WeightsAndBiases,
+        "tensorboard": TensorBoard, "mlflow": MLflow, "trackio": Trackio,
+        "wandb": WeightsAndBiases,
     }  # fmt: skip
     tracker: Tracker = kinds[name](folder)
     return tracker
@@ -144,6 +148,36 @@ class MLflow(_OfFolder):
             else:
                 self._client.set_tag(self._run, name, _in_words(value))
         self._client.set_terminated(self._run, "FINISHED" if summary["finished"] else "KILLED")
+
+
+class Trackio(_OfFolder):
+    """A run in Trackio's own local database, or where ``TRACKIO_SERVER_URL`` or a Space says."""
+
+    def start(self, settings: Mapping[str, Any], run: str | None) -> str:
+        """See :class:`Tracker`."""
+        import trackio
+
+        run = run or f"{self.folder.name}-{secrets.token_hex(4)}"
+        self._library: Any = trackio
+        trackio.init(
+            os.environ.get("TRACKIO_PROJECT") or PROJECT,
+            name=run,
+            config=dict(settings),
+            resume="allow",
+            embed=False,
+            auto_log_gpu=False,
+            auto_log_cpu=False,
+        )
+        return run
+
+    def log(self, row: Mapping[str, float], step: int) -> None:
+        """See :class:`Tracker`."""
+        self._library.log(dict(row), step=step)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """See :class:`Tracker`."""
+        self._library.log(_flat(summary), step=summary["epochs"])
+        self._library.finish()
 
 
 class WeightsAndBiases(_OfFolder):
