@@ -55,8 +55,10 @@ def require_tracker(name: str) -> None:
     try:
         importlib.import_module(_NEEDED[name])
     except ImportError as error:
+        # an extra must fit the pinned versions, and trackio wants an older pillow
+        wanted = name if name == "trackio" else f"'.[{name}]'"
         raise MissingExtraError(
-            f"--tracker {name} is not installed ({error}): pip install '.[{name}]'"
+            f"--tracker {name} is not installed ({error}): pip install {wanted}"
         ) from error
 
 
