@@ -115,10 +115,10 @@ def workers():
 def once_begun(output, act):
     """Do something as soon as shards are under way and some are finished."""
     seen = []
+    over = threading.Event()
 
     def wait():
-        limit = time.monotonic() + 60
-        while time.monotonic() < limit:
+        while not over.is_set():  # a busy machine takes long to start the workers
             begun = list((output / "attempts").glob("*.json"))
             if begun and len(list((output / "predictions").glob("*.parquet"))) > 1:
                 seen.append(act())
@@ -127,8 +127,11 @@ def once_begun(output, act):
 
     thread = threading.Thread(target=wait)
     thread.start()
-    yield seen
-    thread.join()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
 
 
 def kill_workers():
