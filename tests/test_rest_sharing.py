@@ -2,9 +2,10 @@
 
 import copy
 import io
+import itertools
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 
 import numpy as np
@@ -109,12 +110,31 @@ def test_the_setting_says_how_many_run_at_once():
     assert log.most == 2
 
 
+class Gate(Log):
+    """Once it is closed, nothing is computed until it is opened."""
+
+    def __init__(self):
+        super().__init__()
+        self.open = threading.Event()
+        self.open.set()
+
+    def __call__(self, what, seconds):
+        assert self.open.wait(30)
+
+
 def test_the_queue_keeps_its_length_with_several_cores():
-    with service(ServiceSettings(queue=2), model=model_on(2, Log())) as client:
-        with ThreadPoolExecutor(12) as pool:
-            codes = list(pool.map(lambda _: predict(client, lesion_png()).status_code, range(12)))
-        assert codes.count(200) == 4
-        assert codes.count(503) == 8
+    gate = Gate()
+    with (
+        service(ServiceSettings(queue=2), model=model_on(2, gate)) as client,
+        ThreadPoolExecutor(12) as pool,
+    ):
+        gate.open.clear()
+        asked = [pool.submit(predict, client, lesion_png()) for _ in range(12)]
+        answered = [request.result() for request in itertools.islice(as_completed(asked), 8)]
+        assert [response.status_code for response in answered] == [503] * 8
+        gate.open.set()
+        codes = [request.result().status_code for request in asked]
+        assert codes.count(200) == 4, "two are computed and two wait"
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

@@ -482,6 +482,7 @@ def test_resuming_with_other_settings_lists_each(tmp_path):
     before = {"epochs": 1, "size": 64, "seed": 0, "policy": {"margin": 0.1}}
     open_run(tmp_path, before, resume=False)
     open_run(tmp_path, before, resume=True)
+    (tmp_path / "last.safetensors").touch()  # without anything saved it would start again
     with pytest.raises(ConfigError) as caught:
         open_run(tmp_path, {**before, "size": 96, "policy": {"margin": 0.2}, "new": 1}, resume=True)
     message = str(caught.value)
