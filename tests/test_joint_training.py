@@ -288,7 +288,7 @@ def both(words, act=lambda *_: None):
         port = free.getsockname()[1]
     started = [start(words, rank, port) for rank in range(2)]
     act(*started)
-    said = [process.communicate(timeout=120) for process in started]
+    said = [process.communicate(timeout=300) for process in started]
     return [process.returncode for process in started], said
 
 
