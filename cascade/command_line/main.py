@@ -15,6 +15,7 @@ GROUPS = {
     "datasets": {
         "prepare": "bring a public or synthetic data set into the project's layout",
         "check": "look for faults in a data set",
+        "annotate-export": "write predicted masks for Label Studio and as COCO, to be corrected",
     },
     "training": {
         "seg-train": "train the segmenter",
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _overview() -> str:
     lines = []
     for group, commands in GROUPS.items():
-        lines += [f"\n{group}:", *(f"  {name:<13} {what}" for name, what in commands.items())]
+        lines += [f"\n{group}:", *(f"  {name:<15} {what}" for name, what in commands.items())]
     return (
         "usage: cascade COMMAND [flags]\n\n"
         "Two-stage analysis of skin-lesion images. Research software, not for diagnosis.\n\n"

@@ -172,6 +172,13 @@ def _coco(document: Mapping[str, Any], path: Path) -> dict[str, DrawnMask]:
 
 def _label_studio(tasks: Sequence[Mapping[str, Any]], path: Path) -> dict[str, DrawnMask]:
     regions: dict[str, Sequence[Mapping[str, Any]]] = {}
+    if any(task.get("predictions") for task in tasks) and not any(
+        task.get("annotations") for task in tasks
+    ):
+        raise DataError(
+            f"{path}: holds predictions that nobody has looked at; correct and submit them in "
+            "Label Studio and export the project as JSON"
+        )
     for task in tasks:
         name, marked = _task_image(task, path), _regions(task, path)
         if marked and regions.setdefault(name, marked) is not marked:

@@ -1,4 +1,7 @@
-"""Masks that are written as numbers: polygons and the run lengths of COCO, Kaggle, Label Studio."""
+"""Masks that are written as numbers: polygons and the run lengths of COCO, Kaggle, Label Studio.
+
+Those of COCO and Label Studio are also written here.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from cascade.errors import DataError
-from cascade.imaging.run_lengths import mask_from_run_lengths
+from cascade.imaging.run_lengths import mask_from_run_lengths, run_lengths
+
+_BRUSH_WIDTHS = (3, 4, 8, 16)
+"""Bits of a run's length that a brush may choose from, as Label Studio's own converter has them."""
+_OPACITY_BITS = 8
 
 Shape = tuple[int, int]
 """``(H, W)`` in pixels."""
@@ -68,6 +75,18 @@ def coco_counts(text: str) -> list[int]:
     if bits:
         raise DataError("its counts are cut off")
     return counts
+
+
+def coco_text(counts: Sequence[int]) -> str:
+    """The compressed ``counts`` of run lengths, the inverse of :func:`coco_counts`."""
+    letters = []
+    for place, count in enumerate(counts):
+        value, more = int(count) - (int(counts[place - 2]) if place > 2 else 0), True
+        while more:
+            code, value = value & 0x1F, value >> 5
+            more = value != (-1 if code & 0x10 else 0)
+            letters.append(chr(code + (0x20 if more else 0) + 48))
+    return "".join(letters)
 
 
 def coco_mask(counts: str | Sequence[int], shape: Shape) -> np.ndarray:
@@ -155,6 +174,26 @@ def brush_mask(code: Sequence[int], shape: Shape) -> np.ndarray:
     except (TypeError, ValueError, IndexError) as error:
         raise DataError(f"its brush cannot be read ({error})") from error
     return np.asarray(values.reshape(*shape, 4)[..., 3] > 127)
+
+
+def brush_code(mask: np.ndarray) -> list[int]:
+    """The bytes of Label Studio's brush, the inverse of :func:`brush_mask`.
+
+    Args:
+        mask: ``(H, W)`` bool; all four channels of the picture are 255 on it, else 0.
+    """
+    bits = [f"{4 * mask.size:032b}{_OPACITY_BITS - 1:05b}"]
+    bits += [f"{width - 1:04b}" for width in _BRUSH_WIDTHS]
+    for place, pixels in enumerate(run_lengths(mask.T).tolist()):
+        value, left = 255 * (place % 2), 4 * pixels
+        while left:
+            run = min(left, 1 << _BRUSH_WIDTHS[-1])
+            kind = next(kind for kind, width in enumerate(_BRUSH_WIDTHS) if run <= 1 << width)
+            bits.append(f"1{kind:02b}{run - 1:0{_BRUSH_WIDTHS[kind]}b}{value:0{_OPACITY_BITS}b}")
+            left -= run
+    text = "".join(bits)
+    text += "0" * (-len(text) % 8)
+    return list(int(text, 2).to_bytes(len(text) // 8, "big"))
 
 
 class _Bits:
