@@ -13,8 +13,8 @@ PACKAGE = REPOSITORY / "cascade"
 
 ROOMS = (
     "errors", "version", "config", "fields", "progress", "files", "imaging", "lesion", "metrics",
-    "reliability", "data", "models", "pipeline", "cluster", "training", "evaluation", "explain",
-    "export", "speed", "serving", "command_line", "commands",
+    "reliability", "data", "models", "pipeline", "cluster", "training", "evaluation",
+    "robustness", "explain", "export", "speed", "serving", "command_line", "commands",
 )  # fmt: skip
 """From the ground up: each may know those before it, unless FORBIDDEN says otherwise."""
 
@@ -27,6 +27,7 @@ FORBIDDEN = {
     "pipeline": {"data", "metrics"},
     "cluster": {"metrics"},
     "evaluation": {"training"},
+    "robustness": {"training"},
     "explain": {"training", "data"},
     "export": {"training", "data"},
     "speed": {"training", "explain", "export"},

@@ -26,7 +26,7 @@ SCORE_FILES = (
 """What every command may write that scores something."""
 EVALUATION_FILES = (
     *SCORE_FILES, "predictions.csv", "report.html", "subgroups.csv", "subgroups.md",
-    "subgroups.png", "heat_maps.csv",
+    "subgroups.png", "heat_maps.csv", "corruptions.csv", "corruptions.png",
 )  # fmt: skip
 """What an evaluation of a model may write, beside masks and overlays."""
 
@@ -143,7 +143,12 @@ def _say_numbers(metrics: Mapping[str, Any]) -> None:
     if "stages" in metrics:
         say_table(STAGE_HEADERS, stage_rows(metrics["stages"]))
         say()
-    for line in (safeguards := safeguard_lines(metrics.get("safeguards", {}))):
+    more = safeguard_lines(metrics.get("safeguards", {}))
+    if "corruptions" in metrics:
+        from cascade.robustness.report import corruption_lines
+
+        more += corruption_lines(metrics["corruptions"])
+    for line in more:
         say(line)
-    if safeguards:
+    if more:
         say()

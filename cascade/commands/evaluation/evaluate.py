@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from cascade.errors import ConfigError, DataError
 if TYPE_CHECKING:
     import numpy as np
 
+    from cascade.data.tables import Table
     from cascade.evaluation.html import ReportSection
     from cascade.evaluation.stages import Evaluation
     from cascade.pipeline import Cascade
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 _NEEDS_MODEL = (
     "segmenter", "classifier", "save", "operating_point", "explain", "save_masks", "save_overlays",
-    "limit",
+    "limit", "corruptions",
 )  # fmt: skip
 
 
@@ -68,6 +70,12 @@ def build_parser() -> CommandParser:
         parser,
         "--subgroups",
         "score by source, diagnosis, age, sex, site, kind of image and apparent skin tone, too",
+    )
+    add_switch(
+        parser,
+        "--corruptions",
+        "score the images again with 12 corruptions at 3 strengths: blur, JPEG, noise, colour, "
+        "brightness, hair, rulers, ink, dark corners, cuts and scale; 36 times as long",
     )
     parser.add_argument(
         "--explain",
@@ -144,6 +152,36 @@ def _heat_maps(arguments: Any, cascade: Cascade, evaluation: Evaluation) -> list
         return heat_section(folder, evaluation.cases, draw, count=arguments.explain)
 
 
+def _evaluate(arguments: Any, cascade: Cascade, table: Table) -> Evaluation:
+    """The evaluation with all that was asked for."""
+    from cascade.evaluation.stages import evaluate_cascade
+
+    evaluation = evaluate_cascade(cascade, table, **how_to_evaluate(arguments))
+    if arguments.subgroups:
+        from cascade.evaluation.subgroups import with_subgroups
+
+        evaluation = with_subgroups(evaluation, seed=arguments.seed)
+    if not arguments.corruptions:
+        return evaluation
+    from cascade.robustness import corrupted_scores
+
+    scores = corrupted_scores(cascade, table, tta=arguments.tta, seed=arguments.seed)
+    return replace(evaluation, metrics={**evaluation.metrics, "corruptions": scores})
+
+
+def _more_sections(
+    arguments: Any, cascade: Cascade, evaluation: Evaluation, table: Table
+) -> list[ReportSection]:
+    """The page's sections that were asked for."""
+    sections = _heat_maps(arguments, cascade, evaluation)
+    if scores := evaluation.metrics.get("corruptions"):
+        from cascade.robustness.report import corruption_section
+
+        folder, example = Path(arguments.output), next(iter(table))
+        sections.append(corruption_section(folder, scores, example, seed=arguments.seed))
+    return sections
+
+
 def _evaluate_predictions(arguments: Any) -> int:
     """Score rows that were predicted before."""
     for name in _NEEDS_MODEL:
@@ -212,13 +250,7 @@ def main(arguments: Any) -> int:
         with activation_maps(cascade.classifier):
             pass
 
-    from cascade.evaluation.stages import evaluate_cascade
-
-    evaluation = evaluate_cascade(cascade, table, **how_to_evaluate(arguments))
-    if arguments.subgroups:
-        from cascade.evaluation.subgroups import with_subgroups
-
-        evaluation = with_subgroups(evaluation, seed=arguments.seed)
+    evaluation = _evaluate(arguments, cascade, table)
 
     def sketch(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         prediction = cascade([image], tta=arguments.tta)[0]
@@ -232,7 +264,7 @@ def main(arguments: Any) -> int:
         table=table,
         sketch=sketch,
         about_model=_identity(arguments.model),
-        more=lambda: _heat_maps(arguments, cascade, evaluation),
+        more=lambda: _more_sections(arguments, cascade, evaluation, table),
     )
     if arguments.save:
         cascade.save(arguments.save)

@@ -17,11 +17,11 @@ def add_artefacts(image: np.ndarray, generator: np.random.Generator) -> np.ndarr
     if generator.random() < 0.15:
         image = _bubbles(image, generator)
     if generator.random() < 0.55:
-        image = _hair(image, generator)
+        image = hair(image, generator)
     if generator.random() < 0.25:
-        image = _ruler(image, generator)
+        image = ruler(image, generator)
     if generator.random() < 0.3:
-        image = _dark_corners(image, generator)
+        image = dark_corners(image, generator)
     blur = generator.uniform(0.35, 0.9)
     noise = generator.standard_normal(image.shape[1:], dtype=np.float32)
     noise *= np.float32(generator.uniform(0.5, 2.5))
@@ -39,13 +39,16 @@ def _polyline(canvas: np.ndarray, points: np.ndarray, thickness: int) -> None:
     cv2.polylines(canvas, [fixed], False, 255, thickness, cv2.LINE_AA, _SHIFT)
 
 
-def _hair(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def hair(
+    image: np.ndarray, generator: np.random.Generator, *, count: int | None = None
+) -> np.ndarray:
+    """Curved hairs over ``(3, H, W)`` float32 planes, by default 1 to 18 of them."""
     height, width = image.shape[1:]
     canvas = np.zeros((height, width), np.uint8)
     steps = np.linspace(0.0, 1.0, 14)[:, None]
     direction = generator.uniform(0.0, math.tau)
     longest = 0.75 * max(height, width)
-    for _ in range(int(generator.integers(1, 6) ** 1.8)):
+    for _ in range(int(generator.integers(1, 6) ** 1.8) if count is None else count):
         angle = direction + generator.normal(0.0, 0.6)
         start = generator.uniform((-10, -10), (width + 10, height + 10))
         end = start + generator.uniform(0.2, 1.0) * longest * np.array(
@@ -58,7 +61,7 @@ def _hair(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return _paint(image, canvas * np.float32(generator.uniform(0.45, 0.85) / 255), colour)
 
 
-def _ruler(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def ruler(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """A millimetre scale near one side of the image, sometimes oblique."""
     height, width = image.shape[1:]
     canvas = np.zeros((height, width), np.uint8)
@@ -97,15 +100,21 @@ def _bubbles(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return _paint(image, canvas.astype(np.float32) / 255, np.array([250.0, 248.0, 245.0]))
 
 
-def _dark_corners(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """The round aperture of a dermatoscope; the image's centre always stays visible."""
+def dark_corners(
+    image: np.ndarray, generator: np.random.Generator, *, radius: float | None = None
+) -> np.ndarray:
+    """The round aperture of a dermatoscope; the image's centre always stays visible.
+
+    ``radius`` is a fraction of the diagonal, by default between 0.42 and 0.56.
+    """
     height, width = image.shape[1:]
     centre_y = height * generator.uniform(0.46, 0.54)
     centre_x = width * generator.uniform(0.46, 0.54)
     rows = np.arange(height, dtype=np.float32)[:, None] - np.float32(centre_y)
     columns = np.arange(width, dtype=np.float32)[None, :] - np.float32(centre_x)
-    radius = generator.uniform(0.42, 0.56) * math.hypot(height, width)
-    softness = generator.uniform(0.01, 0.12) * radius
+    share = generator.uniform(0.42, 0.56) if radius is None else radius
+    reach = share * math.hypot(height, width)
+    softness = generator.uniform(0.01, 0.12) * reach
     distance = np.sqrt(rows**2 + columns**2)
-    opacity = np.clip((distance - radius) / softness + 0.5, 0.0, 1.0)
+    opacity = np.clip((distance - reach) / softness + 0.5, 0.0, 1.0)
     return _paint(image, opacity, np.full(3, generator.uniform(4.0, 24.0)))
