@@ -17,7 +17,7 @@ from PIL import Image
 
 from cascade.errors import ConfigError, ImageError, ShapeError
 from cascade.imaging import ImageLimits, read_image, read_shape
-from cascade.imaging.jpeg import NO_END
+from cascade.imaging.codecs.jpeg import NO_END
 
 
 def jpeg(**options):
@@ -39,8 +39,7 @@ def jpeg(**options):
         (b"\xc5\xd0\xd3\xc6" + bytes(30), "PostScript"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
         (b"<?xml version='1.0'?><svg/>", "XML"),
-        (b"\x00\x00\x00\x1cftypheic" + bytes(100), "HEIC"),
-        (b"\x00\x00\x00\x1cftypavif" + bytes(100), "AVIF"),
+        (b"\x00\x00\x00\x1cftypisom" + bytes(100), "not an image"),
         (b"II*\x00\x10\x00\x00\x00CR\x02\x00" + bytes(100), "raw camera"),
         (b"PK\x03\x04" + bytes(100), "ZIP"),
         (b"P6 64 64 255\n" + bytes(64 * 64 * 3), "not an image"),

@@ -68,6 +68,8 @@ LIBRARIES = {
     "tqdm": {"progress"},
     "yaml": {"training", "commands", "command_line"},
     "pydicom": {"imaging"},
+    "pillow_heif": {"imaging.codecs.heif"},
+    "pillow_jxl": {"imaging.codecs.jpeg_xl"},
     "streamlit": {"serving.page"},
     "starlette": {"serving"},
     "uvicorn": {"serving"},

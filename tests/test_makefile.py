@@ -26,6 +26,8 @@ RECORDER = """#!/bin/sh
 EVERY_EXTRA = {
     "test",
     "dicom",
+    "heif",
+    "jxl",
     "export",
     "explain",
     "serve",

@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from cascade.errors import DataError
+from cascade.imaging.formats import SUFFIXES
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".dcm")
+IMAGE_SUFFIXES = tuple(SUFFIXES)
 """Endings that are taken off a name; anything else after a dot belongs to the name."""
 
 MASK_ENDINGS = ("_segmentation", "_mask", "_lesion")

@@ -10,10 +10,15 @@ import numpy as np
 from PIL import Image, ImageFile, PngImagePlugin, WebPImagePlugin
 
 from cascade.errors import ImageError
+from cascade.imaging.codecs.dicom import decode_dicom
+from cascade.imaging.codecs.heif import decode_heif
+from cascade.imaging.codecs.jpeg import decode_jpeg
+from cascade.imaging.codecs.jpeg_2000 import embedded_profile
+from cascade.imaging.codecs.jpeg_xl import decode_jxl
 from cascade.imaging.damage import decoding
 from cascade.imaging.header import Header, open_pillow, read_png
-from cascade.imaging.jpeg import decode_jpeg
 from cascade.imaging.limits import ImageLimits
+from cascade.imaging.orientation import displayed_shape
 
 MANY_FRAMES = "holds several frames or pages; only the first is used"
 
@@ -50,12 +55,19 @@ def decode(
         ImageError: the file is damaged, or not of the size that its header said.
     """
     with decoding(name):
-        if header.kind == "jpeg":
+        if header.kind == "jpeg_xl":
+            content, profile = decode_jxl(data, name)
+            if isinstance(content, np.ndarray):
+                shown = displayed_shape(header.stored_shape, header.orientation)
+                _check_shape(content.shape, shown, name)
+                return Decoded(content, profile, oriented=True)
+            data = content  # the JPEG that it was made from
+        if header.kind in ("jpeg", "jpeg_xl"):
             return _decode_jpeg(data, header, limits=limits, name=name, short_side=short_side)
         if header.kind == "dicom":
-            from cascade.imaging.dicom import decode_dicom
-
             return Decoded(decode_dicom(data, name))
+        if header.kind == "heic":
+            return _decode_heif(data, header, name)
         if header.kind == "png":
             read_png(io.BytesIO(data), name, verify=True)
             if header.deep:
@@ -81,6 +93,18 @@ def _decode_jpeg(
         image = Image.frombytes("CMYK", size, pixels.tobytes(), "raw", "CMYK;I")
         return Decoded(image, profile, warnings=warnings)
     return Decoded(pixels, profile, warnings=warnings)
+
+
+def _decode_heif(data: bytes, header: Header, name: str) -> Decoded:
+    content, profile, count = decode_heif(data, name)
+    size = content.size[::-1] if isinstance(content, Image.Image) else content.shape[:2]
+    _check_shape(size, header.stored_shape, name)
+    return Decoded(content, profile, warnings=(MANY_FRAMES,) if count > 1 else ())
+
+
+def _check_shape(shape: tuple[int, ...], expected: tuple[int, int], name: str) -> None:
+    if shape[:2] != expected:
+        raise ImageError(f"{name}: is damaged, its size is not what its header says")
 
 
 def _decode_deep_png(data: bytes, header: Header, name: str) -> Decoded:
@@ -113,6 +137,8 @@ def _decode_pillow(data: bytes, header: Header, name: str) -> Decoded:
     image.info.pop("xmp", None)  # Pillow would turn a TIFF by it, see orientation.py
     image.load()
     profile = image.info.get("icc_profile")
+    if header.kind == "jpeg_2000":
+        profile = embedded_profile(data)
     height, width = header.stored_shape
     if sorted(image.size) != sorted((height, width)):
         raise ImageError(f"{name}: is damaged, its size is not what its header says")

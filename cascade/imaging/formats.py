@@ -24,9 +24,18 @@ SUFFIXES = {
     ".dicom": "dicom",
     ".heic": "heic",
     ".heif": "heic",
+    ".hif": "heic",
     ".avif": "avif",
+    ".jp2": "jpeg_2000",
+    ".j2k": "jpeg_2000",
+    ".j2c": "jpeg_2000",
+    ".jpx": "jpeg_2000",
+    ".jxl": "jpeg_xl",
 }
-"""File suffixes of images; HEIC and AVIF are known so that they get a clear message."""
+"""File suffixes of images, each with the format that it promises."""
+
+FORMATS = "JPEG, PNG, TIFF, BMP, WebP, GIF, HEIC, AVIF, JPEG 2000, JPEG XL and DICOM"
+"""What cascade reads, in words."""
 
 _SUPPORTED = (
     (b"\xff\xd8\xff", "jpeg"),
@@ -38,6 +47,10 @@ _SUPPORTED = (
     (b"MM\x00*", "tiff"),
     (b"II+\x00", "tiff"),
     (b"MM\x00+", "tiff"),
+    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "jpeg_2000"),
+    (b"\xff\x4f\xff\x51", "jpeg_2000"),
+    (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "jpeg_xl"),
+    (b"\xff\x0a", "jpeg_xl"),
 )
 _FOREIGN = (
     (b"%PDF", "a PDF document"),
@@ -49,22 +62,17 @@ _FOREIGN = (
     (b"<!doctype", "a web page"),
     (b"<html", "a web page"),
     (b"PK\x03\x04", "a ZIP archive"),
-    (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 image"),
-    (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
-    (b"\x00\x00\x00\x0cJXL ", "a JPEG XL image"),
-    (b"\xff\x0a", "a JPEG XL image"),
 )
-_PICTURE_BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
-    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC"
-)
-_ADVICE = "cascade reads JPEG, PNG, TIFF, BMP, WebP, GIF and DICOM"
+_AVIF_BRANDS = {b"avif", b"avis"}
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_ADVICE = f"cascade reads {FORMATS}"
 
 
 def identify(head: bytes, name: str) -> str:
     """Name the image format of a file from its first :data:`HEAD_BYTES` bytes.
 
     Returns:
-        ``jpeg``, ``png``, ``gif``, ``bmp``, ``tiff``, ``webp`` or ``dicom``.
+        One of the values of :data:`SUFFIXES`.
 
     Raises:
         ImageError: the file is empty, no image, or of a format that is not on the list.
@@ -73,6 +81,13 @@ def identify(head: bytes, name: str) -> str:
         raise ImageError(f"{name}: the file is empty")
     if head[8:10] == b"CR" and head[:4] == b"II*\x00":
         raise ImageError(f"{name}: is a raw camera file; export it as JPEG or PNG")
+    kind = _kind(head)
+    if kind is None:
+        raise ImageError(f"{name}: {_describe_foreign(head)}")
+    return kind
+
+
+def _kind(head: bytes) -> str | None:
     for magic, kind in _SUPPORTED:
         if head.startswith(magic):
             return kind
@@ -80,13 +95,21 @@ def identify(head: bytes, name: str) -> str:
         return "webp"
     if head[128:132] == b"DICM":
         return "dicom"
-    raise ImageError(f"{name}: {_describe_foreign(head)}")
+    brands = _brands(head)
+    if brands & _AVIF_BRANDS:
+        return "avif"
+    return "heic" if brands & _HEIF_BRANDS else None
+
+
+def _brands(head: bytes) -> set[bytes]:
+    """The main brand of an ISO media file, and those it says to be compatible with."""
+    if head[4:8] != b"ftyp":
+        return set()
+    end = min(int.from_bytes(head[:4], "big"), len(head))
+    return {head[start : start + 4] for start in (8, *range(16, end - 3, 4))}
 
 
 def _describe_foreign(head: bytes) -> str:
-    brand = _PICTURE_BRANDS.get(head[8:12]) if head[4:8] == b"ftyp" else None
-    if brand:
-        return f"{brand} images are not supported; export the image as JPEG or PNG"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for magic, description in _FOREIGN:
         if head.startswith(magic) or text.startswith(magic.lower()):
@@ -99,4 +122,4 @@ def suffix_warning(name: str, kind: str) -> str | None:
     promised = SUFFIXES.get(PurePath(name).suffix.lower(), kind)
     if promised == kind:
         return None
-    return f"named {PurePath(name).suffix} but holds {kind.upper()} data"
+    return f"named {PurePath(name).suffix} but holds {kind.upper().replace('_', ' ')} data"

@@ -8,16 +8,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from PIL import BmpImagePlugin, GifImagePlugin, ImageFile, JpegImagePlugin, TiffImagePlugin
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    ImageFile,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    TiffImagePlugin,
+)
 
 from cascade.errors import ImageError
+from cascade.imaging.codecs.boxes import coded_colour_warnings
+from cascade.imaging.codecs.dicom import read_dicom_shape
+from cascade.imaging.codecs.heif import read_heif_shape
+from cascade.imaging.codecs.jpeg_2000 import file_stream_shape
+from cascade.imaging.codecs.jpeg_xl import read_jxl_header
 from cascade.imaging.damage import decoding
-from cascade.imaging.dicom import read_dicom_shape
 from cascade.imaging.formats import HEAD_BYTES, identify
 from cascade.imaging.orientation import exif_orientation, stored_orientation
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MOST_CHUNKS = 200_000
+_EXIF = ("jpeg", "avif")  # of AVIF, Pillow puts what its own boxes say into the EXIF block
 _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     # the plugin classes are called directly: Image.open would warn or raise by its own global
     # limit, and would try formats that are not on our list
@@ -25,6 +38,8 @@ _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "gif": GifImagePlugin.GifImageFile,
     "bmp": BmpImagePlugin.BmpImageFile,
     "tiff": TiffImagePlugin.TiffImageFile,
+    "avif": AvifImagePlugin.AvifImageFile,
+    "jpeg_2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
 }
 
 
@@ -33,9 +48,9 @@ class Header:
     """What is known before decoding.
 
     Attributes:
-        kind: ``jpeg``, ``png``, ``gif``, ``bmp``, ``tiff``, ``webp`` or ``dicom``.
-        stored_shape: ``(H, W)`` as stored.
-        orientation: EXIF orientation 1..8.
+        kind: one of the values of :data:`cascade.imaging.formats.SUFFIXES`.
+        stored_shape: ``(H, W)`` as stored; of HEIC, which no decoder gives unturned, as displayed.
+        orientation: 1..8, as EXIF numbers them.
         deep: a PNG of 16 bits per channel.
         warnings: what is odd about the header.
     """
@@ -67,13 +82,32 @@ def _read(file: BinaryIO, kind: str, name: str) -> Header:
         return read_png(file, name, verify=False)
     if kind == "webp":
         return _read_webp(file, name)
-    if kind == "dicom":
-        return Header("dicom", read_dicom_shape(file.read(), name))
+    if kind in ("dicom", "heic", "jpeg_xl"):
+        return _read_whole(file.read(), kind, name)
     image = open_pillow(file, kind)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return _tiff_header(image, name)
-    orientation, warnings = stored_orientation(image.info) if kind == "jpeg" else (1, ())
-    return Header(kind, (image.height, image.width), orientation, warnings=warnings)
+    shape = image.height, image.width
+    if kind == "jpeg_2000":
+        file.seek(0)
+        if file_stream_shape(file.read()) != shape:
+            raise ImageError(f"{name}: is damaged, its two headers differ")
+    orientation, warnings = stored_orientation(image.info) if kind in _EXIF else (1, ())
+    if kind == "avif":
+        file.seek(0)
+        warnings += coded_colour_warnings(file.read())
+    return Header(kind, shape, orientation, warnings=warnings)
+
+
+def _read_whole(data: bytes, kind: str, name: str) -> Header:
+    """Of formats whose header may lie anywhere in the file."""
+    if kind == "dicom":
+        return Header(kind, read_dicom_shape(data, name))
+    if kind == "heic":
+        shape = read_heif_shape(data, name)
+        return Header(kind, shape, warnings=coded_colour_warnings(data))
+    shape, orientation = read_jxl_header(data)
+    return Header(kind, shape, orientation)
 
 
 def open_pillow(file: BinaryIO, kind: str) -> ImageFile.ImageFile:

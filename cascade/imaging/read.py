@@ -1,11 +1,12 @@
 """Reading images: the one entrance for files, bytes, Pillow images, arrays and tensors.
 
 The same image gives the same pixels in whatever form it comes, unless it is read at a fraction of
-its size: a JPEG's decoder computes the smaller image, while pixels from memory are averaged. Two
+its size: a JPEG's decoder computes the smaller image, while pixels from memory are averaged. The
 limits of that promise lie with Pillow, not here: a loaded Pillow image of a PNG with 16 bits per
-colour channel has lost its low bytes (a difference of at most 1), and an image that was loaded from
-a damaged JPEG no longer shows it. A Pillow image that was opened but not yet loaded is read from
-its own file by our decoders, strictly.
+colour channel has lost its low bytes (a difference of at most 1); one of a damaged JPEG no longer
+shows it; one of JPEG 2000 has lost its profile; and one of JPEG XL keeps an EXIF orientation that
+the format ignores. A Pillow image that was opened but not yet loaded is read from its own file by
+our decoders, strictly, as far as its plugin has not decoded it already (HEIC, JPEG XL).
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ ImageSource: TypeAlias = str | os.PathLike[str] | bytes | NamedBytes | Image.Ima
 
 FROM_MEMORY = "image"
 _LIMITS = ImageLimits()
-_PILLOW_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP")
+_PILLOW_FORMATS = (
+    "JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000"
+)  # fmt: skip
 
 
 def read_image(
@@ -75,7 +78,7 @@ def read_image(
     Raises:
         ImageError: the file is missing, no regular file, no image, damaged or over the limits.
         ShapeError: an array or tensor is not uint8 RGB.
-        MissingExtraError: the image is DICOM and pydicom is not installed.
+        MissingExtraError: the package that the format needs is not installed.
     """
     if isinstance(source, (str, os.PathLike, NamedBytes)):
         return _read_file(source, limits, short_side)

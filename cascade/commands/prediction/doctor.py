@@ -24,6 +24,8 @@ Versions = Callable[[str], str | None]
 
 PURPOSES = {
     "dicom": "reads DICOM files",
+    "heif": "reads HEIC files of telephones",
+    "jxl": "reads JPEG XL files",
     "export": "writes and runs cascades as ONNX graphs",
     "explain": "draws heat maps of torch networks",
     "openvino": "runs them faster on processors of Intel",

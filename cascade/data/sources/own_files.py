@@ -13,7 +13,6 @@ from cascade.data.sources.source_files import MASK_FOLDERS, Layout, same_file
 from cascade.data.spreadsheet import listed
 from cascade.errors import DataError
 from cascade.files import file_digest
-from cascade.imaging.formats import SUFFIXES
 
 IMAGE_FOLDERS = {"images", "image", "imgs", "img", "jpeg", "jpg", "png"}
 """Folders that only say that they hold images."""
@@ -170,11 +169,9 @@ def own_path(root: Path, name: str, *, flag: str) -> Path:
 
 def left_out_warnings(files: OwnFiles) -> tuple[str, ...]:
     """Name what looks as if it belonged to the data and is not used."""
-    foreign = [path for path in files.others if path.suffix.lower() in SUFFIXES]
     documents = [path for path in files.others if path.suffix.lower() == ".json"]
     found = (
         ("annotated images that are not there", files.not_found),
-        ("images of a format that is not taken, save them as JPEG or PNG", foreign),
         ("JSON files that are not read, name one that holds masks with --masks", documents),
     )
     return tuple(

@@ -19,6 +19,7 @@ from PIL import Image
 
 from cascade.errors import CascadeError
 from cascade.imaging import safe_stem
+from cascade.imaging.formats import FORMATS
 from cascade.pipeline.augmented_views import TestTimeAugmentation
 from cascade.serving.page import html as web_html
 from cascade.serving.page import memory as web_memory
@@ -149,7 +150,7 @@ def _sources(settings: PageSettings) -> list[Source]:
 
     generation = st.session_state.setdefault("generation", 0)
     uploads = st.file_uploader(
-        "Upload images with one lesion each: JPEG, PNG, TIFF, BMP, WebP, GIF or DICOM",
+        f"Upload images with one lesion each: {FORMATS}",
         accept_multiple_files=True,
         key=f"uploads-{generation}",
         max_upload_size=settings.max_upload_mb,

@@ -14,6 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, Response
 
 from cascade.fields import example
+from cascade.imaging.formats import FORMATS
 from cascade.models.artifact import INTENDED_USE
 from cascade.pipeline import Prediction
 from cascade.serving.rest.problems import PROBLEM_TYPE
@@ -139,8 +140,8 @@ def prediction_request() -> dict[str, Any]:
             FIELD: {
                 "type": "array",
                 "items": binary,
-                "description": "One or more files: JPEG, PNG, TIFF, BMP, WebP, GIF or DICOM. The "
-                "parameters above may be fields of the form instead.",
+                "description": f"One or more files: {FORMATS}. The parameters above may be fields "
+                "of the form instead.",
             },
         },
     }

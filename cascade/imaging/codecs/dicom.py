@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from cascade.errors import CascadeError, ImageError, MissingExtraError
+from cascade.imaging.codecs import jpeg_2000
 from cascade.imaging.damage import DECODER_ERRORS
 
 _SHAPE_TAGS = ["Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated"]
@@ -195,11 +196,9 @@ def _check_frame(dataset: Any, name: str) -> None:
 
 def _codestream_shape(frame: bytes) -> tuple[int, int] | None:
     """``(H, W)`` as a JPEG, JPEG-LS or JPEG 2000 stream itself states it."""
-    start = frame.find(b"\xff\x4f\xff\x51", 0, 4096)
+    start = frame.find(jpeg_2000.START, 0, 4096)
     if start >= 0:
-        right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
-        (components,) = struct.unpack_from(">H", frame, start + 40)
-        return (bottom - top, right - left) if components <= 4 else None
+        return jpeg_2000.stream_shape(frame, start)
     position = 2
     while position + 9 <= len(frame) and frame[position] == 0xFF:
         marker, length = (
