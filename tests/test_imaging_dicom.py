@@ -7,6 +7,7 @@ import traceback
 
 import numpy as np
 import pytest
+from drawn_files import P3, make_profile, p3_to_srgb
 from drawn_files import scene as drawn
 
 from cascade.errors import ImageError, MissingExtraError
@@ -147,8 +148,60 @@ def test_frames_missing_cut_and_unknown_pixels_are_refused():
         read_image(encode(dataset(scene(), "HSV")))
     with pytest.raises(ImageError, match="not supported"):
         read_image(encapsulated(b"\0" * 100, "RGB", "1.2.840.10008.1.2.4.100"))
-    with pytest.raises(ImageError, match="deflated"):
-        read_image(encode(dataset(scene(), "RGB", syntax="1.2.840.10008.1.2.1.99")))
+    bits = dataset(scene()[..., 0], "MONOCHROME2", BitsAllocated=1, BitsStored=1, HighBit=0)
+    with pytest.raises(ImageError, match="not supported"):
+        read_image(encode(bits))
+
+
+def test_deflated_file_is_read_within_bounds():
+    deflated = "1.2.840.10008.1.2.1.99"
+    data = encode(dataset(scene(), "RGB", syntax=deflated))
+    assert np.array_equal(read_image(data).pixels, scene())
+    with pytest.raises(ImageError, match="damaged"):
+        read_image(data[: len(data) // 2])
+    large = dataset(scene(), "RGB", syntax=deflated)
+    large.PixelData = bytes(40_000_000)
+    with pytest.raises(ImageError, match="do not fit its header"):
+        read_image(encode(large))
+    with pytest.raises(ImageError, match="megapixels"):
+        read_image(encode(dataset(scene(), "RGB", syntax=deflated, Rows=60_000, Columns=60_000)))
+
+
+@pytest.mark.parametrize(
+    ("syntax", "options", "off"),
+    [
+        ("1.2.840.10008.1.2.4.80", {}, 0),
+        ("1.2.840.10008.1.2.4.81", {"jls_error": 2}, 2),
+        ("1.2.840.10008.1.2.4.91", {"j2k_cr": [5]}, 3),
+    ],
+)
+def test_jpeg_ls_and_lossy_jpeg_2000(syntax, options, off):
+    pytest.importorskip("jpeg_ls")
+    values = dataset(scene(), "RGB")
+    values.compress(syntax, scene(), generate_instance_uid=False, **options)
+    assert np.abs(read_image(encode(values)).pixels.astype(int) - scene()).max() <= off
+
+
+def test_half_of_the_colours_is_spread_again():
+    from pydicom.pixels import convert_color_space
+
+    pairs = np.repeat(scene()[:, ::2], 2, axis=1)
+    ybr = convert_color_space(pairs, "RGB", "YBR_FULL").reshape(48, 32, 2, 3)
+    packed = np.stack([ybr[..., 0, 0], ybr[..., 1, 0], ybr[..., 0, 1], ybr[..., 0, 2]], axis=-1)
+    values = dataset(pairs, "YBR_FULL_422")
+    values.PixelData = packed.tobytes()
+    assert np.abs(read_image(encode(values)).pixels.astype(int) - pairs).max() <= 3
+    planes = dataset(pairs, "YBR_FULL", PlanarConfiguration=1)
+    planes.PixelData = ybr.reshape(48, 64, 3).transpose(2, 0, 1).tobytes()
+    assert np.abs(read_image(encode(planes)).pixels.astype(int) - pairs).max() <= 3
+
+
+def test_profile_is_converted_to_srgb():
+    pixels = np.clip(scene(), 60, 200)
+    loaded = read_image(encode(dataset(pixels, "RGB", ICCProfile=make_profile(P3)))).pixels
+    assert np.abs(loaded - p3_to_srgb(pixels)).max() < 2
+    gray = encode(dataset(pixels[..., 0], "MONOCHROME2", ICCProfile=make_profile(P3)))
+    assert np.array_equal(read_image(gray).pixels[..., 0], pixels[..., 0])
 
 
 def test_limits_hold_before_decoding():

@@ -65,7 +65,7 @@ def decode(
         if header.kind in ("jpeg", "jpeg_xl"):
             return _decode_jpeg(data, header, limits=limits, name=name, short_side=short_side)
         if header.kind == "dicom":
-            return Decoded(decode_dicom(data, name))
+            return Decoded(*decode_dicom(data, name))
         if header.kind == "heic":
             return _decode_heif(data, header, name)
         if header.kind == "png":

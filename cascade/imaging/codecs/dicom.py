@@ -5,7 +5,7 @@ read; and because a damaged length can make one of these swallow its neighbours,
 quoting values in warnings is switched off, and the text of its errors is never passed on.
 
 One frame, 8 or 16 bits, RGB, YBR, palette or monochrome; the first window of the file is
-applied.
+applied. The transfer syntaxes are those of pydicom and pylibjpeg, and deflated files.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import contextlib
 import io
 import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,6 +40,7 @@ _PIXEL_TAGS = [
     "WindowWidth",
     "VOILUTFunction",
     "VOILUTSequence",
+    "ICCProfile",
     "PixelData",
     "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths",
@@ -50,6 +52,9 @@ _PIXEL_TAGS = [
 ]
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
+_INFLATED = b"1.2.840.10008.1.2.1\0\0\0"
+_GROUP_LENGTH = b"\x02\0\0\0UL\x04\0"
+_MOST_BESIDE_PIXELS = 16_000_000
 _RLE = "1.2.840.10008.1.2.5"
 _JPEG_FAMILY = "1.2.840.10008.1.2.4."
 _VIDEO = tuple(f"{_JPEG_FAMILY}{number}" for number in range(100, 200))
@@ -100,11 +105,11 @@ def read_dicom_shape(data: bytes, name: str) -> tuple[int, int]:
         return int(rows), int(columns)
 
 
-def decode_dicom(data: bytes, name: str) -> np.ndarray:
+def decode_dicom(data: bytes, name: str) -> tuple[np.ndarray, bytes | None]:
     """Decode a DICOM file whose size has passed the limits.
 
     Returns:
-        ``(H, W)`` or ``(H, W, 3)`` uint8, gray or RGB.
+        ``(H, W)`` or ``(H, W, 3)`` uint8, gray or RGB, and the ICC profile of colours.
 
     Raises:
         ImageError: pixels are missing, damaged or of a kind that is not supported.
@@ -117,7 +122,8 @@ def decode_dicom(data: bytes, name: str) -> np.ndarray:
         values = _pixels(dataset, name)
         if values.shape[:2] != (dataset.Rows, dataset.Columns):
             raise ImageError(f"{name}: is damaged, its size is not what its header says")
-        return _eight_bits(values, dataset)
+        pixels = _eight_bits(values, dataset)
+        return pixels, dataset.get("ICCProfile") or None if pixels.ndim == 3 else None
 
 
 def _check_kind(dataset: Any, name: str) -> None:
@@ -153,11 +159,40 @@ def _eight_bits(values: np.ndarray, dataset: Any) -> np.ndarray:
 def _read(data: bytes, name: str, *, tags: list[str], stop_before_pixels: bool = False) -> Any:
     import pydicom
 
-    if _DEFLATED in data:  # pydicom would inflate all of it, however much that is
-        raise ImageError(f"{name}: deflated DICOM files are not supported; export uncompressed")
     return pydicom.dcmread(
-        io.BytesIO(data), stop_before_pixels=stop_before_pixels, specific_tags=list(tags)
+        io.BytesIO(_inflated(data, name)),
+        stop_before_pixels=stop_before_pixels,
+        specific_tags=list(tags),
     )
+
+
+def _inflated(data: bytes, name: str) -> bytes:
+    """A deflated file as an uncompressed one; pydicom would inflate it, however large it becomes.
+
+    Raises:
+        ImageError: it becomes larger than the pixels of its header and 16 MB beside them.
+    """
+    if data[132:140] != _GROUP_LENGTH:
+        return data
+    start = 144 + int.from_bytes(data[140:144], "little")
+    head = data[:start]
+    if _DEFLATED not in head:
+        return data
+    import pydicom
+
+    head = head.replace(_DEFLATED, _INFLATED)
+    beginning = head + zlib.decompressobj(-zlib.MAX_WBITS).decompress(
+        data[start:], _MOST_BESIDE_PIXELS
+    )
+    values = pydicom.dcmread(
+        io.BytesIO(beginning), stop_before_pixels=True, specific_tags=list(_SHAPE_TAGS)
+    )
+    pixels = int(values.Rows) * int(values.Columns) * int(values.SamplesPerPixel) * 2
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    whole = stream.decompress(data[start:], _MOST_BESIDE_PIXELS + pixels)
+    if not stream.eof:
+        raise ImageError(f"{name}: is a damaged DICOM file, its pixels do not fit its header")
+    return head + whole
 
 
 def _pixels(dataset: Any, name: str) -> np.ndarray:
