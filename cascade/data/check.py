@@ -103,6 +103,12 @@ def check_dataset(
     )
 
 
+def read_records(folder: str | os.PathLike[str], options: CheckOptions) -> list[Record]:
+    """The rows of both tables, as far as they can be read, each image once."""
+    tables = _read_tables(Path(folder), options, _Findings())
+    return list({record.name: record for table in tables.values() for record in table}.values())
+
+
 def _read_tables(folder: Path, options: CheckOptions, findings: _Findings) -> dict[str, Table]:
     paths = [folder / name for name in (TRAIN, TEST)]
     if not any(path.is_file() for path in paths):

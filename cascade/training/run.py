@@ -290,14 +290,19 @@ def require_same_division(provenance: Mapping[str, Any], splits: Splits) -> None
         )
 
 
+def seen_images(provenance: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Those of the images that a stage was trained or validated on."""
+    seen = set(provenance.get("trained_on", ()))
+    return [name for name in names if image_marks([name])[0] in seen]
+
+
 def require_unseen(provenance: Mapping[str, Any], names: Sequence[str], *, model: str) -> None:
     """Refuse to evaluate a model on images that it was trained or validated on.
 
     Raises:
         DataError: some of the images were seen in training.
     """
-    seen = set(provenance.get("trained_on", ()))
-    known = [name for name in names if image_marks([name])[0] in seen]
+    known = seen_images(provenance, names)
     if known:
         raise DataError(
             f"{model}: {len(known)} of {len(names)} images were used to train it, e.g. "

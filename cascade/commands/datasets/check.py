@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cascade.command_line.options import add_output
-from cascade.command_line.outputs import refuse_to_replace
+from cascade.command_line.label_issues import with_label_issues
+from cascade.command_line.options import add_model, add_output
+from cascade.command_line.outputs import found_files, refuse_to_replace
 from cascade.command_line.parser import OK, PARTIAL, CommandParser, command
+from cascade.errors import ConfigError
 
 if TYPE_CHECKING:
     from cascade.data.check_report import CheckReport, Finding
+    from cascade.evaluation.html import ReportSection
+    from cascade.evaluation.label_issues import LabelIssue
 
+_FILES = ("check.json", "check.html", "label_issues.csv", "label_issues.jpg")
 _SHOWN = 5
 _SHOWN_ON_PAGE = 50
 _PAIRS_ON_PAGE = 200
@@ -28,7 +33,8 @@ def build_parser() -> CommandParser:
         "Check a data set: missing and damaged files, masks, copies of one image, groups on "
         "both sides of a split, and properties that give the class away. Ends with 3 if errors "
         "are found.",
-        example="cascade check dataset --output check",
+        example="cascade check dataset --output check\n"
+        "  cascade check dataset --label_issues models/cv/out_of_fold.csv --output check",
     )
     parser.add_argument(
         "dataset",
@@ -36,6 +42,14 @@ def build_parser() -> CommandParser:
         help="folder with train_data.csv, test_data.csv, images_all and masks_all",
     )
     add_output(parser, "folder for check.json and check.html; by default none are written")
+    parser.add_argument(
+        "--label_issues",
+        type=str,
+        default=None,
+        help="list the labels that these scores contradict: out_of_fold.csv of cascade cls-train "
+        "--folds, or any table with name and probability_malignant",
+    )
+    add_model(parser, "what made the scores of --label_issues, if they are not out_of_fold.csv")
     parser.add_argument("--images", type=str, default=None, help="folder of images")
     parser.add_argument("--masks", type=str, default=None, help="folder of masks")
     parser.add_shared("splits")
@@ -61,10 +75,12 @@ def build_parser() -> CommandParser:
 def main(arguments: Any) -> int:
     """Run the command; returns its exit code."""
     if arguments.output is not None:
-        written = [Path(arguments.output) / name for name in ("check.json", "check.html")]
-        refuse_to_replace(arguments, *written)
+        refuse_to_replace(arguments, *(Path(arguments.output) / name for name in _FILES))
+    if arguments.model and not arguments.label_issues:
+        raise ConfigError("--model belongs to --label_issues: it names what made the scores")
 
     from cascade.data.check import CheckOptions, check_dataset
+    from cascade.evaluation.label_issues import read_scores
 
     options = CheckOptions(
         images=arguments.images,
@@ -74,11 +90,19 @@ def main(arguments: Any) -> int:
         duplicates=not arguments.skip_duplicates,
         threshold=arguments.threshold,
     )
+    scores = read_scores(arguments.label_issues) if arguments.label_issues else None
+    if scores is not None and scores.out_of_fold and arguments.model:
+        raise ConfigError(
+            f"--model {arguments.model}: {scores.path} is of a cross-validation and needs none"
+        )
     report = check_dataset(arguments.dataset, options)
+    issues: list[LabelIssue] | None = None
+    if scores is not None:
+        report, issues = with_label_issues(report, options, scores, arguments.model)
     sys.stdout.write("\n".join(summary_lines(report)) + "\n")
     if arguments.output is not None:
-        write_check(report, arguments.output)
-        sys.stdout.write(f"\nwritten: {Path(arguments.output) / 'check.html'} and check.json\n")
+        names = write_check(report, arguments.output, issues)
+        sys.stdout.write(f"\nwritten: {', '.join(names)} in {arguments.output}\n")
     return OK if report.ok else PARTIAL
 
 
@@ -112,8 +136,13 @@ def summary_lines(report: CheckReport) -> Iterator[str]:
     yield ", ".join(f"{kind}s: {len(report.of(kind))}" for kind in SEVERITIES)
 
 
-def write_check(report: CheckReport, folder: str) -> None:
-    """Write ``check.json`` and the self-contained ``check.html``.
+def write_check(
+    report: CheckReport, folder: str, issues: Sequence[LabelIssue] | None = None
+) -> list[str]:
+    """Write ``check.json``, the self-contained ``check.html``, and the label issues, if any.
+
+    Returns:
+        The names of the files written.
 
     Raises:
         DataError: the folder cannot be written to.
@@ -121,6 +150,8 @@ def write_check(report: CheckReport, folder: str) -> None:
     from cascade.evaluation.html import ReportSection, ReportTable, write_report
     from cascade.files import write_json
 
+    for path in found_files(folder, _FILES):  # the run now may write fewer of them
+        path.unlink()
     write_json(Path(folder) / "check.json", report.to_dict())
     findings = ReportTable(
         ["Severity", "Finding", "Where", "Code"],
@@ -169,8 +200,30 @@ def write_check(report: CheckReport, folder: str) -> None:
                 tables=[shortcuts],
             ),
             ReportSection("Copies of one image", tables=[pairs]),
+            *_label_issues(Path(folder), issues),
         ],
     )
+    return [path.name for path in found_files(folder, _FILES)]
+
+
+def _label_issues(folder: Path, issues: Sequence[LabelIssue] | None) -> list[ReportSection]:
+    """Write the table and the contact sheet; the sheet as a section of the page."""
+    if issues is None:
+        return []
+    from cascade.evaluation.html import ReportFigure, ReportSection
+    from cascade.evaluation.label_issues import SHEET_FILE, write_label_issues
+
+    write_label_issues(folder, issues)
+    sheet = folder / SHEET_FILE
+    if not sheet.is_file():
+        return [ReportSection("Label issues", "The scores contradict no label.")]
+    names = "Images whose label the scores contradict, lowest score first"
+    text = (
+        f"{names}; label_issues.csv lists all. A contradicted label may be right and the image "
+        "hard: look at each before you change one."
+    )
+    figure = ReportFigure(sheet, names, "a contact sheet of these images")
+    return [ReportSection("Label issues", text, figures=[figure])]
 
 
 def _names(finding: Finding, limit: int) -> str:
