@@ -17,6 +17,7 @@ from cascade.lesion import measurements
 from cascade.lesion.measurements import measure
 
 RATIOS = ("asymmetry", "border_irregularity", "colour_variegation")
+COLOURS = ("mean_lightness", "mean_redness", "mean_yellowness")
 FEW = settings(max_examples=25)
 MASKS = arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 
@@ -190,14 +191,24 @@ def test_colour_variegation_is_the_mean_distance_from_the_mean_colour(image, mas
     assert found == pytest.approx(expected, rel=0.02, abs=0.05)
 
 
+def test_the_mean_colour_is_that_of_the_lesion_alone():
+    mask = ellipse((60, 50), 30, 20, turn=20)
+    image = painted(mask)
+    image[~mask] = 255
+    found = measure(image, mask)
+    expected = lab_by_hand(image[mask]).mean(axis=0)
+    assert [getattr(found, name) for name in COLOURS] == pytest.approx(expected, abs=0.3)
+    assert np.linalg.norm(expected - (100, 0, 0)) > 20
+
+
 def test_one_pixel_is_a_square_of_side_one():
     mask = np.zeros((30, 40), bool)
     mask[7, 9] = True
     found = shape_of(mask)
-    expected = Measurements(1, 1 / 1200, None, math.sqrt(2), None, 0, 1, 0, False)
+    expected = Measurements(1, 1 / 1200, None, math.sqrt(2), None, 0, 1, 0, 0, 0, 0, False)
     for name in RATIOS:
         assert getattr(found, name) == pytest.approx(getattr(expected, name), abs=1e-6)
-    ignored = dict.fromkeys(RATIOS, 0.0)
+    ignored = dict.fromkeys((*RATIOS, *COLOURS), 0.0)
     assert dataclasses.replace(found, **ignored) == dataclasses.replace(expected, **ignored)
 
 

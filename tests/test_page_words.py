@@ -44,6 +44,9 @@ SIZES = Measurements(
     asymmetry=0.081,
     border_irregularity=1.034,
     colour_variegation=9.87,
+    mean_lightness=41.2,
+    mean_redness=17.1,
+    mean_yellowness=20.3,
     cut_off=False,
 )
 

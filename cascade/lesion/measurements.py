@@ -114,6 +114,33 @@ class Measurements:
             example=14.2,
         )
     )
+    mean_lightness: float = field(
+        metadata=described(
+            "Lightness L* of the lesion's mean colour in CIELAB, from 0 (black) to 100 (white).",
+            unit="CIELAB units",
+            column="mean_lightness",
+            digits=1,
+            example=41.3,
+        )
+    )
+    mean_redness: float = field(
+        metadata=described(
+            "Coordinate a* of the same colour: positive for red, negative for green.",
+            unit="CIELAB units",
+            column="mean_redness",
+            digits=1,
+            example=17.5,
+        )
+    )
+    mean_yellowness: float = field(
+        metadata=described(
+            "Coordinate b* of the same colour: positive for yellow, negative for blue.",
+            unit="CIELAB units",
+            column="mean_yellowness",
+            digits=1,
+            example=20.8,
+        )
+    )
     cut_off: bool = field(
         metadata=described(
             "The mask touches the image's border, so the lesion may extend beyond it: area and "
@@ -160,6 +187,8 @@ def measure(
     area = float(pixels) * reduction**2
     diameter = _diameter(_hull(inside)) * reduction
     sampled = inside[_grid(inside, _OVERSAMPLING * _BORDER_SIDE)]
+    colours = _colours(image[top:bottom, left:right], inside)
+    lightness, redness, yellowness = colours.mean(axis=0, dtype=np.float64).tolist()
     scale = pixels_per_millimetre
     return Measurements(
         area_pixels=int(area),
@@ -169,7 +198,10 @@ def measure(
         diameter_millimetres=None if scale is None else diameter / scale,
         asymmetry=_asymmetry(_reduced(sampled, _FOLDING_SIDE)),
         border_irregularity=_border_irregularity(sampled),
-        colour_variegation=_colour_variegation(image[top:bottom, left:right], inside),
+        colour_variegation=_colour_variegation(colours),
+        mean_lightness=lightness,
+        mean_redness=redness,
+        mean_yellowness=yellowness,
         cut_off=_is_cut_off(box, mask.shape),
     )
 
@@ -318,10 +350,15 @@ def _perimeter(coverage: np.ndarray, smoothing: float) -> float:
     return float(cv2.magnitude(down, across).sum()) / 2
 
 
-def _colour_variegation(image: np.ndarray, mask: np.ndarray) -> float:
-    """Mean CIELAB distance (CIE 1976) of the lesion's pixels from their mean colour, from 0."""
+def _colours(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """``(N, 3)`` float32 CIELAB colours of the lesion's pixels, at most 192 along a side."""
     grid = _grid(mask, _COLOUR_SIDE)
     pixels = image[grid][mask[grid]]
-    lab = cv2.cvtColor(pixels[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+    lab: np.ndarray = cv2.cvtColor(pixels[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+    return lab
+
+
+def _colour_variegation(lab: np.ndarray) -> float:
+    """Mean CIELAB distance (CIE 1976) of the lesion's pixels from their mean colour, from 0."""
     from_mean = lab - lab.mean(axis=0, dtype=np.float64).astype(np.float32)
     return float(np.sqrt(np.square(from_mean).sum(axis=1)).mean(dtype=np.float64))
