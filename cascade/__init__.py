@@ -41,6 +41,7 @@ _PUBLIC = {
     "ClassificationTrainConfig": "cascade.config",
     "Measurements": "cascade.lesion.measurements",
     "measure": "cascade.lesion.measurements",
+    "PatientContext": "cascade.lesion.patient",
     "CascadeError": "cascade.errors",
     "CascadeWarning": "cascade.errors",
     "ClassifierConfig": "cascade.config",

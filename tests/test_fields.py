@@ -22,6 +22,7 @@ from cascade.fields import (
     row,
     to_json,
 )
+from cascade.lesion.patient import PatientContext
 from cascade.pipeline import Prediction
 from cascade.pipeline.rows import COLUMNS
 
@@ -48,8 +49,10 @@ class Outer:
         return len(self.words)
 
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "fields.md"
-LISTED = re.compile(r"(?<=<!-- fields -->\n\n).*?(?=\n\n<!-- end -->)", re.DOTALL)
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+LISTS = {"fields.md": Prediction, "patients.md": PatientContext}
+"""Pages with the list of a record's fields."""
+LISTED = re.compile(r"(?<=<!-- fields -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
 FULL = Outer((1, 2), {"b": 0.5}, Inner(float("inf")), ("one", "two words"))
 EMPTY = Outer(None, {})
 
@@ -79,10 +82,11 @@ def test_a_docstring_is_the_meaning_of_a_derived_value():
     assert declared(Outer)[-1].description.meaning == "Number of words." == Outer.count.__doc__
 
 
-def test_every_field_of_a_prediction_says_what_it_means():
-    for item in flat(Prediction):
+def test_every_field_of_a_result_says_what_it_means():
+    fields = [*flat(Prediction), *flat(PatientContext)]
+    for item in fields:
         assert item.description.meaning.endswith("."), item.name
-    names = [column for item in flat(Prediction) for column in item.columns]
+    names = [column for item in fields for column in item.columns]
     assert len(set(names)) == len(names)
 
 
@@ -110,12 +114,19 @@ def test_the_service_returns_the_declared_fields_with_their_meanings():
     json.dumps(example(Prediction), allow_nan=False)
 
 
-def test_the_documentation_lists_the_declared_fields():
-    """After a change: ``python tests/test_fields.py`` writes the list anew."""
-    assert LISTED.search(PAGE.read_text(encoding="utf-8"))[0] == markdown_table(Prediction)
+def listed(record):
+    return f"\n{markdown_table(record)}\n"
+
+
+@pytest.mark.parametrize(("page", "record"), LISTS.items())
+def test_the_documentation_lists_the_declared_fields(page, record):
+    """After a change: ``python tests/test_fields.py`` writes the lists anew."""
+    assert LISTED.search((DOCS / page).read_text(encoding="utf-8"))[0] == listed(record)
 
 
 if __name__ == "__main__":
-    text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(LISTED.sub(lambda _: markdown_table(Prediction), text), encoding="utf-8")
-    sys.stdout.write(f"written: {PAGE}\n")
+    for page, record in LISTS.items():
+        text = (DOCS / page).read_text(encoding="utf-8")
+        text = LISTED.sub(lambda _, record=record: listed(record), text)
+        (DOCS / page).write_text(text, encoding="utf-8")
+        sys.stdout.write(f"written: {DOCS / page}\n")

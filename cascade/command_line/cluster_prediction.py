@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cascade.command_line.inputs import find_inputs
 from cascade.command_line.outputs import refuse_taken, say
 from cascade.command_line.parser import OK, PARTIAL, CommandParser
+from cascade.command_line.patients import TablePatients
 from cascade.command_line.prediction_options import use_of
 from cascade.errors import ConfigError
 from cascade.imaging import FoundFile
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from cascade.cluster.shards import Finished
 
 Engine = Literal["local", "ray"]
+log = logging.getLogger(__name__)
 SHARD_ROWS = 256
 _DECIDING = (
     "tta", "batch_size", "precision", "cutoff", "operating_point", "coverage",
@@ -89,6 +92,11 @@ def predict_on_cluster(arguments: Any) -> int:
 
     require_ray()
     _refuse_one_process(arguments)
+    if any(TablePatients.of([item]).ids for item in arguments.inputs if "://" not in item):
+        log.warning(
+            "warning: --engine ray does not compare the lesions of a patient, and its rows have no "
+            "patient_id; cascade evaluate --predictions does so for a table with classes"
+        )
     output = absolute(arguments.output)
     refuse_taken(arguments, [output] if has_run(output) else [])
     with connected():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cascade.imaging import FoundFile, expand_sources
@@ -23,8 +23,8 @@ def find_inputs(
         DataError: a table is not usable.
     """
     parts = [
-        _table_inputs(Path(item))
-        if item.lower().endswith(".csv") and not Path(item).is_dir()
+        [FoundFile(image) for image, _ in table_images(Path(item))]
+        if is_table(item)
         else _found_inputs(item, recursive, results)
         for item in inputs
     ]
@@ -38,13 +38,22 @@ def _found_inputs(item: str, recursive: bool, results: Path | None) -> Iterator[
             yield found
 
 
-def _table_inputs(path: Path) -> list[FoundFile]:
-    """One input for each row, whatever its cell holds."""
+def is_table(item: str) -> bool:
+    """Whether an input is a table of images."""
+    return item.lower().endswith(".csv") and not Path(item).is_dir()
+
+
+def table_images(path: Path) -> list[tuple[Path, Mapping[str, str]]]:
+    """The image of each row of a table, whatever its cell holds, and the row's cells.
+
+    Raises:
+        DataError: the table is not usable.
+    """
     from cascade.data.tables import read_csv, read_table
 
     columns, rows = read_csv(path)
     if "path" in columns:
-        return [FoundFile(path.parent / row["path"]) for row in rows]
+        return [(path.parent / row["path"], row) for row in rows]
     beside = path.parent / "images_all"
     table = read_table(
         path,
@@ -52,4 +61,4 @@ def _table_inputs(path: Path) -> list[FoundFile]:
         require_labels=False,
         check_files=False,
     )
-    return [FoundFile(record.image_path) for record in table]
+    return [(record.image_path, record.attributes) for record in table]

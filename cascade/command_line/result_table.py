@@ -57,8 +57,12 @@ class ResultTable:
                 return []
             raise
         if tuple(columns) != tuple(self.columns) and not arguments.overwrite:
+            lacking = [name for name in self.columns if name not in columns]
+            other = [name for name in columns if name not in self.columns]
             raise DataError(
-                f"{self.path}: was not written by this version; its columns are {columns}"
+                f"{self.path}: cannot be continued; it lacks the columns {lacking} and has the "
+                f"others {other}: another version wrote it, or the inputs were of another kind. "
+                "Start anew (--overwrite) or choose another --output"
             )
         return rows
 

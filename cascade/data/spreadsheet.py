@@ -94,6 +94,24 @@ def parse_sheet(data: bytes, path: str | os.PathLike[str]) -> Sheet:
     return Sheet(Path(path), columns, tuple(rows), tuple(number for number, _ in lines[1:]))
 
 
+def own_rows(path: str | os.PathLike[str]) -> Iterator[dict[str, str]]:
+    """The rows of a table that :mod:`cascade.files` wrote, one at a time, however many there are.
+
+    Raises:
+        DataError: the file cannot be read, or is no such table.
+    """
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            columns = next(reader, [])
+            for cells in reader:
+                yield dict(zip(columns, map(_unquoted, cells), strict=True))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except (csv.Error, ValueError) as error:
+        raise DataError(f"{path}: is not a table that this library wrote ({error})") from error
+
+
 def _separated(path: str | os.PathLike[str], text: str) -> tuple[str, list[_Line]]:
     """The separator and all rows that are not blank.
 

@@ -7,7 +7,7 @@ own: images come from ``imaging``, the joint between the stages from ``masking``
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from cascade.errors import ConfigError
@@ -20,6 +20,7 @@ from cascade.lesion.masking import (
     MaskPolicy,
 )
 from cascade.lesion.measurements import check_scale
+from cascade.lesion.patient import PatientContext
 from cascade.models.artifact import Artifact, merge_artifacts, write_artifact
 from cascade.models.exported import with_safeguards
 from cascade.models.openvino_session import Precision
@@ -27,6 +28,7 @@ from cascade.models.protocol import ClassifierStage, SegmenterStage
 from cascade.models.runtimes import Runtime, load_stages
 from cascade.pipeline.assemble import DecisionRule
 from cascade.pipeline.augmented_views import VIEWS, TestTimeAugmentation
+from cascade.pipeline.patients import contexts_of
 from cascade.pipeline.prediction import Failure, Prediction
 from cascade.pipeline.stages import working_side
 from cascade.pipeline.stream import Chain
@@ -192,6 +194,35 @@ class Cascade:
                 raise result.error
             results.append(result)
         return results
+
+    def predict_patient(
+        self,
+        sources: Iterable[ImageSource],
+        *,
+        lesions: Sequence[str | None] | None = None,
+        tta: TestTimeAugmentation = "none",
+        bgr: bool = False,
+        pixels_per_millimetre: float | None = None,
+    ) -> list[tuple[Prediction, PatientContext]]:
+        """Predict the lesions of one patient and compare them; the first broken image raises.
+
+        Args:
+            sources: images of the patient, as in :meth:`__call__`.
+            lesions: name of the lesion on each, where several images show one; by default each
+                image shows another lesion.
+            tta: test-time augmentation of both stages.
+            bgr: arrays hold blue first, as OpenCV reads them.
+            pixels_per_millimetre: scale of all these images, for measurements in millimetres.
+
+        Returns:
+            Prediction and context of each image, in order.
+
+        Raises:
+            ImageError: an image cannot be used; the message names it.
+            ShapeError: there are not as many lesions as images.
+        """
+        predictions = self(sources, tta=tta, bgr=bgr, pixels_per_millimetre=pixels_per_millimetre)
+        return list(zip(predictions, contexts_of(predictions, lesions), strict=True))
 
     def predict_iter(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cascade.errors import ImageError
@@ -28,21 +28,24 @@ class RowInput:
         path: where it is, as the row says.
         source: what :func:`cascade.imaging.read_image` takes.
         problem: why it cannot be read, in words, or ``None``.
+        known: further columns of its row, whatever is predicted.
     """
 
     name: str
     path: str
     source: ImageSource
     problem: str | None = None
+    known: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, found: FoundFile) -> RowInput:
+    def of(cls, found: FoundFile, known: Mapping[str, Any] | None = None) -> RowInput:
         """The input that a file is."""
-        return cls(found.path.name, str(found.path), found.path, found.problem)
+        return cls(found.path.name, str(found.path), found.path, found.problem, known or {})
 
     def row(self, **values: Any) -> dict[str, Any]:
         """The input's row; columns without a value are empty."""
-        return {**dict.fromkeys(COLUMNS), "name": self.name, "path": self.path, **values}
+        own = {"name": self.name, "path": self.path, **self.known}
+        return {**dict.fromkeys(COLUMNS), **own, **values}
 
 
 Images = Callable[[RowInput, Prediction], Mapping[str, Any]]

@@ -16,6 +16,7 @@ from cascade.command_line.cluster_prediction import (
 from cascade.command_line.first_rows import first
 from cascade.command_line.inputs import find_inputs
 from cascade.command_line.parser import CommandParser, command
+from cascade.command_line.patients import TablePatients
 from cascade.command_line.prediction_options import add_prediction, load_cascade
 from cascade.command_line.result_table import ResultTable, unfinished
 from cascade.errors import ConfigError, DataError
@@ -30,7 +31,8 @@ def build_parser() -> CommandParser:
     parser = CommandParser(
         "cascade predict",
         "Mask, box and probability for each image. Broken inputs get a row with their error, and "
-        "the exit code is then 3. Research software, not for diagnosis.",
+        "the exit code is then 3. Images of a table with a column patient_id are also compared "
+        "within their patient. Research software, not for diagnosis.",
         example="cascade predict photo.jpg folder/ 'more/*.png' table.csv "
         "--model models/cascade.safetensors --output predictions --save_overlays",
     )
@@ -54,7 +56,9 @@ def main(arguments: Any) -> int:
     if arguments.engine == "ray":
         return predict_on_cluster(arguments)
     folder = Path(arguments.output)
-    table = ResultTable(folder / "predictions.csv", COLUMNS, image_columns=("mask", "overlay"))
+    patients = TablePatients.of(arguments.inputs)
+    columns = (*COLUMNS, *patients.columns)
+    table = ResultTable(folder / "predictions.csv", columns, image_columns=("mask", "overlay"))
     kept = table.earlier_rows(arguments)
     if not arguments.overwrite:
         _check_same_scale(table.path, kept, arguments.pixels_per_millimetre)
@@ -67,13 +71,15 @@ def main(arguments: Any) -> int:
     images = WrittenImages(table, arguments.save_masks, arguments.save_overlays)
     rows = predict_rows(
         cascade,
-        map(RowInput.of, unfinished(found, kept)),
+        (RowInput.of(item, patients.known(item.path)) for item in unfinished(found, kept)),
         images.write,
         tta=arguments.tta,
         batch_size=arguments.batch_size,
         pixels_per_millimetre=arguments.pixels_per_millimetre,
     )
-    return table.extend(rows, kept=kept, description="predicting")
+    code = table.extend(rows, kept=kept, description="predicting")
+    patients.compare(table.path)
+    return code
 
 
 def _check_same_scale(
