@@ -82,6 +82,7 @@ LIBRARIES = {
     "ray": {"cluster.ray_engine"},
     "pyarrow": {"cluster", "data.sources.table_files"},
     "python_calamine": {"data.sources.table_files"},
+    "h5py": {"data.sources.packed"},
     "fsspec": {"cluster.storage"},
     "mlflow": {"training.trackers"},
     "trackio": {"training.trackers"},

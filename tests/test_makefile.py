@@ -34,6 +34,7 @@ EVERY_EXTRA = {
     "app",
     "openvino",
     "ray",
+    "hdf5",
     "tables",
     "docs",
     "tensorboard",

@@ -3,8 +3,8 @@ from collections import Counter
 import layouts
 import pytest
 
-from cascade.data.sources.isic_challenges import read_2018_task1
 from cascade.data.sources.prepare import SOURCES, source_named
+from cascade.data.sources.public.isic_challenges import read_2018_task1
 from cascade.data.sources.source_files import Layout
 from cascade.errors import DataError
 

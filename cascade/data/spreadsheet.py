@@ -13,7 +13,7 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,13 +30,15 @@ class Sheet:
     """A CSV file's rows as text.
 
     ``rows`` map columns to text, one for each row that is not blank; ``numbers`` are the numbers of
-    the rows as a spreadsheet shows them: the header is row 1.
+    the rows as a spreadsheet shows them: the header is row 1. ``header`` are the columns of the
+    file, where not all were kept.
     """
 
     path: Path
     columns: tuple[str, ...]
     rows: tuple[dict[str, str], ...]
     numbers: tuple[int, ...]
+    header: tuple[str, ...] = ()
 
     def places(self) -> Iterator[tuple[str, dict[str, str]]]:
         """Yield where each row stands, such as ``train.csv row 7``, and its cells."""
@@ -63,8 +65,12 @@ def read_csv(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str, st
     return list(sheet.columns), list(sheet.rows)
 
 
-def read_sheet(path: str | os.PathLike[str]) -> Sheet:
-    """Read a CSV file like :func:`read_csv` and keep the rows' numbers."""
+def read_sheet(path: str | os.PathLike[str], *, columns: Collection[str] | None = None) -> Sheet:
+    """Read a CSV file like :func:`read_csv` and keep the rows' numbers.
+
+    With ``columns`` only these are kept, as far as they are there; what the others are called, and
+    whether they have a name, does not matter then.
+    """
     path = Path(path)
     try:
         data = path.read_bytes()
@@ -72,26 +78,36 @@ def read_sheet(path: str | os.PathLike[str]) -> Sheet:
         raise DataError(f"{path}: is a folder, not a CSV file") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    return parse_sheet(data, path)
+    return parse_sheet(data, path, columns=columns)
 
 
-def parse_sheet(data: bytes, path: str | os.PathLike[str]) -> Sheet:
+def parse_sheet(
+    data: bytes, path: str | os.PathLike[str], *, columns: Collection[str] | None = None
+) -> Sheet:
     """Read the bytes of a CSV file like :func:`read_sheet`; ``path`` is where they are from."""
     separator, lines = _separated(path, _decoded(path, data))
-    if not lines:
+    header = next(iter(lines), None)
+    if header is None:
         raise DataError(f"{path}: is empty; a table starts with a line of column names")
-    columns = checked_columns(path, lines[0][1])
+    used = [
+        place for place, cell in enumerate(header[1]) if columns is None or cell.strip() in columns
+    ]
+    kept = checked_columns(path, [header[1][place] for place in used])
     rows: list[dict[str, str]] = []
-    for number, cells in lines[1:]:
-        if len(cells) != len(columns):
+    numbers: list[int] = []
+    for number, cells in lines:
+        if len(cells) != len(header[1]):
             raise DataError(
-                f"{path}: row {number} has {len(cells)} cells but the header has {len(columns)}; "
-                f"put quotes around a cell that holds {_SEPARATORS[separator]}"
+                f"{path}: row {number} has {len(cells)} cells but the header has "
+                f"{len(header[1])}; put quotes around a cell that holds {_SEPARATORS[separator]}"
             )
-        rows.append(dict(zip(columns, (_unquoted(cell) for cell in cells), strict=True)))
+        found = (_unquoted(cells[place]) for place in used)
+        rows.append(dict(zip(kept, found, strict=True)))
+        numbers.append(number)
     if not rows:
         raise DataError(f"{path}: has a header but no rows")
-    return Sheet(Path(path), columns, tuple(rows), tuple(number for number, _ in lines[1:]))
+    names = tuple(cell.strip() for cell in header[1])
+    return Sheet(Path(path), kept, tuple(rows), tuple(numbers), names)
 
 
 def own_rows(path: str | os.PathLike[str]) -> Iterator[dict[str, str]]:
@@ -112,7 +128,7 @@ def own_rows(path: str | os.PathLike[str]) -> Iterator[dict[str, str]]:
         raise DataError(f"{path}: is not a table that this library wrote ({error})") from error
 
 
-def _separated(path: str | os.PathLike[str], text: str) -> tuple[str, list[_Line]]:
+def _separated(path: str | os.PathLike[str], text: str) -> tuple[str, Iterator[_Line]]:
     """The separator and all rows that are not blank.
 
     A separator that the header does not hold is none. Of several the one is meant with which all
@@ -121,11 +137,11 @@ def _separated(path: str | os.PathLike[str], text: str) -> tuple[str, list[_Line
     named = re.match(r"sep=([,;\t|])\r?\n", text)
     if named:  # as Excel writes it for itself
         rest = text[named.end() :]
-        return named[1], [(number + 1, cells) for number, cells in _lines(path, rest, named[1])]
+        return named[1], ((number + 1, cells) for number, cells in _lines(path, rest, named[1]))
     present = [separator for separator in _SEPARATORS if len(_header(text, separator)) > 1]
     if len(present) < 2:
         separator = (present or [","])[0]
-        return separator, list(_lines(path, text, separator))
+        return separator, _lines(path, text, separator)
     fitting = []
     for separator in present:
         with contextlib.suppress(DataError):
@@ -137,7 +153,9 @@ def _separated(path: str | os.PathLike[str], text: str) -> tuple[str, list[_Line
         raise DataError(
             f"{path}: could be separated by {words}; put quotes around cells that hold either"
         )
-    return fitting[0] if fitting else (present[0], list(_lines(path, text, present[0])))
+    if fitting:
+        return fitting[0][0], iter(fitting[0][1])
+    return present[0], _lines(path, text, present[0])
 
 
 def _header(text: str, separator: str) -> list[str]:

@@ -15,11 +15,13 @@ from cascade.errors import ConfigError
 
 DESCRIPTION = """\
 Turn a data set on disk, a folder or a ZIP or tar archive, into images_all, masks_all,
-train_data.csv and test_data.csv. Originals are only read. Nothing is downloaded. Sources:
-isic2016, isic2017, isic2018_task1, ham10000 (also isic2018_task3), isic2019, isic2020, ph2,
-isic_client (a folder of the official isic client); folders, any images in class folders, with or
-without train, valid and test; table, any images with a table (CSV, TSV, Excel, OpenDocument,
-Parquet); and synthetic, which draws invented lesions and needs no input."""
+train_data.csv and test_data.csv. Originals are only read. Nothing is downloaded. Public data sets:
+isic2016, isic2017, isic2018_task1, ham10000 (also isic2018_task3), isic2019, isic2020, isic2024,
+isic_client (a folder of the isic client), bcn20000, milk10k, derm7pt, ph2; clinical images:
+pad_ufes_20, ddi, fitzpatrick17k; reduced images in arrays: dermamnist, siim_arrays. Your own data:
+folders, any images in class folders, with or without train, valid and test; table, any images with
+a table (CSV, TSV, Excel, OpenDocument, Parquet). And synthetic, which draws invented lesions and
+needs no input."""
 
 EXAMPLE = """\
 cascade prepare --source ham10000 --input downloads/HAM10000 --output dataset

@@ -172,5 +172,13 @@ def _notes(places: Mapping[Path, Place], classes: str, *, renamed: bool) -> tupl
 
 
 FOLDERS = Source(
-    "folders", "class folders", "of the data set", read_folders, takes=("malignant", "masks")
+    "folders",
+    "class folders",
+    "of the data set",
+    read_folders,
+    takes=("malignant", "masks"),
+    labels=PLAIN,
+    size="yours",
+    classes="yours",
+    masks="if present",
 )

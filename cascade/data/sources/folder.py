@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from cascade.data.sources.packed import PackedImage
 from cascade.data.sources.rows import Split
 from cascade.data.spreadsheet import listed
 from cascade.data.tables import read_csv
@@ -152,6 +153,11 @@ def place(original: Path, target: Path, link: Link) -> None:
     except OSError as error:
         advice = "" if link == "copy" else "; --link copy always works"
         raise DataError(f"{original}: cannot {link} ({error.strerror}){advice}") from error
+
+
+def place_packed(image: PackedImage, target: Path) -> None:
+    """Write one image of an open container as a file."""
+    target.write_bytes(image.container.encoded(image.key))
 
 
 def place_mask(original: Path, target: Path, link: Link) -> None:

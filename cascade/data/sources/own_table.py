@@ -62,7 +62,7 @@ def read_own_table(layout: Layout, choices: OwnData | None = None) -> SourceTabl
         (sheet.path,),
         has_labels=columns.label is not None,
         why_no_labels=columns.no_label,
-        warnings=(*_unlisted(files, [row.image for row in rows]), *left_out_warnings(files)),
+        warnings=(*_unlisted(files, [path for _, _, path in images]), *left_out_warnings(files)),
         mask_files=files.mask_files,
         notes=_notes(sheet, columns, classes),
     )
@@ -158,4 +158,9 @@ TABLE = Source(
         "malignant", "table", "image_column", "class_column", "patient_column", "lesion_column",
         "masks", "mask_column",
     ),
+    labels=PLAIN,
+    size="yours",
+    classes="yours",
+    masks="if present",
+    ids="patients, lesions",
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Mapping, Sequence
@@ -9,10 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cascade.config import did_you_mean
 from cascade.data.sources.annotations import DrawnMask
 from cascade.data.sources.archives import unpacked
-from cascade.data.sources.class_folders import FOLDERS
 from cascade.data.sources.folder import (
     IMAGES,
     MASKS,
@@ -23,20 +22,13 @@ from cascade.data.sources.folder import (
     check_output,
     place,
     place_mask,
+    place_packed,
     staged,
 )
-from cascade.data.sources.isic_challenges import (
-    ISIC_2016,
-    ISIC_2017,
-    ISIC_2018_TASK1,
-    ISIC_2020,
-    read_2018_task1,
-)
-from cascade.data.sources.isic_client import ISIC_CLIENT
-from cascade.data.sources.isic_one_hot import HAM10000, ISIC_2019
 from cascade.data.sources.own_data import OwnData
-from cascade.data.sources.own_table import TABLE
-from cascade.data.sources.ph2 import PH2
+from cascade.data.sources.packed import Container, PackedImage
+from cascade.data.sources.public.isic_challenges import ISIC_2018_TASK1, read_2018_task1
+from cascade.data.sources.registry import SOURCES, source_named
 from cascade.data.sources.rows import ATTRIBUTES, Source, SourceRow, SourceTable, Split
 from cascade.data.sources.selection import (
     PrepareConfig,
@@ -51,6 +43,7 @@ from cascade.data.sources.summary import (
     FORMAT,
     Summary,
     counts,
+    image_warnings,
     mask_warnings,
     provenance,
     warnings,
@@ -62,30 +55,7 @@ from cascade.files import read_json, write_csv, write_json
 from cascade.imaging import write_mask
 from cascade.progress import progress
 
-_ALL = (
-    ISIC_2016, ISIC_2017, ISIC_2018_TASK1, HAM10000, ISIC_2019, ISIC_2020, PH2, ISIC_CLIENT,
-    FOLDERS, TABLE,
-)  # fmt: skip
-SOURCES: dict[str, Source] = {source.name: source for source in _ALL}
-"""The data sets that can be read, by the word on the command line."""
-
-
-def source_named(name: str) -> Source:
-    """Look a source up by name or alias.
-
-    Raises:
-        ConfigError: there is none; the nearest names are given.
-    """
-    for source in SOURCES.values():
-        if name in (source.name, *source.aliases):
-            return source
-    known = [word for source in SOURCES.values() for word in (source.name, *source.aliases)]
-    raise ConfigError(
-        f"source {name!r} is not known{did_you_mean(name, known)}; choose from {', '.join(known)}"
-    )
-
-
-__all__ = ["OwnData", "PrepareConfig", "Summary", "prepare"]
+__all__ = ["SOURCES", "OwnData", "PrepareConfig", "Summary", "prepare", "source_named"]
 
 
 def prepare(
@@ -100,7 +70,7 @@ def prepare(
     """Write a data set as images, masks and tables.
 
     Args:
-        source: name of the data set, see :data:`cascade.data.sources.prepare.SOURCES`.
+        source: name of the data set, see :data:`cascade.data.sources.registry.SOURCES`.
         input: the folder, or a ZIP or tar archive; it is only read.
         output: the folder that gets ``images_all``, ``masks_all``, ``train_data.csv``,
             ``test_data.csv`` and ``prepare.json``.
@@ -138,7 +108,8 @@ def _write(
 ) -> Summary:
     """Choose, divide and write the rows of a source."""
     kept, excluded = with_class(table, config)
-    kept, missing = with_image(kept, origin, config)
+    kept, missing = with_image(kept, origin, config, packed=layout.packed())
+    containers = _containers(kept, config.link)
     old = _existing(target, config)
     check_names(kept, old)
     rows = [_cells(row, known.name, config) for row in kept]
@@ -159,13 +130,17 @@ def _write(
         warnings=(
             *table.warnings,
             *mask_warnings(layout, table, kept),
+            *image_warnings(layout, table),
             *warnings(rows, sides),
             *_stale_splits(target),
         ),
         notes=table.notes,
     )
     with staged(target, append=config.append) as stage:
-        _place_files(kept, stage, config.link)
+        with contextlib.ExitStack() as stack:
+            for container in containers:
+                stack.enter_context(container)
+            _place_files(kept, stage, config.link)
         for split, name in TABLES.items():
             own = [row for row, side in zip(rows, sides, strict=True) if side == split]
             _write_table(stage / name, [*old[split], *own])
@@ -229,15 +204,35 @@ def _place_files(rows: Sequence[SourceRow], stage: Path, link: Link) -> None:
     for name in (IMAGES, MASKS):
         (stage / name).mkdir()
     for row in progress(rows, description="copying" if link == "copy" else "linking"):
-        if row.image:
-            place(row.image, stage / IMAGES / row.file_name, link)
+        target = stage / IMAGES / row.file_name
+        if isinstance(row.image, PackedImage):
+            place_packed(row.image, target)
+        elif row.image:
+            place(row.image, target, link)
         if row.mask:
             _place_mask(row, stage / MASKS / f"{row.stem}.png", link)
 
 
+def _containers(rows: Sequence[SourceRow], link: Link) -> list[Container]:
+    """The files that hold several of the images.
+
+    Raises:
+        ConfigError: the images are to be linked, but are no files.
+    """
+    images = (row.image for row in rows)
+    found = {image.container for image in images if isinstance(image, PackedImage)}
+    if found and link != "copy":
+        names = ", ".join(sorted(container.path.name for container in found))
+        raise ConfigError(
+            f"--link {link}: the images are inside {names} and have to be written out; leave the "
+            "flag out"
+        )
+    return list(found)
+
+
 def _place_mask(row: SourceRow, target: Path, link: Link) -> None:
     if isinstance(row.mask, DrawnMask):
-        if row.image:
+        if isinstance(row.image, Path):
             write_mask(target, row.mask.pixels(row.image))
     elif row.mask:
         place_mask(row.mask, target, link)

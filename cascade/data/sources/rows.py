@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from cascade.config import did_you_mean
 from cascade.data.sources.annotations import DrawnMask
+from cascade.data.sources.packed import PackedImage
 from cascade.data.sources.source_files import Layout
 from cascade.errors import DataError
 
@@ -19,6 +21,7 @@ Split = Literal["train", "test"]
 ATTRIBUTES = ("patient_id", "lesion_id", "group_id", "diagnosis", "age", "sex", "site")
 """Columns of each table beside ``name``, ``class`` and ``source``."""
 
+_MOST_DIAGNOSES = 20
 _NOTHING = {"", "nan", "na", "n/a", "none", "null", "unknown"}
 
 
@@ -35,7 +38,7 @@ class SourceRow:
     label: Label
     split: Split
     where: str
-    image: Path | None
+    image: Path | PackedImage | None
     mask: Path | DrawnMask | None
     attributes: Mapping[str, str]
 
@@ -50,9 +53,9 @@ class SourceTable:
     """All rows of a source.
 
     ``files`` are the tables that the rows come from; ``has_labels`` is False where the source has
-    no classes at all, and ``why_no_labels`` what to do then. ``notes`` say how data of one's own
-    were understood, ``mask_files`` are stem and file of all that were looked through for masks,
-    where that is not what lies in the input.
+    no classes at all, and ``why_no_labels`` what to do then. ``notes`` say how the data were
+    understood, ``mask_files`` are stem and file of all that were looked through for masks, where
+    that is not what lies in the input; ``left_out`` are names of images that are no row on purpose.
     """
 
     rows: tuple[SourceRow, ...]
@@ -62,6 +65,7 @@ class SourceTable:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     mask_files: tuple[tuple[str, Path], ...] | None = None
+    left_out: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,10 @@ class Source:
     ``name`` and ``aliases`` are words on the command line; ``read`` finds tables, images and masks
     in an unpacked folder, and gets the user's choices too if the source ``takes`` any of them.
     Images of ``isic_client`` carry licences of their own.
+
+    ``labels`` is what each diagnosis in the source's table becomes, and nothing else decides it;
+    ``names`` say what codes mean. ``size``, ``masks``, ``ids`` and ``classes``, where ``labels`` do
+    not hold them all, are told in the documentation.
     """
 
     name: str
@@ -79,6 +87,12 @@ class Source:
     read: Callable[..., SourceTable] = field(repr=False)
     aliases: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
+    labels: Mapping[str, Label] = field(default_factory=dict, repr=False)
+    names: Mapping[str, str] = field(default_factory=dict, repr=False)
+    size: str = ""
+    classes: str = ""
+    masks: str = "no"
+    ids: str = "no"
 
 
 def found_row(
@@ -93,19 +107,42 @@ def found_row(
     return SourceRow(stem, label, split, where, layout.image(stem), layout.mask(stem), known)
 
 
-def classify(code: str, meaning: Mapping[str, Label], *, where: str) -> Label:
-    """Look a diagnosis up.
+@contextlib.contextmanager
+def classifying(meaning: Mapping[str, Label]) -> Iterator[Callable[..., Label]]:
+    """Give a function that looks diagnoses up; those that are not known are told together.
+
+    The function takes words, of which the first that is in the table counts, and ``where`` the row
+    stands. A word that is not in the table is ``unknown`` until the block ends.
 
     Raises:
-        DataError: the diagnosis is not in the source's table; it is named with its row.
+        DataError: at the end of the block, if diagnoses are not in the table; each is named with
+            its first row.
     """
-    label = meaning.get(code.strip().casefold())
-    if label is None:
+    unknown: dict[str, list[str]] = {}
+
+    def label(*words: str, where: str) -> Label:
+        for word in words:
+            if (found := meaning.get(word.strip().casefold())) is not None:
+                return found
+        unknown.setdefault(words[-1], []).append(where)
+        return "unknown"
+
+    yield label
+    if unknown:
+        parts = [
+            f"{places[0]}: diagnosis {word!r}{_more(places)} is not known"
+            f"{did_you_mean(word, meaning)}"
+            for word, places in unknown.items()
+        ]
         raise DataError(
-            f"{where}: diagnosis {code!r} is not known{did_you_mean(code, meaning)}; "
-            "nothing is guessed, so correct the row or report the diagnosis"
+            f"{'; '.join(parts[:_MOST_DIAGNOSES])}"
+            + (f"; and {len(parts) - _MOST_DIAGNOSES} more" if parts[_MOST_DIAGNOSES:] else "")
+            + "; nothing is guessed, so correct the rows or report the diagnoses"
         )
-    return label
+
+
+def _more(places: list[str]) -> str:
+    return f" (and in {len(places) - 1} more rows)" if len(places) > 1 else ""
 
 
 def cleaned(text: str | None) -> str:

@@ -165,9 +165,11 @@ def with_class(table: SourceTable, config: PrepareConfig) -> tuple[list[SourceRo
 
 
 def with_image(
-    rows: Sequence[SourceRow], origin: Path, config: PrepareConfig
+    rows: Sequence[SourceRow], origin: Path, config: PrepareConfig, *, packed: str = ""
 ) -> tuple[list[SourceRow], list[str]]:
     """Rows whose image is there, and the names of the others.
+
+    ``packed`` is what to do about archives in the folder, which may hold them.
 
     Raises:
         DataError: images are missing (all are listed) and ``config.skip_missing`` is not set.
@@ -176,10 +178,11 @@ def with_image(
     if missing and not config.skip_missing:
         raise DataError(
             f"{origin}: {len(missing)} of {len(rows)} images are missing: "
-            f"{listed(missing, limit=_MOST_NAMES)}; add them, or leave them out with --skip_missing"
+            f"{listed(missing, limit=_MOST_NAMES)}; {packed or 'add them'}, or leave them out with "
+            "--skip_missing"
         )
     if len(missing) == len(rows):
-        raise DataError(f"{origin}: holds none of the {len(rows)} images")
+        raise DataError(f"{origin}: holds none of the {len(rows)} images{packed and '; '}{packed}")
     return [row for row in rows if row.image is not None], missing
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import fnmatch
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cascade.data.locate import IMAGE_SUFFIXES, MASK_ENDINGS, MASK_SUFFIXES
-from cascade.data.spreadsheet import Sheet, listed
+from cascade.data.spreadsheet import Sheet, listed, read_sheet
 from cascade.errors import DataError
 
 MASK_FOLDERS = {"masks", "mask", "masks_all", "segmentations", "segmentation"}
@@ -179,8 +179,20 @@ def require_columns(sheet: Sheet, *columns: str) -> None:
     missing = [column for column in columns if column not in sheet.columns]
     if missing:
         raise DataError(
-            f"{sheet.path}: lacks the column {', '.join(missing)}; found {', '.join(sheet.columns)}"
+            f"{sheet.path}: lacks the column {', '.join(missing)}; found "
+            f"{', '.join(sheet.header or sheet.columns)}"
         )
+
+
+def read_columns(path: Path, *required: str, optional: Iterable[str] = ()) -> Sheet:
+    """Read some columns of a CSV file; a large table fits in memory so.
+
+    Raises:
+        DataError: the file cannot be read or a required column is missing.
+    """
+    sheet = read_sheet(path, columns={*required, *optional})
+    require_columns(sheet, *required)
+    return sheet
 
 
 def _lines(path: Path) -> list[str]:

@@ -25,7 +25,7 @@ class Summary:
 
     ``counts`` are images by table and class (``unlabelled`` without classes), of this source only;
     ``excluded`` counts images left out on purpose by reason, ``missing`` names those without a
-    file. ``notes`` say how data of one's own were understood.
+    file. ``notes`` say how the data were understood.
     """
 
     counts: Mapping[Split, Mapping[str, int]]
@@ -91,6 +91,18 @@ def mask_warnings(layout: Layout, table: SourceTable, kept: Sequence[SourceRow])
     if jpegs:
         found.append(f"masks that are JPEG files, whose values were cut at the middle: {jpegs}")
     return found
+
+
+def image_warnings(layout: Layout, table: SourceTable) -> list[str]:
+    """Name images that are in no row; readers of data of one's own do so themselves."""
+    if table.mask_files is not None:
+        return []
+    known = {row.stem for row in table.rows} | table.left_out
+    extra = [path for path in layout.all_images() if path.stem not in known]
+    if not extra:
+        return []
+    names = listed(path.relative_to(layout.root) for path in extra)
+    return [f"images that are in no row of the tables, left out ({len(extra)}): {names}"]
 
 
 def provenance(

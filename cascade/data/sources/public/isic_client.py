@@ -10,7 +10,7 @@ from cascade.data.sources.rows import (
     Source,
     SourceTable,
     attributes,
-    classify,
+    classifying,
     cleaned,
     found_row,
 )
@@ -46,12 +46,13 @@ def read_metadata(layout: Layout, path: Path) -> SourceTable:
     name_column = _first(sheet, "isic_id", "isic_ids", "image_name", "image")
     class_column = _first(sheet, "diagnosis_1", "benign_malignant")
     rows = []
-    for where, cells in sheet.places():
-        known = attributes(cells, _COLUMNS)
-        known["age"] = cleaned(cells.get("age_approx", cells.get("age", "")))
-        known["diagnosis"] = _diagnosis(cells)
-        label = classify(cleaned(cells[class_column]), LABELS, where=where)
-        rows.append(found_row(layout, cells[name_column].strip(), label, where, known))
+    with classifying(LABELS) as classify:
+        for where, cells in sheet.places():
+            known = attributes(cells, _COLUMNS)
+            known["age"] = cleaned(cells.get("age_approx", cells.get("age", "")))
+            known["diagnosis"] = deepest(cells)
+            label = classify(cleaned(cells[class_column]), where=where)
+            rows.append(found_row(layout, cells[name_column].strip(), label, where, known))
     return SourceTable(tuple(rows), (path,))
 
 
@@ -65,13 +66,20 @@ def _first(sheet: Sheet, *columns: str) -> str:
     )
 
 
-def _diagnosis(cells: Mapping[str, str]) -> str:
-    """The most detailed level that is filled in."""
-    levels = ("diagnosis_5", "diagnosis_4", "diagnosis_3", "diagnosis_2", "diagnosis_1")
-    found = (cleaned(cells.get(level)) for level in (*levels, "diagnosis"))
-    return next((text for text in found if text), "")
+def deepest(cells: Mapping[str, str], prefix: str = "diagnosis") -> str:
+    """The most detailed of five levels of a diagnosis that is filled in."""
+    columns = (*(f"{prefix}_{level}" for level in (5, 4, 3, 2, 1)), prefix)
+    return next((text for column in columns if (text := cleaned(cells.get(column)))), "")
 
 
 ISIC_CLIENT = Source(
-    "isic_client", "ISIC archive, downloaded with the isic client", "per image", read_client
+    "isic_client",
+    "ISIC archive, downloaded with the isic client",
+    "per image",
+    read_client,
+    labels=LABELS,
+    names={"": "no diagnosis"},
+    size="as downloaded",
+    classes="those of the archive",
+    ids="patients, lesions",
 )

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cascade.data.grouping import connected
-from cascade.data.sources.isic_client import read_metadata
+from cascade.data.sources.public.isic_client import LABELS as ISIC_ARCHIVE
+from cascade.data.sources.public.isic_client import read_metadata
 from cascade.data.sources.rows import (
     Label,
     Source,
@@ -14,7 +15,7 @@ from cascade.data.sources.rows import (
     SourceTable,
     Split,
     attributes,
-    classify,
+    classifying,
     found_row,
 )
 from cascade.data.sources.source_files import Layout, read_headless, require_columns
@@ -45,10 +46,10 @@ def read_2016(layout: Layout) -> SourceTable:
             continue
         sheet = read_headless(path, ("image", "label"))
         files.append(path)
-        for where, cells in sheet.places():
-            stem = cells["image"].strip()
-            label = classify(cells["label"], LABELS_2016, where=where)
-            rows.append(found_row(layout, stem, label, where, {}, split))
+        with classifying(LABELS_2016) as classify:
+            for where, cells in sheet.places():
+                label = classify(cells["label"], where=where)
+                rows.append(found_row(layout, cells["image"].strip(), label, where, {}, split))
     return SourceTable(tuple(rows), tuple(files))
 
 
@@ -73,9 +74,8 @@ def read_2017(layout: Layout) -> SourceTable:
         for where, cells in sheet.places():
             stem = cells["image_id"].strip()
             diagnosis = _diagnosis_2017(cells, where)
-            label = classify(diagnosis, LABELS_2017, where=where)
             known = {"diagnosis": diagnosis, **people.get(stem, {})}
-            rows.append(found_row(layout, stem, label, where, known, split))
+            rows.append(found_row(layout, stem, LABELS_2017[diagnosis], where, known, split))
     return SourceTable(tuple(rows), tuple(files))
 
 
@@ -138,10 +138,36 @@ def read_2018_task1(layout: Layout, labels: Path | None = None) -> SourceTable:
     )
 
 
-ISIC_2016 = Source("isic2016", "ISIC 2016 challenge, parts 1 and 3", "CC0-1.0", read_2016)
-ISIC_2017 = Source("isic2017", "ISIC 2017 challenge, parts 1 and 3", "CC0-1.0", read_2017)
+ISIC_2016 = Source(
+    "isic2016",
+    "ISIC 2016 challenge, parts 1 and 3",
+    "CC0-1.0",
+    read_2016,
+    labels=LABELS_2016,
+    names={"0": "benign", "0.0": "benign", "1": "malignant", "1.0": "malignant"},
+    size="1,279 images",
+    masks="yes",
+)
+ISIC_2017 = Source(
+    "isic2017",
+    "ISIC 2017 challenge, parts 1 and 3",
+    "CC0-1.0",
+    read_2017,
+    labels=LABELS_2017,
+    size="2,750 images",
+    masks="yes",
+)
 ISIC_2018_TASK1 = Source(
-    "isic2018_task1", "ISIC 2018 challenge, task 1", "CC0-1.0", read_2018_task1
+    "isic2018_task1",
+    "ISIC 2018 challenge, task 1",
+    "CC0-1.0",
+    read_2018_task1,
+    labels=ISIC_ARCHIVE,
+    names={"": "no diagnosis"},
+    size="3,694 images",
+    classes="those of the archive",
+    masks="yes",
+    ids="patients, lesions",
 )
 
 
@@ -153,6 +179,7 @@ LABELS_2020: Mapping[str, Label] = {
 }  # fmt: skip
 """``unknown`` is the diagnosis of images without a biopsy, which the challenge counts as benign."""
 
+NAMES_2020 = {"unknown": "no biopsy (unknown)", "lentigo nos": "lentigo NOS"}
 _COLUMNS_2020 = {
     "patient_id": "patient_id", "lesion_id": "lesion_id", "diagnosis": "diagnosis",
     "age": "age_approx", "sex": "sex", "site": "anatom_site_general_challenge",
@@ -165,17 +192,28 @@ def read_2020(layout: Layout) -> SourceTable:
     path = layout.require(
         "ISIC_2020_Training_GroundTruth_v2.csv", "ISIC_2020_Training_GroundTruth.csv", "train.csv"
     )
+    copies = _copies(layout)
+    rows = [
+        found_row(layout, stem, label, where, {**known, "group_id": copies.get(stem, "")})
+        for stem, label, where, known in rows_2020(path)
+    ]
+    return SourceTable(tuple(rows), (path,))
+
+
+def rows_2020(path: Path) -> list[tuple[str, Label, str, dict[str, str]]]:
+    """Name, class, place and attributes of each row of the training table."""
     sheet = read_sheet(path)
     require_columns(sheet, "image_name", "patient_id", "diagnosis", "benign_malignant", "target")
-    copies = _copies(layout)
     rows = []
-    for where, cells in sheet.places():
-        stem = cells["image_name"].strip()
-        label = classify(cells["diagnosis"], LABELS_2020, where=where)
-        _check_agreement(cells, label, where)
-        known = {**attributes(cells, _COLUMNS_2020), "group_id": copies.get(stem, "")}
-        rows.append(found_row(layout, stem, label, where, known))
-    return SourceTable(tuple(rows), (path,))
+    with classifying(LABELS_2020) as classify:
+        for where, cells in sheet.places():
+            label = classify(cells["diagnosis"], where=where)
+            if label != "unknown":  # which no diagnosis of the table is
+                _check_agreement(cells, label, where)
+            rows.append(
+                (cells["image_name"].strip(), label, where, attributes(cells, _COLUMNS_2020))
+            )
+    return rows
 
 
 def _check_agreement(cells: Mapping[str, str], label: Label, where: str) -> None:
@@ -204,4 +242,13 @@ def _copies(layout: Layout) -> dict[str, str]:
     return groups
 
 
-ISIC_2020 = Source("isic2020", "ISIC 2020 challenge (SIIM-ISIC)", "CC-BY-NC-4.0", read_2020)
+ISIC_2020 = Source(
+    "isic2020",
+    "ISIC 2020 challenge (SIIM-ISIC)",
+    "CC-BY-NC-4.0",
+    read_2020,
+    labels=LABELS_2020,
+    names=NAMES_2020,
+    size="33,126 images",
+    ids="patients, lesions",
+)

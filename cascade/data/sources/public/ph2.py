@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cascade.data.sources.rows import Label, Source, SourceTable, classify, found_row
+from cascade.data.sources.rows import Label, Source, SourceTable, classifying, found_row
 from cascade.data.sources.source_files import Layout
 from cascade.errors import DataError
 
@@ -22,27 +22,38 @@ def read_ph2(layout: Layout) -> SourceTable:
             + (f"; it comes in the same archive as {sheet.name}" if sheet else "")
             + (f"; {layout.packed()}" if layout.packed() else "")
         )
-    rows = []
     try:
         lines = path.read_text(encoding="latin-1").splitlines()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.startswith("||"):
-            continue
-        where = f"{path.name} row {number}"
-        cells = [cell.strip() for cell in line.split("||")]
-        if len(cells) < 4:
-            raise DataError(f"{where}: expected name, histology and clinical diagnosis between ||")
-        stem, code = cells[1], cells[3]
-        if not stem.upper().startswith("IMD"):
-            continue  # the header, which is drawn like a row
-        label = classify(code, LABELS, where=where)
-        known = {"diagnosis": DIAGNOSES[code]}
-        rows.append(found_row(layout, stem, label, where, known))
+    rows = []
+    with classifying(LABELS) as classify:
+        for number, line in enumerate(lines, start=1):
+            where = f"{path.name} row {number}"
+            cells = [cell.strip() for cell in line.split("||")]
+            if not line.startswith("||"):
+                continue
+            if len(cells) < 4:
+                raise DataError(
+                    f"{where}: expected name, histology and clinical diagnosis between ||"
+                )
+            stem, code = cells[1], cells[3]
+            if stem.upper().startswith("IMD"):  # not the header, which is drawn like a row
+                label = classify(code, where=where)
+                known = {"diagnosis": DIAGNOSES.get(code, "")}
+                rows.append(found_row(layout, stem, label, where, known))
     if not rows:
         raise DataError(f"{path}: holds no row that starts with || IMD")
     return SourceTable(tuple(rows), (path,))
 
 
-PH2 = Source("ph2", "PH2", "for research and education only, see its terms", read_ph2)
+PH2 = Source(
+    "ph2",
+    "PH2",
+    "for research and education only, see its terms",
+    read_ph2,
+    labels=LABELS,
+    names=DIAGNOSES,
+    size="200 images",
+    masks="yes",
+)

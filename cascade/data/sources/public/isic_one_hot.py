@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cascade.data.sources.rows import (
@@ -12,7 +12,7 @@ from cascade.data.sources.rows import (
     SourceTable,
     Split,
     attributes,
-    classify,
+    classifying,
     found_row,
 )
 from cascade.data.sources.source_files import Layout, require_columns
@@ -111,9 +111,12 @@ def _coded_rows(layout: Layout, sheet: Sheet, split: Split) -> list[SourceRow]:
     """Rows of a table with one code in the column ``dx``."""
     require_columns(sheet, "image_id", "lesion_id", "dx")
     rows = []
-    for where, cells in sheet.places():
-        stem, known = cells["image_id"].strip(), attributes(cells, _HAM_COLUMNS)
-        rows.append(_row(layout, stem, cells["dx"], HAM10000_LABELS, split, where, known))
+    with classifying(HAM10000_LABELS) as classify:
+        for where, cells in sheet.places():
+            stem, known = cells["image_id"].strip(), attributes(cells, _HAM_COLUMNS)
+            known["diagnosis"] = named(cells["dx"])
+            label = classify(cells["dx"], where=where)
+            rows.append(found_row(layout, stem, label, where, known, split))
     return rows
 
 
@@ -131,13 +134,18 @@ def _one_hot_rows(
     rows = []
     for where, cells in sheet.places():
         stem = cells["image"].strip()
-        code = _hot(cells, codes, where)
-        rows.append(_row(layout, stem, code, labels, split, where, known.get(stem, {})))
+        code = hot(cells, codes, where)
+        label, own = labels[code.casefold()], {**known.get(stem, {}), "diagnosis": named(code)}
+        rows.append(found_row(layout, stem, label, where, own, split))
     return rows
 
 
-def _hot(cells: Mapping[str, str], codes: list[str], where: str) -> str:
-    """The one column that holds 1."""
+def hot(cells: Mapping[str, str], codes: Sequence[str], where: str) -> str:
+    """The one column that holds 1.
+
+    Raises:
+        DataError: none or several do, or a cell holds something else.
+    """
     values = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
     numbers = [values.get(cells[code].strip(), -1) for code in codes]
     if -1 in numbers or sum(numbers) != 1:
@@ -146,18 +154,9 @@ def _hot(cells: Mapping[str, str], codes: list[str], where: str) -> str:
     return codes[numbers.index(1)]
 
 
-def _row(
-    layout: Layout,
-    stem: str,
-    code: str,
-    labels: Mapping[str, Label],
-    split: Split,
-    where: str,
-    known: Mapping[str, str],
-) -> SourceRow:
-    label = classify(code, labels, where=where)
-    known = {**known, "diagnosis": DIAGNOSES[code.strip().casefold()]}
-    return found_row(layout, stem, label, where, known, split)
+def named(code: str) -> str:
+    """The diagnosis that a code of the challenges means, or the code itself."""
+    return DIAGNOSES.get(code.strip().casefold(), code)
 
 
 HAM10000 = Source(
@@ -166,5 +165,19 @@ HAM10000 = Source(
     "CC-BY-NC-4.0",
     read_ham10000,
     aliases=("isic2018_task3",),
+    labels=HAM10000_LABELS,
+    names=DIAGNOSES,
+    size="10,015 images, 11,720 with those of task 3",
+    masks="if present",
+    ids="lesions",
 )
-ISIC_2019 = Source("isic2019", "ISIC 2019 challenge", "CC-BY-NC-4.0", read_2019)
+ISIC_2019 = Source(
+    "isic2019",
+    "ISIC 2019 challenge",
+    "CC-BY-NC-4.0",
+    read_2019,
+    labels=ISIC_2019_LABELS,
+    names=DIAGNOSES,
+    size="25,331 images, 33,569 with the test part",
+    ids="lesions",
+)

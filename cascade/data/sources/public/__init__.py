@@ -1,0 +1,1 @@
+"""Public data sets, one reader for each layout."""
