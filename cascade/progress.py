@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
+
+from cascade.errors import ConfigError
 
 Item = TypeVar("Item")
 
@@ -25,7 +28,7 @@ def progress(
     ``total`` is for iterables without a length. By default the bar is shown only when standard
     error is a terminal. Iterate over the bar, or call ``set_postfix`` on it.
     """
-    shown = sys.stderr.isatty() and not silenced() if enabled is None else enabled
+    shown = sys.stderr.isatty() and not is_quiet() if enabled is None else enabled
     return tqdm(
         iterable,
         desc=description,
@@ -38,6 +41,35 @@ def progress(
 
 
 _prefix = ""
+_level: int | None = None
+"""Of the messages to show, while a command runs."""
+
+
+@contextmanager
+def verbosity(*, quiet: bool, verbose: bool) -> Iterator[bool]:
+    """Say less or more while a command runs; commands that it runs itself say as much.
+
+    Args:
+        quiet: warnings and errors only, without bars and results.
+        verbose: also what is meant for finding faults.
+
+    Yields:
+        Whether this is the command that was typed.
+
+    Raises:
+        ConfigError: both were asked for.
+    """
+    global _level
+    if quiet and verbose:
+        raise ConfigError("--quiet and --verbose exclude each other; give one")
+    before = _level
+    if before is None or quiet or verbose:
+        _level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    try:
+        setup_logging()
+        yield before is None
+    finally:
+        _level = before
 
 
 def only_errors(prefix: str) -> None:
@@ -55,6 +87,11 @@ def silenced() -> bool:
     return bool(_prefix)
 
 
+def is_quiet() -> bool:
+    """Whether this process writes no results and shows no progress."""
+    return silenced() or _level == logging.WARNING
+
+
 class _TqdmHandler(logging.Handler):
     """Writes log lines above a running progress bar instead of through it."""
 
@@ -62,10 +99,10 @@ class _TqdmHandler(logging.Handler):
         tqdm.write(_prefix + self.format(record), file=sys.stderr)
 
 
-def setup_logging(level: int = logging.INFO) -> None:
+def setup_logging() -> None:
     """Send cascade's log messages to standard error; called by commands, never by the library."""
     logger = logging.getLogger("cascade")
-    logger.setLevel(logging.ERROR if silenced() else level)
+    logger.setLevel(logging.ERROR if silenced() else _level or logging.INFO)
     if not any(isinstance(handler, _TqdmHandler) for handler in logger.handlers):
         handler = _TqdmHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))

@@ -1,11 +1,14 @@
 """``cascade doctor`` recognises what breaks installations, and says how to repair it."""
 
 import re
+import shutil
 
 import pytest
 
+from cascade.command_line import machine_checks
 from cascade.command_line.parser import OK, PARTIAL
 from cascade.commands.prediction import doctor
+from cascade.data.synthetic import SyntheticConfig, write_synthetic_dataset
 
 
 def versions(**installed: str):
@@ -98,7 +101,7 @@ def test_this_installation_is_reported_line_by_line(capsys):
 
 def test_errors_end_with_a_code_of_their_own(monkeypatch, capsys):
     bad = doctor.Finding("error", "torch", "is 2.6.0")
-    monkeypatch.setattr(doctor, "examine", lambda: [bad])
+    monkeypatch.setattr(doctor, "examine", lambda _: [bad])
     assert doctor.main([]) == PARTIAL
     assert "1 error found" in capsys.readouterr().out
 
@@ -112,3 +115,52 @@ def test_damaged_default_cascades_are_errors(monkeypatch, tmp_path):
     folder.mkdir()
     (folder / "cascade.json").write_text("{}")
     assert doctor._default_model().state == doctor._default_export().state == "error"
+
+
+def test_a_data_folder_is_counted_and_its_faults_are_errors(tmp_path):
+    (absent,) = machine_checks.check_data(tmp_path, asked=False)
+    (missing,) = machine_checks.check_data(tmp_path, asked=True)
+    assert (absent.state, missing.state) == ("note", "error")
+    assert "cascade prepare" in missing.message
+    write_synthetic_dataset(tmp_path, SyntheticConfig(count_train=6, count_test=2))
+    train, test = machine_checks.check_data(tmp_path, asked=True)
+    assert train.state == test.state == "ok"
+    assert "6 images" in train.message
+    assert "6 masks" in train.message
+    next((tmp_path / "images_all").glob("*")).unlink()
+    states = [finding.state for finding in machine_checks.check_data(tmp_path, asked=True)]
+    assert sorted(states) == ["error", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("free", "state"), [(100e6, "error"), (1e9, "note"), (5e9, "ok"), (1e12, "ok")]
+)
+def test_a_full_disk_is_told(monkeypatch, tmp_path, free, state):
+    usage = shutil.disk_usage(tmp_path)._replace(free=int(free))
+    monkeypatch.setattr(machine_checks.shutil, "disk_usage", lambda _: usage)
+    finding = machine_checks.check_disk("disk", tmp_path / "not" / "there")
+    assert finding.state == state
+    assert f"{free / 1e9:.1f} GB free" in finding.message
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine_checks.os, "access", lambda *_: False)
+    finding = machine_checks.check_disk("disk", tmp_path)
+    assert finding.state == "error"
+    assert str(tmp_path) in finding.message
+
+
+def test_a_device_that_computes_wrong_numbers_is_found(monkeypatch):
+    assert machine_checks._wrong_on("cpu") == ""
+    monkeypatch.setattr("torch.allclose", lambda *_, **__: False)
+    assert "wrong numbers" in machine_checks._wrong_on("cpu")
+    assert "fails" in machine_checks._wrong_on("meta:0:0")
+
+
+def test_a_gpu_that_torch_cannot_use_is_a_note(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for there, state in ((False, "ok"), (True, "note")):
+        monkeypatch.setattr("cascade.models.gpu.has_gpu", lambda there=there: there)
+        (finding,) = machine_checks.check_device()
+        assert finding.state == state
+    assert "nvidia-smi" in finding.message

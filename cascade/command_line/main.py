@@ -42,6 +42,7 @@ GROUPS = {
         "app": "show a web page for images",
         "serve": "predictions over HTTP",
         "bench": "measure how fast this machine runs a cascade, by runtime and batch size",
+        "completion": "let bash or zsh complete commands and flags",
         "doctor": "say which versions and devices there are, and what is wrong",
     },
 }

@@ -8,19 +8,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cascade.command_line.next_command import next_command
 from cascade.errors import ConfigError
-from cascade.progress import silenced
+from cascade.progress import is_quiet, silenced
 
 if TYPE_CHECKING:
     from cascade.training.cross_validation import CrossValidation
 
 
 def say(text: str = "") -> None:
-    """Write one line of results to standard output; of several processes only the main one does."""
-    if silenced():
+    """Write one line of results to standard output.
+
+    Of several processes only the main one does, and none under ``--quiet``.
+    """
+    if is_quiet():
         return
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def say_next(name: str, arguments: Any) -> None:
+    """Name the command that people type after this one, if there is any."""
+    following = next_command(name, arguments)
+    if following is not None:
+        say(f"next: {following}")
 
 
 def refuse_to_replace(arguments: Any, *paths: str | Path, flag: str = "--output") -> None:

@@ -20,11 +20,12 @@ from typing import Any, NoReturn, TypeVar
 
 import jsonargparse
 
+from cascade.command_line.outputs import say_next
 from cascade.command_line.settings_file import SettingsFile, read_settings_file
 from cascade.command_line.shared_flags import SHARED
 from cascade.config import did_you_mean
 from cascade.errors import CascadeError, CascadeWarning, ConfigError
-from cascade.progress import setup_logging
+from cascade.progress import setup_logging, verbosity
 
 Config = TypeVar("Config")
 log = logging.getLogger(__name__)
@@ -41,6 +42,10 @@ FULL_LIBRARY = (
 """Modules that an installation for exported cascades does without."""
 _FULL = "this command needs; install the whole library: pip install ."
 
+_VERBOSITY = {
+    "--quiet": "say nothing but warnings and errors; the results are in the files",
+    "--verbose": "say more of what happens, and where in the code an error comes from",
+}
 _PREPARE = "prepare_dataset.py"
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -73,6 +78,8 @@ class CommandParser(jsonargparse.ArgumentParser):
             default_env=False,
         )
         self.add_argument("--config", action="config", help="YAML file of settings; flags win")
+        for flag, help in _VERBOSITY.items():
+            self.add_argument(flag, action="store_true", default=False, help=help)
         self._files: list[SettingsFile] = []
         self._given: set[str] = set()
         self._reading = False
@@ -274,12 +281,20 @@ def command(
     """Make a command's ``main(argv)`` of its parser and its body; see :func:`run`."""
 
     def decorate(body: Callable[[Any], int]) -> Callable[..., int]:
+        name = body.__module__.rpartition(".")[2].replace("_", "-")
+
         def main(argv: Sequence[str] | None = None) -> int:
             def parse_and_run(words: Sequence[str] | None) -> int:
                 parser = build_parser()
                 arguments = parser.parse_args(words)
-                with parser.placing_errors():
-                    return body(arguments)
+                with (
+                    verbosity(quiet=arguments.quiet, verbose=arguments.verbose) as outermost,
+                    parser.placing_errors(),
+                ):
+                    code = body(arguments)
+                    if outermost and code == OK:
+                        say_next(name, arguments)
+                    return code
 
             return run(parse_and_run, argv)
 
@@ -299,6 +314,7 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
             return main(argv)
         except CascadeError as error:
             log.error("error: %s", error)
+            log.debug("where it comes from:", exc_info=error)
             return USAGE
         except ModuleNotFoundError as error:
             if (error.name or "").split(".")[0] not in FULL_LIBRARY:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,10 +84,7 @@ def main(arguments: Any) -> int:
         model_version=arguments.model_version,
     )
     say(f"written: {', '.join(files)} in {folder}, {count} images, {failed} failed ones left out")
-    say(
-        "next: correct them, then cascade prepare --source folders --input IMAGES --masks "
-        + shlex.quote(str(folder / "EXPORTED.json"))
-    )
+    say("correct them and export them as EXPORTED.json")
     return PARTIAL if failed else OK
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +77,6 @@ def main(arguments: Any) -> int:
     for line in lines:
         say(line)
     say(f"prepared {source} in {arguments.output}")
-    say(f"next: cascade check {shlex.quote(arguments.output)} --output check")
     return OK
 
 

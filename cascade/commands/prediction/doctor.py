@@ -9,16 +9,22 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from cascade.command_line.machine_checks import Finding, check_data, check_device, check_disks
 from cascade.command_line.outputs import say
-from cascade.command_line.parser import OK, PARTIAL, REPOSITORY, CommandParser, command
+from cascade.command_line.parser import (
+    OK,
+    PARTIAL,
+    REPOSITORY,
+    CommandParser,
+    command,
+    default_folder,
+)
 from cascade.errors import CascadeError
 from cascade.version import __version__
 
-State = Literal["ok", "note", "error"]
 Versions = Callable[[str], str | None]
 """Name of a distribution to its version, or ``None`` if it is not installed."""
 
@@ -30,6 +36,7 @@ PURPOSES = {
     "explain": "draws heat maps of torch networks",
     "openvino": "runs them faster on processors of Intel",
     "ray": "predicts on a cluster",
+    "completion": "lets a shell complete commands and flags",
     "test": "runs the tests",
 }
 """Extras, and what each is for."""
@@ -45,35 +52,22 @@ OLDEST_TORCH = (2, 10)
 """Before this, a crafted .pth file could run code in spite of ``weights_only``."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report.
-
-    Attributes:
-        state: ``error`` keeps cascade from working or makes it unsafe; ``note`` is worth knowing.
-        subject: what was looked at.
-        message: what was found, and for an error what to do.
-    """
-
-    state: State
-    subject: str
-    message: str
-
-
 def build_parser() -> CommandParser:
-    """The command's flags: none but the common ones."""
-    return CommandParser(
+    """The command's flags."""
+    parser = CommandParser(
         "cascade doctor",
-        "Say which versions and devices there are, what is wrong and how to repair it. Ends with 3 "
-        "if something is wrong.",
-        example="cascade doctor",
+        "Say which versions, devices and data there are, how much room the disks have, what is "
+        "wrong and how to repair it. Ends with 3 if something is wrong.",
+        example="cascade doctor --data_path dataset",
     )
+    parser.add_shared(data_path=None)
+    return parser
 
 
 @command(build_parser)
-def main(_: Any) -> int:
+def main(arguments: Any) -> int:
     """Run the command; returns its exit code."""
-    findings = examine()
+    findings = examine(arguments.data_path)
     for finding in findings:
         say(f"{finding.state:<6} {finding.subject:<28} {finding.message}")
     errors = sum(finding.state == "error" for finding in findings)
@@ -83,8 +77,8 @@ def main(_: Any) -> int:
     return PARTIAL if errors else OK
 
 
-def examine() -> list[Finding]:
-    """Look at this machine's installation."""
+def examine(data_path: str | None = None) -> list[Finding]:
+    """Look at this machine's installation, and at a data folder, by default ``dataset``."""
     findings = [
         Finding("ok", "cascade", f"{__version__} in {Path(__file__).resolve().parents[2]}"),
         check_python(sys.version_info[:2]),
@@ -94,9 +88,10 @@ def examine() -> list[Finding]:
     ]
     torch = installed_version("torch")
     if torch is not None and check_torch(torch).state != "error":
-        findings.append(_device())
+        findings += check_device()
     findings += [*check_extras(installed_version), _default_model(), _default_export()]
-    return findings
+    folder = default_folder("dataset") if data_path is None else data_path
+    return [*findings, *check_data(folder, asked=data_path is not None), *check_disks()]
 
 
 def installed_version(distribution: str) -> str | None:
@@ -236,22 +231,6 @@ def check_extras(versions: Versions) -> list[Finding]:
             text = f"installed; it {purpose}"
         findings.append(Finding("note" if missing else "ok", f"extra {extra}", text))
     return findings
-
-
-def _device() -> Finding:
-    """What ``--device auto`` would take."""
-    import torch
-
-    from cascade.models.network import describe_device, resolve_device
-
-    device = resolve_device("auto")
-    text = describe_device(device)
-    if device.type == "cpu" and torch.version.cuda is not None and Path("/dev/nvidiactl").exists():
-        return Finding(
-            "note", "device", f"{text}; torch is built for CUDA {torch.version.cuda} but cannot "
-            "use the GPU here: compare the driver's version in nvidia-smi"
-        )  # fmt: skip
-    return Finding("ok", "device", text)
 
 
 def _default_model() -> Finding:

@@ -1,0 +1,68 @@
+"""The command that people type after another one, with its flags filled in."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+NEXT = {
+    "prepare": "cascade check {output} --output check",
+    "check": "cascade seg-train --data_path {dataset} --encoder_weights imagenet",
+    "annotate-export": "cascade prepare --source folders --input IMAGES "
+    "--masks {output}/EXPORTED.json",
+    "seg-train": "cascade seg-eval --model {output}/best.safetensors --data_path {data_path}",
+    "oof-masks": "cascade cls-train --data_path {data_path} --masks {output}/masks",
+    "cls-train": "cascade calibrate --segmenter SEGMENTER "
+    "--classifier {output}/best.safetensors --data_path {data_path}",
+    "average": "cascade cls-eval --model {output} --data_path DATA",
+    "ensemble": "cascade calibrate --segmenter SEGMENTER --classifier {output} --data_path DATA",
+    "mask-modes": "cascade cls-train --data_path {data_path} --mask_mode MODE",
+    "calibrate": "cascade evaluate --model {output} --data_path {data_path}",
+    "default-model": "cascade predict IMAGES --model {model}",
+    "seg-eval": "cascade oof-masks --data_path {data_path}",
+    "cls-eval": "cascade calibrate --segmenter SEGMENTER --classifier {model} "
+    "--data_path {data_path}",
+    "evaluate": "cascade card --model {model} --evaluations {output} --output card.md",
+    "score": "cascade evaluate --data_path DATA --model MODEL",
+    "card": "cascade export --model {model} --output EXPORTED",
+    "predict": "cascade explain {inputs} --model {model} --output explanations",
+    "segment": "cascade cls-train --data_path {data_path} --masks {output}",
+    "explain": "cascade app --model {model}",
+    "export": "cascade bench --model {output}",
+    "bench": "cascade predict IMAGES --model {model}",
+    "doctor": "cascade predict IMAGES",
+    "completion": None,
+    "app": None,
+    "serve": None,
+}
+"""What follows each command; names in braces are values of its flags. ``None`` where it runs until
+it is stopped, or its output is a script."""
+
+_MOST = 3
+"""Values of one flag that are repeated."""
+
+
+class _Filled(dict[str, str]):
+    """The values of flags, as a shell takes them; a flag without one becomes a word to replace."""
+
+    def __init__(self, arguments: Any) -> None:
+        super().__init__()
+        self._arguments = arguments
+
+    def __missing__(self, name: str) -> str:
+        value = self._arguments.get(name)
+        values = value if isinstance(value, list) else [value]
+        if value is None or not 0 < len(values) <= _MOST:
+            return name.upper()
+        return shlex.join(str(one) for one in values)
+
+
+def next_command(name: str, arguments: Any) -> str | None:
+    """What to type after a command, or ``None``.
+
+    Args:
+        name: the command that has ended well.
+        arguments: its parsed flags.
+    """
+    template = NEXT[name]
+    return None if template is None else template.format_map(_Filled(arguments))

@@ -1,0 +1,157 @@
+"""What all commands share: how much they say, and what they name at the end."""
+
+from __future__ import annotations
+
+import logging
+import re
+import string
+import subprocess
+
+import pytest
+
+from cascade.command_line.main import COMMANDS, main, module_of
+from cascade.command_line.next_command import NEXT, next_command
+from cascade.command_line.parser import OK, USAGE
+from cascade.progress import is_quiet, progress, verbosity
+
+PREPARE = ["prepare", "--source", "synthetic", "--count", "3", "--output"]
+
+
+def flags(name):
+    return module_of(name).build_parser()._option_string_actions
+
+
+def destinations(name):
+    return {action.dest for action in module_of(name).build_parser()._actions}
+
+
+def test_each_command_names_the_one_after_it_or_has_a_reason():
+    assert set(NEXT) == set(COMMANDS)
+    assert {name for name, text in NEXT.items() if text is None} == {"completion", "app", "serve"}
+
+
+@pytest.mark.parametrize("name", [name for name, text in NEXT.items() if text])
+def test_the_next_command_has_flags_that_exist(name):
+    program, following, *words = NEXT[name].split()
+    assert program == "cascade"
+    known = flags(following)
+    for flag in (word for word in words if word.startswith("--")):
+        assert flag in known
+    fields = {field for _, field, _, _ in string.Formatter().parse(NEXT[name]) if field}
+    assert fields <= destinations(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("prepare", {"output": "my data"}, "cascade check 'my data' --output check"),
+        (
+            "predict",
+            {"inputs": ["a b.jpg", "c"], "model": None},
+            "cascade explain 'a b.jpg' c --model MODEL --output explanations",
+        ),
+        (
+            "predict",
+            {"inputs": list("abcd"), "model": "m"},
+            "cascade explain INPUTS --model m --output explanations",
+        ),
+        (
+            "seg-train",
+            {"output": "it's", "data_path": "d"},
+            "cascade seg-eval --model 'it'\"'\"'s'/best.safetensors --data_path d",
+        ),
+        ("serve", {}, None),
+    ],
+)
+def test_values_are_quoted_for_a_shell_and_unknown_ones_stay_words(name, values, expected):
+    assert next_command(name, values) == expected
+
+
+def test_a_command_ends_with_the_next_one(tmp_path, capsys):
+    assert main([*PREPARE, str(tmp_path / "data")]) == OK
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"next: cascade check {tmp_path}/data --output check"
+    assert main(["check", str(tmp_path / "data")]) == OK
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(f"next: cascade seg-train --data_path {tmp_path}/data")
+
+
+def test_a_failed_command_names_no_next_one(tmp_path, capsys):
+    assert main(["check", str(tmp_path)]) == USAGE
+    assert "next:" not in capsys.readouterr().out
+
+
+def test_a_quiet_command_writes_its_files_and_says_nothing(tmp_path, capsys):
+    assert main([*PREPARE, str(tmp_path), "--quiet"]) == OK
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+    assert (tmp_path / "train_data.csv").is_file()
+
+
+def test_a_quiet_command_still_tells_its_errors(tmp_path, capsys):
+    assert main(["check", str(tmp_path / "none"), "--quiet"]) == USAGE
+    assert "none" in capsys.readouterr().err
+
+
+def test_a_verbose_command_says_where_an_error_comes_from(tmp_path, capsys):
+    assert main(["check", str(tmp_path / "none"), "--verbose"]) == USAGE
+    assert "Traceback" in capsys.readouterr().err
+    assert main(["check", str(tmp_path / "none")]) == USAGE
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_quiet_and_verbose_exclude_each_other(tmp_path, capsys):
+    assert main(["check", str(tmp_path), "--quiet", "--verbose"]) == USAGE
+    assert "--quiet and --verbose" in capsys.readouterr().err
+
+
+def test_a_command_inside_another_one_says_as_much_and_ends_without_a_hint():
+    logger = logging.getLogger("cascade")
+    with verbosity(quiet=True, verbose=False) as outermost:
+        assert outermost
+        with verbosity(quiet=False, verbose=False) as outermost:
+            assert not outermost
+            assert is_quiet()
+            assert logger.level == logging.WARNING
+            assert progress([1], description="d").disable
+    assert not is_quiet()
+
+
+def script(shell, capsys):
+    pytest.importorskip("shtab")
+    assert main(["completion", shell]) == OK
+    return capsys.readouterr().out
+
+
+def completed(text, *words):
+    """What bash offers for the last of some words."""
+    ask = """
+source /dev/stdin
+COMP_WORDS=("$@"); COMP_CWORD=$(( $# - 1 )); COMPREPLY=()
+of=$(complete -p cascade | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+$of cascade "${!#}" "${COMP_WORDS[COMP_CWORD-1]}"
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+    done = subprocess.run(
+        ["bash", "-c", ask, "bash", "cascade", *words],
+        input=text, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    return done.stdout.split()
+
+
+def test_bash_completes_commands_flags_and_choices(capsys, tmp_path):
+    text = script("bash", capsys)
+    assert set(completed(text, "")) >= set(COMMANDS)
+    assert completed(text, "seg-") == ["seg-train", "seg-eval"]
+    assert completed(text, "predict", "--tt") == ["--tta"]
+    assert completed(text, "predict", "--tta", "") == ["none", "flips", "dihedral"]
+    (tmp_path / "image.jpg").touch()
+    assert completed(text, "predict", f"{tmp_path}/im") == [f"{tmp_path}/image.jpg"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_script_has_every_flag_of_every_command(shell, capsys):
+    text = script(shell, capsys)
+    for name in COMMANDS:
+        for flag in flags(name):
+            assert re.search(rf"(?<![\w-]){re.escape(flag)}(?![\w-])", text), (name, flag)
