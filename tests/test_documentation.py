@@ -64,7 +64,8 @@ def lines(program):
 @pytest.mark.parametrize(("page", "line"), list(lines("cascade")))
 def test_every_command_of_the_documents_is_one(page, line):
     _, name, *given = shlex.split(line, comments=True)
-    given = given[: given.index("&")] if "&" in given else given
+    for end in ("&", ">"):
+        given = given[: given.index(end)] if end in given else given
     assert name in COMMANDS or name.startswith("-"), line
     if name in COMMANDS and given != ["--help"]:
         module = module_of(name)

@@ -50,7 +50,7 @@ LIBRARIES = {
         "export",
         "speed.floor",
         "speed.naive",
-        "commands.prediction.doctor",
+        "command_line.machine_checks",
     },
     "torchvision": {"models", "training", "speed.naive", "commands.prediction.doctor"},
     "timm": {"models"},

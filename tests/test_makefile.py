@@ -36,6 +36,7 @@ EVERY_EXTRA = {
     "ray",
     "hdf5",
     "tables",
+    "completion",
     "docs",
     "tensorboard",
     "mlflow",

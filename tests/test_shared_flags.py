@@ -14,6 +14,7 @@ from cascade.imaging import write_image, write_mask
 OWN_DEFAULT = {
     "--augmentation": "average draws no crops without --batch_statistics",
     "--batch_size": "in training it decides what is learnt; calibrate reads small crops only",
+    "--data_path": "doctor misses a folder only where one was named",
     "--encoder_weights": "the default model starts from ImageNet",
     "--learning_rate": "the two stages have recipes of their own",
     "--max_megapixels": "page and service read images of strangers",

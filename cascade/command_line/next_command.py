@@ -65,4 +65,6 @@ def next_command(name: str, arguments: Any) -> str | None:
         arguments: its parsed flags.
     """
     template = NEXT[name]
-    return None if template is None else template.format_map(_Filled(arguments))
+    if template is None or arguments.get("list"):  # what is listed may be given to a shell
+        return None
+    return template.format_map(_Filled(arguments))

@@ -281,7 +281,7 @@ def command(
     """Make a command's ``main(argv)`` of its parser and its body; see :func:`run`."""
 
     def decorate(body: Callable[[Any], int]) -> Callable[..., int]:
-        name = body.__module__.rpartition(".")[2].replace("_", "-")
+        name = build_parser.__module__.rpartition(".")[2].replace("_", "-")
 
         def main(argv: Sequence[str] | None = None) -> int:
             def parse_and_run(words: Sequence[str] | None) -> int:
