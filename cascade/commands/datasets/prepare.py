@@ -28,7 +28,7 @@ cascade prepare --source ham10000 --input downloads/HAM10000 --output dataset
   cascade prepare --source table --input images --table list.xlsx --malignant mel --output dataset
   cascade prepare --source synthetic --count 200 --output demo"""
 
-_ONLY_SYNTHETIC = {"count": 200, "malignant_fraction": 0.4}
+_ONLY_SYNTHETIC = {"count": 200, "malignant_fraction": 0.4, "lesions_per_patient": 0}
 _ONLY_REAL = ("link", "indeterminate", "split", "skip_missing", "without_labels", "append")
 
 
@@ -61,6 +61,13 @@ def build_parser() -> CommandParser:
         type=float,
         default=_ONLY_SYNTHETIC["malignant_fraction"],
         help="synthetic: share of malignant images",
+    )
+    parser.add_argument(
+        "--lesions_per_patient",
+        type=int,
+        default=_ONLY_SYNTHETIC["lesions_per_patient"],
+        help="synthetic: 4 or more lesions of one look for each patient, one of them odd; "
+        "--malignant_fraction is then the share of the odd ones that are malignant",
     )
     return parser
 
@@ -99,6 +106,7 @@ def _draw(arguments: Any) -> list[str]:
         count_train=arguments.count - test,
         count_test=test,
         malignant_fraction=arguments.malignant_fraction,
+        lesions_per_patient=arguments.lesions_per_patient,
         seed=arguments.seed,
     )
     counts = prepare_synthetic(arguments.output, config, overwrite=arguments.overwrite)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +14,18 @@ import numpy as np
 
 from cascade.config import CLASSES, check_settings, setting
 from cascade.data.synthetic.lesion import draw_lesion
-from cascade.errors import DataError
+from cascade.errors import ConfigError, DataError
 from cascade.files import write_csv
+from cascade.lesion.patient import FEWEST
 from cascade.progress import progress
 
 log = logging.getLogger(__name__)
 
 COLUMNS = ("name", "class", "patient_id", "lesion_id", "diagnosis", "age", "sex", "site", "source")
 _DIAGNOSES = {"benign": "synthetic nevus", "malignant": "synthetic melanoma"}
+ODD = "synthetic odd nevus"
+"""Diagnosis of a benign lesion that does not look like the others of its patient."""
+
 _SITES = ("anterior torso", "posterior torso", "upper extremity", "lower extremity", "head/neck")
 
 
@@ -33,6 +38,12 @@ class SyntheticConfig:
     malignant_fraction: float = setting(
         0.4, "share of malignant images in each table", minimum=0.0, maximum=1.0
     )
+    lesions_per_patient: int = setting(
+        0,
+        "4 or more: so many lesions of one look for each patient, one of them odd, and "
+        "malignant_fraction is the share of odd ones that are malignant; 0: few for a patient",
+        minimum=0,
+    )
     sizes: tuple[tuple[int, int], ...] = ((240, 320), (288, 384), (256, 256))
     masks: bool = setting(True, "write masks_all")
     jpeg_quality: int = setting(90, "best JPEG quality; images vary below", minimum=60, maximum=100)
@@ -40,6 +51,11 @@ class SyntheticConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if 0 < self.lesions_per_patient < FEWEST:
+            raise ConfigError(
+                f"lesions_per_patient is {self.lesions_per_patient}; give {FEWEST} or more, of "
+                "which one is odd, or 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,7 @@ class _Plan:
     patient: int
     lesion: int
     image: int
+    odd: bool = False
 
 
 def write_synthetic_dataset(
@@ -78,7 +95,9 @@ def write_synthetic_dataset(
         (("train", config.count_train), ("test", config.count_test))
     ):
         if count:
-            plans = list(_plan(np.random.default_rng([config.seed, place]), count, config, start))
+            planned = _plan_styles if config.lesions_per_patient else _plan
+            generator = np.random.default_rng([config.seed, place])
+            plans = list(planned(generator, count, config, start))
             shown = progress(plans, description=f"drawing {split} images")
             rows = [_write_image(folder, config, start + i, plan) for i, plan in enumerate(shown)]
             write_csv(folder / f"{split}_data.csv", COLUMNS, rows)
@@ -111,6 +130,23 @@ def _plan(
     yield from (plans[index] for index in generator.permutation(count))
 
 
+def _plan_styles(
+    generator: np.random.Generator, count: int, config: SyntheticConfig, start: int
+) -> Iterator[_Plan]:
+    """Patients of several lesions that look alike, and of one that does not."""
+    each = config.lesions_per_patient
+    patients = math.ceil(count / each)
+    malignant = generator.permutation(patients) < round(patients * config.malignant_fraction)
+    odd = generator.integers(each, size=patients)
+    plans = []
+    for lesion in range(count):
+        patient, place = divmod(lesion, each)
+        is_odd = place == odd[patient]
+        label = CLASSES[int(is_odd and malignant[patient])]
+        plans.append(_Plan(label, start + patient, start + lesion, 0, bool(is_odd)))
+    yield from (plans[index] for index in generator.permutation(count))
+
+
 def _numbered(sizes: Sequence[int]) -> tuple[range, Sequence[int]]:
     return range(len(sizes)), sizes
 
@@ -130,6 +166,9 @@ def _write_image(
     patient = np.random.default_rng([config.seed, 2, plan.patient])
     of_lesion = np.random.default_rng([config.seed, 3, plan.lesion])
     view = np.random.default_rng([config.seed, 4, plan.lesion, plan.image])
+    style = None
+    if config.lesions_per_patient and not plan.odd:
+        style = np.random.default_rng([config.seed, 6, plan.patient])
     shape = config.sizes[int(of_lesion.integers(len(config.sizes)))]
     drawn = draw_lesion(
         of_lesion,
@@ -137,6 +176,7 @@ def _write_image(
         shape=(int(shape[0]), int(shape[1])),
         tone=float(patient.beta(0.9, 1.6)),
         view=view,
+        style=style,
     )
     stem = f"synthetic_{number:05d}"
     quality = int(view.integers(config.jpeg_quality - 15, config.jpeg_quality + 1))
@@ -149,7 +189,7 @@ def _write_image(
         "class": plan.label,
         "patient_id": f"synthetic_p{plan.patient:05d}",
         "lesion_id": f"synthetic_l{plan.lesion:05d}",
-        "diagnosis": _DIAGNOSES[plan.label],
+        "diagnosis": ODD if plan.odd and plan.label == CLASSES[0] else _DIAGNOSES[plan.label],
         "age": str(5 * int(patient.integers(4, 18))),
         "sex": str(patient.choice(["female", "male"])),
         "site": str(np.random.default_rng([config.seed, 5, plan.lesion]).choice(_SITES)),

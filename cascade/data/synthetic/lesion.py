@@ -76,6 +76,7 @@ def draw_lesion(
     shape: tuple[int, int] = (240, 320),
     tone: float | None = None,
     view: np.random.Generator | None = None,
+    style: np.random.Generator | None = None,
 ) -> SyntheticLesion:
     """Draw one lesion and image it.
 
@@ -86,6 +87,8 @@ def draw_lesion(
         tone: melanin of the skin, 0 (very light) to 1 (very dark); drawn when not given.
         view: decides skin texture, light, flip and artefacts; give another one to image the
             same lesion again. By default ``generator`` goes on.
+        style: decides traits and pigment instead of ``generator``, which is left with place, size
+            and border; the same state for several lesions gives lesions of one look.
 
     Raises:
         ConfigError: the shape is too small or ``tone`` is outside [0, 1].
@@ -94,13 +97,14 @@ def draw_lesion(
         raise ConfigError(
             f"shape {shape}, tone {tone}: sides must be at least {_SMALLEST}, tone within [0, 1]"
         )
-    traits = _draw_traits(generator, malignant=malignant)
+    style = generator if style is None else style
+    traits = _draw_traits(style, malignant=malignant)
     own_tone = float(generator.beta(0.9, 1.6))
     frame = _draw_frame(generator, shape)
     level = _level(generator, frame, traits)
     mask = np.zeros(shape, bool)
     mask[frame.window] = _one_component(level > 0.0)
-    pigment = _pigment(generator, frame, traits) * _opacity(generator, level)
+    pigment = _pigment(style, frame, traits) * _opacity(generator, level)
 
     view = generator if view is None else view
     flips = tuple(axis for axis in (0, 1) if view.random() < 0.5)
