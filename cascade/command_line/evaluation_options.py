@@ -122,6 +122,23 @@ def report(
     say(f"written: {folder / 'report.html'}, metrics.json, predictions.csv and plots")
 
 
+def _say_patients(metrics: Mapping[str, Any] | None) -> None:
+    if metrics is None:
+        return
+    from cascade.evaluation.patients import (
+        PATIENT_HEADERS,
+        PATIENT_NOTE,
+        patient_rows,
+        patient_sentences,
+    )
+
+    if rows := patient_rows(metrics):
+        say_table(PATIENT_HEADERS, rows)
+    for line in [*patient_sentences(metrics), *([PATIENT_NOTE] if rows else [])]:
+        say(line)
+    say()
+
+
 def _say_numbers(metrics: Mapping[str, Any]) -> None:
     from cascade.evaluation.safeguard_report import safeguard_lines
     from cascade.evaluation.score_table import (
@@ -143,6 +160,7 @@ def _say_numbers(metrics: Mapping[str, Any]) -> None:
     if "stages" in metrics:
         say_table(STAGE_HEADERS, stage_rows(metrics["stages"]))
         say()
+    _say_patients(metrics.get("patients"))
     more = safeguard_lines(metrics.get("safeguards", {}))
     if "corruptions" in metrics:
         from cascade.robustness.report import corruption_lines

@@ -10,6 +10,7 @@ import numpy as np
 
 from cascade.config import CLASSES
 from cascade.fields import columns, row
+from cascade.lesion.patient import PatientContext
 from cascade.metrics.classification import classification_metrics
 from cascade.metrics.segmentation import PixelCounts, dice, iou, segmentation_metrics
 from cascade.pipeline.prediction import Prediction
@@ -37,6 +38,7 @@ class Case:
         out_of_distribution_score: above 1 the image is out of distribution; ``None`` if unknown.
         masked_crop_probability: of malignant, had the masked crop been classified where the whole
             image was; else ``None``.
+        context: what the lesion is among those of its patient; ``None`` where no patient is known.
     """
 
     record: Record
@@ -51,6 +53,7 @@ class Case:
     prediction_set: tuple[str, ...] = ()
     out_of_distribution_score: float | None = None
     masked_crop_probability: float | None = None
+    context: PatientContext | None = None
 
     @classmethod
     def of(cls, record: Record, prediction: Prediction, **truth: Any) -> Case:
@@ -82,12 +85,19 @@ class Case:
             "iou": None if self.counts is None else iou(self.counts),
             "dice": None if self.counts is None else dice(self.counts),
             "masked_crop_probability": self.masked_crop_probability,
+            **({} if self.context is None else row(PatientContext, self.context)),
         }
 
 
 CASE_COLUMNS = (
     "name", "group", "class", *columns(Prediction), "iou", "dice", "masked_crop_probability",
 )  # fmt: skip
+
+
+def case_columns(cases: Sequence[Case]) -> tuple[str, ...]:
+    """The columns of ``predictions.csv``; those of patients only where one is known."""
+    known = any(case.context is not None for case in cases)
+    return (*CASE_COLUMNS, *columns(PatientContext)) if known else CASE_COLUMNS
 
 
 def segmentation_of(cases: Sequence[Case], *, seed: int = 0) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cascade.config import CLASSES
-from cascade.evaluation.cases import CASE_COLUMNS, Case, probabilities, true_labels
+from cascade.evaluation.cases import Case, case_columns, probabilities, true_labels
 from cascade.evaluation.html import (
     ReportFigure,
     ReportNumber,
@@ -16,6 +16,13 @@ from cascade.evaluation.html import (
     write_report,
 )
 from cascade.evaluation.overlays import Sketch, fitted, overlay, true_mask
+from cascade.evaluation.patients import (
+    PATIENT_HEADERS,
+    PATIENT_NOTE,
+    PATIENT_TITLE,
+    patient_rows,
+    patient_sentences,
+)
 from cascade.evaluation.plots import plot_classification, plot_iou_histogram
 from cascade.evaluation.safeguard_report import SAFEGUARD_NOTE, SAFEGUARD_TITLE, safeguard_tables
 from cascade.evaluation.score_table import (
@@ -72,7 +79,8 @@ def write_evaluation(
         more: further sections of the page, after the examples.
     """
     write_json(folder / "metrics.json", {**evaluation.metrics, "about": dict(about)})
-    write_csv(folder / "predictions.csv", CASE_COLUMNS, (case.row() for case in evaluation.cases))
+    columns = case_columns(evaluation.cases)
+    write_csv(folder / "predictions.csv", columns, (case.row() for case in evaluation.cases))
     sections = [
         *_plots(folder, evaluation),
         *_examples(evaluation.cases, sketch),
@@ -200,6 +208,11 @@ def _details(folder: Path, evaluation: Evaluation) -> list[ReportSection]:
         sections.append(ReportSection(STAGE_TITLE, tables=[table]))
     if tables := safeguard_tables(metrics.get("safeguards") or {}):
         sections.append(ReportSection(SAFEGUARD_TITLE, SAFEGUARD_NOTE, tables))
+    if patients := metrics.get("patients"):
+        text = " ".join([*patient_sentences(patients), PATIENT_NOTE])
+        compared = patient_rows(patients)
+        tables = [ReportTable(PATIENT_HEADERS, compared)] if compared else []
+        sections.append(ReportSection(PATIENT_TITLE, text, tables))
     if groups := metrics.get("subgroups"):
         figures = [_plot(path) for path in write_subgroups(folder, groups)]
         sections.append(ReportSection("Subgroups", SUBGROUP_NOTE, subgroup_tables(groups), figures))

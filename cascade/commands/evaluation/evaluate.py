@@ -46,7 +46,8 @@ def build_parser() -> CommandParser:
     parser = CommandParser(
         "cascade evaluate",
         "Run the whole pipeline on the test table: segmentation where there are masks, "
-        "classification where there are classes, and what the first stage costs the second.",
+        "classification where there are classes, what the first stage costs the second, and "
+        "with patient_id in the table whether comparing the lesions of a patient helps.",
         example="python cascade_pipeline.py --segmenter models/segmenter/best.safetensors "
         "--classifier models/classifier/best.safetensors --save models/cascade.safetensors\n"
         "  python cascade_pipeline.py --path models/cascade.safetensors --data_path dataset",
@@ -154,9 +155,11 @@ def _heat_maps(arguments: Any, cascade: Cascade, evaluation: Evaluation) -> list
 
 def _evaluate(arguments: Any, cascade: Cascade, table: Table) -> Evaluation:
     """The evaluation with all that was asked for."""
+    from cascade.evaluation.patients import with_patients
     from cascade.evaluation.stages import evaluate_cascade
 
     evaluation = evaluate_cascade(cascade, table, **how_to_evaluate(arguments))
+    evaluation = with_patients(evaluation, seed=arguments.seed)
     if arguments.subgroups:
         from cascade.evaluation.subgroups import with_subgroups
 
@@ -193,6 +196,7 @@ def _evaluate_predictions(arguments: Any) -> int:
         )
     from cascade.cluster.plan import row_files
     from cascade.cluster.tables import about_rows, read_rows
+    from cascade.evaluation.patients import with_patients
     from cascade.evaluation.stored import evaluate_rows
 
     about = about_rows(row_files(arguments.predictions)[0])
@@ -210,6 +214,7 @@ def _evaluate_predictions(arguments: Any) -> int:
     cutoff = about["cutoff"] if arguments.cutoff is None else arguments.cutoff
     rows = read_rows(arguments.predictions)
     evaluation = evaluate_rows(rows, table, cutoff=cutoff, seed=arguments.seed)
+    evaluation = with_patients(evaluation, seed=arguments.seed)
     if arguments.subgroups:
         from cascade.evaluation.subgroups import with_subgroups
 
