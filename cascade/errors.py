@@ -60,6 +60,10 @@ class ModelFileError(CascadeError, RuntimeError):
     """A model file is damaged, of another format, or does not fit its networks."""
 
 
+class HubError(ModelFileError):
+    """A model cannot be fetched from a hub, or sent to it."""
+
+
 class PretrainedWeightsError(CascadeError, RuntimeError):
     """Pretrained weights could not be fetched or do not fit the network."""
 

@@ -84,6 +84,7 @@ LIBRARIES = {
     "python_calamine": {"data.sources.table_files"},
     "h5py": {"data.sources.packed"},
     "fsspec": {"cluster.storage"},
+    "huggingface_hub": {"models.hub", "models.pretrained"},
     "mlflow": {"training.trackers"},
     "trackio": {"training.trackers"},
     "wandb": {"training.trackers"},

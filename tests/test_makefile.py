@@ -27,6 +27,7 @@ EVERY_EXTRA = {
     "test",
     "dicom",
     "heif",
+    "hub",
     "jxl",
     "export",
     "explain",

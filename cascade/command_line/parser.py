@@ -25,6 +25,7 @@ from cascade.command_line.settings_file import SettingsFile, read_settings_file
 from cascade.command_line.shared_flags import SHARED
 from cascade.config import did_you_mean
 from cascade.errors import CascadeError, CascadeWarning, ConfigError
+from cascade.models.hub import is_hub_address, local_path
 from cascade.progress import setup_logging, verbosity
 
 Config = TypeVar("Config")
@@ -46,6 +47,7 @@ _VERBOSITY = {
     "--quiet": "say nothing but warnings and errors; the results are in the files",
     "--verbose": "say more of what happens, and where in the code an error comes from",
 }
+_MODEL_FLAGS = ("model", "segmenter", "classifier", "initial_model")
 _PREPARE = "prepare_dataset.py"
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -291,6 +293,7 @@ def command(
                     verbosity(quiet=arguments.quiet, verbose=arguments.verbose) as outermost,
                     parser.placing_errors(),
                 ):
+                    _fetch_models(arguments)
                     code = body(arguments)
                     if outermost and code == OK:
                         say_next(name, arguments)
@@ -302,6 +305,14 @@ def command(
         return main
 
     return decorate
+
+
+def _fetch_models(arguments: Any) -> None:
+    """Put the file in the cache in the place of a model on the hub."""
+    for name in _MODEL_FLAGS:
+        value = arguments.get(name)
+        if is_hub_address(value):
+            arguments[name] = str(local_path(value))
 
 
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:

@@ -21,6 +21,7 @@ from safetensors.numpy import save_file
 
 from cascade.errors import ModelFileError
 from cascade.files import atomic_path
+from cascade.models.hub import local_path
 from cascade.version import __version__
 
 FORMAT = 1
@@ -191,7 +192,8 @@ def check_tensors(
 
 
 def _opened(path: str | os.PathLike[str]) -> Any:
-    if not Path(path).is_file():
+    path = local_path(path)
+    if not path.is_file():
         raise ModelFileError(f"{path}: there is no such model file")
     try:
         return safe_open(path, framework="numpy")

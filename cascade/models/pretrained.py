@@ -1,25 +1,23 @@
 """Pretrained weights: downloaded when asked for, or read from a local file.
 
-This is the only place in cascade that may open a network connection, and only for
-``imagenet``. Without a network it fails within seconds and says what to do.
+A network connection is opened for ``imagenet`` only. Without a network it fails within seconds and
+says what to do.
 """
 
 from __future__ import annotations
 
 import logging
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from cascade.errors import PretrainedWeightsError
+from cascade.errors import HubError, PretrainedWeightsError
+from cascade.models.hub import require_answer
 
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
@@ -53,14 +51,10 @@ def download(url: str, fetch: Callable[[], Result], *, cached: bool) -> Result:
 def _require_server(url: str) -> None:
     log.info("downloading ImageNet weights from %s", url)
     try:
-        request = urllib.request.Request(url, method="HEAD")
-        urllib.request.urlopen(request, timeout=NETWORK_TIMEOUT_S).close()
-    except urllib.error.HTTPError:
-        return  # the server is there; whether it has the file is for the download to say
-    except (OSError, ValueError) as error:
+        require_answer(url, timeout_s=NETWORK_TIMEOUT_S)
+    except HubError as error:
         raise PretrainedWeightsError(
-            f"ImageNet weights cannot be downloaded: {urlsplit(url).hostname} does not answer "
-            f"({error}); {_ADVICE}"
+            f"ImageNet weights cannot be downloaded: {error}; {_ADVICE}"
         ) from error
 
 

@@ -7,7 +7,9 @@ own: images come from ``imaging``, the joint between the stages from ``masking``
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from cascade.errors import ConfigError
@@ -21,7 +23,8 @@ from cascade.lesion.masking import (
 )
 from cascade.lesion.measurements import check_scale
 from cascade.lesion.patient import PatientContext
-from cascade.models.artifact import Artifact, merge_artifacts, write_artifact
+from cascade.models import hub
+from cascade.models.artifact import Artifact, merge_artifacts, read_document, write_artifact
 from cascade.models.exported import with_safeguards
 from cascade.models.openvino_session import Precision
 from cascade.models.protocol import ClassifierStage, SegmenterStage
@@ -108,7 +111,8 @@ class Cascade:
 
         Args:
             path: a ``.safetensors`` file with both stages, or a folder written by
-                :func:`cascade.export_onnx`; by default the cascade that comes with the library.
+                :func:`cascade.export_onnx`, or ``hf://owner/name[@revision][/file]``, a model on
+                the Hugging Face Hub; by default the cascade that comes with the library.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             runtime: what computes: ``torch`` runs a file, ``onnx`` and ``openvino`` a folder;
                 ``auto`` is torch on a GPU; on the CPU it takes ONNX Runtime for a folder, and for
@@ -122,8 +126,9 @@ class Cascade:
             limits: what images are accepted.
 
         Raises:
-            ModelFileError: the file is missing, damaged, or lacks a stage.
-            MissingExtraError: the runtime is not installed.
+            ModelFileError: the file is missing, damaged, or lacks a stage; a
+                :class:`cascade.errors.HubError` where it cannot be fetched.
+            MissingExtraError: the runtime, or the client of the hub, is not installed.
         """
         stages = load_stages(
             path, device=device, runtime=runtime, threads=threads, precision=precision
@@ -149,6 +154,50 @@ class Cascade:
             ConfigError: a stage is not a torch network, so its weights cannot be stored.
         """
         write_artifact(path, self.to_artifact(half=half))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        card: str | os.PathLike[str] | None = None,
+        private: bool = True,
+        revision: str | None = None,
+        commit_message: str = "Add a cascade",
+        token: str | None = None,
+    ) -> str:
+        """Send the cascade to the Hugging Face Hub, in one commit with its model card.
+
+        Args:
+            repo_id: ``owner/name``; the repository is made where there is none.
+            card: a model card of ``cascade card``, which becomes ``README.md``, with the pictures
+                that it shows; by default a short one without numbers is made.
+            private: only the owner sees the repository.
+            revision: the branch to write to, made where there is none; by default ``main``.
+            commit_message: what the history says.
+            token: by default that of ``hf auth login`` or ``HF_TOKEN``.
+
+        Returns:
+            The address of what was sent, ``hf://owner/name@commit``, for :meth:`load`.
+
+        Raises:
+            ConfigError: a stage is not a torch network, so its weights cannot be stored.
+            HubError: there is no token, permission or network, or a repository that is there is
+                public and was to be private, or the other way round.
+            MissingExtraError: huggingface_hub is not installed.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            model = Path(folder) / hub.MODEL_FILE
+            self.save(model)
+            files: dict[str, bytes | Path] = {hub.MODEL_FILE: model}
+            files |= hub.card_files(None if card is None else Path(card), read_document(model))
+            return hub.push(
+                files,
+                repo_id,
+                private=private,
+                revision=revision,
+                message=commit_message,
+                token=token,
+            )
 
     def to_artifact(self, *, half: bool = False) -> Artifact:
         """The cascade as a model file in memory; see :meth:`save`."""
