@@ -126,6 +126,13 @@ def test_missing_image_is_named_and_can_be_left_out(tmp_path, name):
     assert summary.missing == (gone.stem,)
 
 
+def test_row_without_a_name_is_named_by_its_place(tmp_path):
+    layouts.pad_ufes_20(tmp_path / "in")
+    replace_text(tmp_path / "in" / "metadata.csv", "PAT_46_881_14.png", "")
+    with pytest.raises(DataError, match=r"images are missing: no name in metadata.csv row 2"):
+        run(tmp_path, "pad_ufes_20")
+
+
 def test_part_that_is_still_packed_is_named(tmp_path):
     layouts.pad_ufes_20(tmp_path / "in")
     part = tmp_path / "in" / "images" / "imgs_part_2"
@@ -234,8 +241,29 @@ def test_bytes_of_an_hdf5_member_are_kept_however_they_are_stored(tmp_path):
         file["numbers"] = np.frombuffer(data, np.uint8)
     with Hdf5Images(tmp_path / "a.hdf5") as images:
         assert images.encoded("void") == images.encoded("numbers") == data
-        with pytest.raises(DataError, match="nothing cannot be read"):
+        with pytest.raises(DataError, match="nothing is not stored"):
             images.encoded("nothing")
+
+
+def test_hdf5_member_that_leads_out_of_the_file_is_refused(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "other.hdf5", "w") as file:
+        file["secret"] = np.void(layouts.jpeg(1))
+    (tmp_path / "secret.jpg").write_bytes(layouts.jpeg(1))
+    size = len(layouts.jpeg(1))
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        file["linked"] = h5py.ExternalLink(str(tmp_path / "other.hdf5"), "/secret")
+        file["soft"] = h5py.SoftLink("/linked")
+        file["group/image"] = np.void(layouts.jpeg(1))
+        raw = [(str(tmp_path / "secret.jpg"), 0, size)]
+        file.create_dataset("raw", (size,), np.uint8, external=raw)
+        file.create_dataset("large", (10**10,), np.uint8, chunks=(10**6,), compression="gzip")
+    with Hdf5Images(tmp_path / "a.hdf5") as images:
+        for key in ("linked", "soft", "group", "raw", "group/image/x"):
+            with pytest.raises(DataError, match=key):
+                images.encoded(key)
+        with pytest.raises(DataError, match="large has 10000000000 bytes"):
+            images.encoded("large")
 
 
 # BCN20000, MILK10k, derm7pt
@@ -261,7 +289,7 @@ def test_milk10k_takes_the_dermoscopic_image_of_each_lesion(tmp_path):
     assert len(rows) == 10
     assert all(name.startswith("ISIC_00020") for name in rows)
     assert rows["ISIC_0002007.jpg"] | {
-        "diagnosis": "melanoma", "lesion_id": "IL_0000007", "skin_tone": "3", "site": "trunk",
+        "diagnosis": "melanoma", "lesion_id": "IL_0000007", "skin_tone_class": "3", "site": "trunk",
     } == rows["ISIC_0002007.jpg"]  # fmt: skip
     assert summary.notes == ("11 dermoscopic images; 11 clinical close-ups left out",)
     assert not any("in no row" in warning for warning in summary.warnings)
@@ -411,6 +439,7 @@ def test_arrays_of_enough_pixels_stay_as_they_are(tmp_path):
         ({"val_labels": np.zeros((3, 1), np.uint8)}, r"val_labels has the shape \(3, 1\)"),
         ({"test_images": np.zeros((3, 28, 28), np.uint8)}, "expected uint8 images"),
         ({"test_images": np.zeros((3, 28, 28, 3), np.float32)}, "holds float32"),
+        ({"test_images": np.zeros((3, 0, 28, 3), np.uint8)}, r"shape \(3, 0, 28, 3\)"),
         ({"test_labels": np.array([None] * 3)}, "damaged"),
     ],
 )

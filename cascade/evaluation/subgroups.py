@@ -34,7 +34,9 @@ from cascade.metrics.intervals import (
 from cascade.metrics.segmentation import iou
 
 SKIN_TONE = "skin_tone"
-SUBGROUP_COLUMNS = ("source", "diagnosis", "age", "sex", "site", "image_kind", SKIN_TONE)
+SUBGROUP_COLUMNS = (
+    "source", "diagnosis", "age", "sex", "site", "image_kind", "skin_type", SKIN_TONE,
+)  # fmt: skip
 """Columns of the table; ``skin_tone`` is computed from image and predicted mask."""
 
 NOT_GIVEN, NOT_READABLE, NOT_MEASURABLE = "not given", "not readable", "not measurable"
@@ -47,6 +49,7 @@ FEWEST_CASES, FEWEST_OF_A_CLASS = 20, 5
 FEW = "few cases"
 TITLES = {
     "image_kind": "image kind",
+    "skin_type": "skin type (Fitzpatrick, from the table)",
     SKIN_TONE: "apparent skin tone (estimated from the image)",
 }
 SUBGROUP_HEADERS = (

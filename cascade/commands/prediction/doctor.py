@@ -35,6 +35,7 @@ PURPOSES = {
     "export": "writes and runs cascades as ONNX graphs",
     "explain": "draws heat maps of torch networks",
     "openvino": "runs them faster on processors of Intel",
+    "hdf5": "prepares data sets in HDF5 files",
     "ray": "predicts on a cluster",
     "completion": "lets a shell complete commands and flags",
     "test": "runs the tests",

@@ -86,10 +86,19 @@ class Hdf5Images:
         """The bytes of a member, as they are.
 
         Raises:
-            DataError: it cannot be read or is no JPEG.
+            DataError: it cannot be read, leads to another file, is too large or is no JPEG.
         """
+        import h5py
+
         try:
-            value = self._file[key][()]
+            link, member = self._file.get(key, getlink=True), None
+            if isinstance(link, h5py.HardLink):  # the others may lead out of the file
+                member = self._file[key]
+            if not isinstance(member, h5py.Dataset) or member.external or member.is_virtual:
+                raise DataError(f"{self.path}: {key} is not stored in the file as an image")
+            if member.nbytes > ImageLimits.max_bytes:
+                raise DataError(f"{self.path}: {key} has {member.nbytes} bytes, too many")
+            value = member[()]
         except (OSError, KeyError, TypeError) as error:
             raise DataError(f"{self.path}: {key} cannot be read ({error})") from error
         data = value if isinstance(value, bytes) else np.asarray(value).tobytes()
@@ -147,7 +156,8 @@ class ArrayImages:
             shape, column_major, kind = readers[version](self._file)
         except (*_DAMAGED, KeyError) as error:
             raise DataError(f"{self._name}: is no NumPy array, or cut off ({error})") from error
-        if kind != np.uint8 or len(shape) != 4 or shape[3] != 3 or column_major:
+        fits = len(shape) == 4 and shape[3] == 3 and shape[0] >= 0 and min(shape[1:]) > 0
+        if kind != np.uint8 or not fits or column_major:
             raise DataError(
                 f"{self._name}: holds {kind} of the shape {shape}; expected uint8 images, "
                 "(N, H, W, 3)"

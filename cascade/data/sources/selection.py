@@ -174,7 +174,7 @@ def with_image(
     Raises:
         DataError: images are missing (all are listed) and ``config.skip_missing`` is not set.
     """
-    missing = [row.stem for row in rows if row.image is None]
+    missing = [row.stem or f"no name in {row.where}" for row in rows if row.image is None]
     if missing and not config.skip_missing:
         raise DataError(
             f"{origin}: {len(missing)} of {len(rows)} images are missing: "

@@ -34,15 +34,16 @@ KINDS = {"dermoscopic": True, "clinical: close-up": False}
 
 _COLUMNS = {
     "lesion_id": "lesion_id", "age": "age_approx", "sex": "sex", "site": "site",
-    "skin_tone": "skin_tone_class", "license": "copyright_license", "attribution": "attribution",
+    "skin_tone_class": "skin_tone_class", "license": "copyright_license",
+    "attribution": "attribution",
 }  # fmt: skip
 
 
 def read_milk10k(layout: Layout) -> SourceTable:
     """Read the training part: the dermoscopic images; the close-ups are left out and counted.
 
-    ``skin_tone`` is as in the table, from 0, very dark, to 5, very light. The test part has no
-    diagnoses.
+    ``skin_tone_class`` is as in the table, from 0, very dark, to 5, very light. The test part has
+    no diagnoses.
     """
     truth = layout.require("MILK10k_Training_GroundTruth.csv")
     images = layout.require("MILK10k_Training_Metadata.csv")
