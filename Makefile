@@ -141,5 +141,5 @@ $(ENVIRONMENT)/installed-docs: setup.cfg pyproject.toml constraints.txt scripts/
 	@touch $(ENVIRONMENT)/installed $@
 
 $(ENVIRONMENT)/installed-test: setup.cfg pyproject.toml constraints.txt scripts/install.sh
-	PYTHON="$(PYTHON)" sh scripts/install.sh $(ENVIRONMENT) '.[test,dicom,heif,jxl,export,explain,serve,app,openvino,ray,tables,hub,hdf5,tensorboard,mlflow,wandb,completion,docs]'
+	PYTHON="$(PYTHON)" sh scripts/install.sh $(ENVIRONMENT) '.[test,dicom,highdicom,heif,jxl,export,explain,serve,app,openvino,ray,tables,hub,hdf5,tensorboard,mlflow,wandb,completion,docs]'
 	@touch $(ENVIRONMENT)/installed $(ENVIRONMENT)/installed-serve $(ENVIRONMENT)/installed-docs $@

@@ -26,6 +26,7 @@ RECORDER = """#!/bin/sh
 EVERY_EXTRA = {
     "test",
     "dicom",
+    "highdicom",
     "heif",
     "hub",
     "jxl",

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from cascade.imaging import FoundFile, expand_sources
 
+_RESULTS = ("masks", "overlays", "dicom_segmentations", "dicom_reports")
+
 
 def find_inputs(
     inputs: Sequence[str], *, recursive: bool, results: Path | None = None
@@ -32,7 +34,7 @@ def find_inputs(
 
 
 def _found_inputs(item: str, recursive: bool, results: Path | None) -> Iterator[FoundFile]:
-    own = [results.resolve() / kind for kind in ("masks", "overlays")] if results else []
+    own = [results.resolve() / kind for kind in _RESULTS] if results else []
     for found in expand_sources([item], recursive=recursive):
         if found.path == Path(item) or found.path.resolve().parent not in own:
             yield found

@@ -61,8 +61,9 @@ class ResultTable:
             other = [name for name in columns if name not in self.columns]
             raise DataError(
                 f"{self.path}: cannot be continued; it lacks the columns {lacking} and has the "
-                f"others {other}: another version wrote it, or the inputs were of another kind. "
-                "Start anew (--overwrite) or choose another --output"
+                f"others {other}: another version wrote it, or other flags were given, "
+                "or inputs of another kind. Give the same, start anew "
+                "(--overwrite) or choose another --output"
             )
         return rows
 
@@ -122,7 +123,7 @@ class ResultTable:
             if not file.tell():
                 file.write(csv_line(self.columns))
             for row in progress(rows, description=description):
-                file.write(csv_line(row[column] for column in self.columns))
+                file.write(csv_line(row.get(column) for column in self.columns))
                 file.flush()
                 done += 1
                 failed += bool(row["error"])

@@ -49,7 +49,7 @@ class RowInput:
 
 
 Images = Callable[[RowInput, Prediction], Mapping[str, Any]]
-"""Makes the columns ``mask`` and ``overlay`` of a row."""
+"""Makes the columns ``mask`` and ``overlay`` of a row, and any that replace others."""
 
 
 def predict_rows(
@@ -108,4 +108,4 @@ def _result_row(item: RowInput, result: Prediction | Failure, images: Images) ->
         written = images(item, result)
     except ImageError as error:  # the file changed since it was predicted
         return item.row(error=str(error))
-    return item.row(**row(Prediction, result), **written)
+    return item.row(**{**row(Prediction, result), **written})

@@ -30,6 +30,7 @@ Versions = Callable[[str], str | None]
 
 PURPOSES = {
     "dicom": "reads DICOM files",
+    "highdicom": "writes DICOM results of predict",
     "heif": "reads HEIC files of telephones",
     "jxl": "reads JPEG XL files",
     "export": "writes and runs cascades as ONNX graphs",

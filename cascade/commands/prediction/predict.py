@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,20 @@ from cascade.command_line.cluster_prediction import (
 )
 from cascade.command_line.first_rows import first
 from cascade.command_line.inputs import find_inputs
+from cascade.command_line.options import add_switch
 from cascade.command_line.parser import CommandParser, command
 from cascade.command_line.patients import TablePatients
+from cascade.command_line.prediction_files import (
+    DICOM_COLUMNS,
+    IMAGE_COLUMNS,
+    WrittenFiles,
+    check_dicom_flag,
+    dicom_model,
+)
 from cascade.command_line.prediction_options import add_prediction, load_cascade
 from cascade.command_line.result_table import ResultTable, unfinished
 from cascade.errors import ConfigError, DataError
-from cascade.imaging import ImageLimits
 from cascade.lesion.measurements import check_scale
-from cascade.pipeline.prediction import Prediction
 from cascade.pipeline.rows import COLUMNS, RowInput, predict_rows
 
 
@@ -44,6 +49,12 @@ def build_parser() -> CommandParser:
         default=None,
         help="scale of the images, the same for all; without it diameters are in pixels only",
     )
+    add_switch(
+        parser,
+        "--save_dicom",
+        "for each DICOM file write its mask as a DICOM segmentation and its result as a DICOM "
+        "structured report (needs the extra highdicom)",
+    )
     add_cluster(parser)
     return parser
 
@@ -53,12 +64,17 @@ def main(arguments: Any) -> int:
     """Run the command; returns its exit code."""
     check_scale(arguments.pixels_per_millimetre)
     check_cluster_flags(arguments)
+    check_dicom_flag(arguments)
     if arguments.engine == "ray":
         return predict_on_cluster(arguments)
     folder = Path(arguments.output)
     patients = TablePatients.of(arguments.inputs)
-    columns = (*COLUMNS, *patients.columns)
-    table = ResultTable(folder / "predictions.csv", columns, image_columns=("mask", "overlay"))
+    dicom_columns = DICOM_COLUMNS if arguments.save_dicom else ()
+    table = ResultTable(
+        folder / "predictions.csv",
+        (*COLUMNS, *patients.columns, *dicom_columns),
+        image_columns=(*IMAGE_COLUMNS, *DICOM_COLUMNS),
+    )
     kept = table.earlier_rows(arguments)
     if not arguments.overwrite:
         _check_same_scale(table.path, kept, arguments.pixels_per_millimetre)
@@ -68,11 +84,12 @@ def main(arguments: Any) -> int:
     if arguments.overwrite:  # not before the model and the tables are known to be fine
         table.remove(kept)
         kept = []
-    images = WrittenImages(table, arguments.save_masks, arguments.save_overlays)
+    model = dicom_model(arguments, cascade)
+    files = WrittenFiles(table, arguments.save_masks, arguments.save_overlays, model)
     rows = predict_rows(
         cascade,
         (RowInput.of(item, patients.known(item.path)) for item in unfinished(found, kept)),
-        images.write,
+        files.write,
         tta=arguments.tta,
         batch_size=arguments.batch_size,
         pixels_per_millimetre=arguments.pixels_per_millimetre,
@@ -114,36 +131,3 @@ def _scale_of(table: Path, row: Mapping[str, str]) -> float | None:
         return float(row["diameter_pixels"]) / float(row["diameter_millimetres"])
     except (ValueError, ZeroDivisionError) as error:
         raise DataError(f"{table}: {row['name']} has diameters that are no numbers") from error
-
-
-@dataclass(frozen=True)
-class WrittenImages:
-    """Masks and overlays on disk, under names that never collide.
-
-    Attributes:
-        table: whose rows name them.
-        masks: write masks.
-        overlays: write overlays.
-    """
-
-    table: ResultTable
-    masks: bool
-    overlays: bool
-
-    def write(self, item: RowInput, prediction: Prediction) -> dict[str, str]:
-        """Write what was asked for; returns the files' paths relative to the table's folder."""
-        from cascade.evaluation.overlays import overlay
-        from cascade.imaging import read_image, write_image, write_mask
-
-        path, written = Path(item.path), {}
-        if self.masks:
-            target = self.table.free_path("mask", path, ".png")
-            write_mask(target, prediction.mask)
-            written["mask"] = self.table.relative(target)
-        if self.overlays:
-            target = self.table.free_path("overlay", path, ".jpg")
-            limits = ImageLimits(max_pixels=prediction.mask.size, allow_truncated=True)
-            image = read_image(path, limits=limits).pixels
-            write_image(target, overlay(image, predicted=prediction.mask))
-            written["overlay"] = self.table.relative(target)
-        return written

@@ -60,11 +60,29 @@ _JPEG_FAMILY = "1.2.840.10008.1.2.4."
 _VIDEO = tuple(f"{_JPEG_FAMILY}{number}" for number in range(100, 200))
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _GRAYS = ("MONOCHROME1", "MONOCHROME2")
+_REFERRED = (
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality",
+)  # fmt: skip
+_MAY_BE_EMPTY = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
+    "AccessionNumber", "StudyID", "ReferringPhysicianName",
+)  # fmt: skip
+_SEXES = ("", "M", "F", "O")
 _LOCK = threading.Lock()  # pydicom's validation is a global setting
 
 
 @contextlib.contextmanager
-def _quietly(name: str) -> Iterator[None]:
+def quietly(name: str, damage: str = "is a damaged DICOM file") -> Iterator[None]:
+    """Work on a DICOM file without a word about its contents, whatever goes wrong.
+
+    Args:
+        name: of the file, for messages.
+        damage: what is said about any error of pydicom.
+
+    Raises:
+        ImageError: pydicom raised an error.
+        MissingExtraError: pydicom is not installed.
+    """
     try:
         import pydicom
         from pydicom.config import disable_value_validation
@@ -85,7 +103,7 @@ def _quietly(name: str) -> Iterator[None]:
         except CascadeError:
             raise
         except damaged:
-            raise ImageError(f"{name}: is a damaged DICOM file") from None  # it may quote a name
+            raise ImageError(f"{name}: {damage}") from None  # the error may quote a name
 
 
 def read_dicom_shape(data: bytes, name: str) -> tuple[int, int]:
@@ -95,7 +113,7 @@ def read_dicom_shape(data: bytes, name: str) -> tuple[int, int]:
         ImageError: the file is damaged, holds no image, or several frames.
         MissingExtraError: pydicom is not installed.
     """
-    with _quietly(name):
+    with quietly(name):
         dataset = _read(data, name, tags=_SHAPE_TAGS, stop_before_pixels=True)
         rows, columns = dataset.get("Rows"), dataset.get("Columns")
         if not rows or not columns:
@@ -115,7 +133,7 @@ def decode_dicom(data: bytes, name: str) -> tuple[np.ndarray, bytes | None]:
         ImageError: pixels are missing, damaged or of a kind that is not supported.
         MissingExtraError: a library for this file is not installed.
     """
-    with _quietly(name):
+    with quietly(name):
         dataset = _read(data, name, tags=_PIXEL_TAGS)
         _check_kind(dataset, name)
         _check_frame(dataset, name)
@@ -124,6 +142,58 @@ def decode_dicom(data: bytes, name: str) -> tuple[np.ndarray, bytes | None]:
             raise ImageError(f"{name}: is damaged, its size is not what its header says")
         pixels = _eight_bits(values, dataset)
         return pixels, dataset.get("ICCProfile") or None if pixels.ndim == 3 else None
+
+
+def read_instance(data: bytes, name: str) -> Any:
+    """Everything of a DICOM file but its pixels, as results need that refer to it.
+
+    Returns:
+        The dataset, in UTF-8, with empty values where what has to be there but may be empty
+        (type 2) is missing.
+
+    Raises:
+        ImageError: the file is damaged, or lacks what others have to refer to.
+        MissingExtraError: pydicom is not installed.
+    """
+    with quietly(name):
+        dataset = _read(data, name, tags=[], stop_before_pixels=True)
+        missing = [keyword for keyword in _REFERRED if not dataset.get(keyword)]
+        if missing:
+            raise ImageError(f"{name}: has no {' and no '.join(missing)} to refer to")
+        _decode_text(dataset, name)
+        for keyword in _MAY_BE_EMPTY:
+            if keyword not in dataset:
+                setattr(dataset, keyword, "")
+        _check_copied(dataset, name)
+        return dataset
+
+
+def _decode_text(dataset: Any, name: str) -> None:
+    """To UTF-8, or an error where a name would come out other than it is."""
+    from pydicom.charset import python_encoding
+
+    declared = dataset.get("SpecificCharacterSet") or ""
+    for charset in [declared] if isinstance(declared, str) else declared:
+        if charset not in python_encoding:
+            raise ImageError(f"{name}: its SpecificCharacterSet is none that DICOM allows")
+    dataset.decode()
+    for keyword in _MAY_BE_EMPTY:
+        if "\ufffd" in str(dataset.get(keyword, "")):
+            raise ImageError(f"{name}: its {keyword} is not in its SpecificCharacterSet")
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+
+
+def _check_copied(dataset: Any, name: str) -> None:
+    """Refuse what no other file may repeat, naming the attribute but not its value."""
+    from pydicom.valuerep import DA, TM
+
+    if (dataset.PatientSex or "") not in _SEXES:
+        raise ImageError(f"{name}: its PatientSex is none of M, F and O")
+    for keyword, kind in (("PatientBirthDate", DA), ("StudyDate", DA), ("StudyTime", TM)):
+        try:
+            kind(dataset.get(keyword) or "")
+        except ValueError:
+            raise ImageError(f"{name}: its {keyword} is none that DICOM allows") from None
 
 
 def _check_kind(dataset: Any, name: str) -> None:
@@ -162,7 +232,7 @@ def _read(data: bytes, name: str, *, tags: list[str], stop_before_pixels: bool =
     return pydicom.dcmread(
         io.BytesIO(_inflated(data, name)),
         stop_before_pixels=stop_before_pixels,
-        specific_tags=list(tags),
+        specific_tags=list(tags) or None,
     )
 
 
