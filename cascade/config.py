@@ -20,6 +20,7 @@ Config = TypeVar("Config")
 Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["none", "onecycle", "cosine", "step", "plateau"]
 Augmentation = Literal["none", "light", "standard", "strong"]
+ExtraAugmentation = Literal["hair", "colour_constancy", "cut", "scale"]
 Precision = Literal["auto", "fp32", "bf16"]
 Tracker = Literal["none", "tensorboard", "mlflow", "trackio", "wandb"]
 Decoder = Literal[
@@ -190,6 +191,11 @@ class TrainConfig:
     )
     warmup: float = setting(0.2, "share of onecycle's steps spent rising", minimum=0.0, maximum=0.9)
     augmentation: Augmentation = setting("standard", "strength of the training augmentation")
+    extra_augmentation: tuple[ExtraAugmentation, ...] = setting(
+        (),
+        "further random changes of every second image: drawn hair, colours under a neutral light, "
+        "a part of the image, another scale (0.6 to 1.6)",
+    )
     average: float = setting(
         0.0,
         "decay of the exponential moving average of the weights, evaluated and saved instead of "

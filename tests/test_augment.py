@@ -6,8 +6,8 @@ import typing
 import numpy as np
 import pytest
 
-from cascade.config import Augmentation
-from cascade.data.augment import Augmenter
+from cascade.config import Augmentation, ExtraAugmentation
+from cascade.data.augment import Augmenter, neutral_light
 
 STRENGTHS = typing.get_args(Augmentation)
 RANDOM = [strength for strength in STRENGTHS if strength != "none"]
@@ -136,3 +136,59 @@ def test_crops_that_were_jittered_already_are_not_scaled_again(picture):
     free = Augmenter("standard")
     scaled = [free(image, mask, seed=seed)[1].sum() / mask.sum() for seed in range(40)]
     assert np.std(scaled) > 0.1
+
+
+EXTRAS = typing.get_args(ExtraAugmentation)
+
+
+@pytest.mark.parametrize("name", EXTRAS)
+def test_a_further_change_is_made_of_about_every_second_image(name, picture):
+    image, mask = picture
+    augmenter = Augmenter("none", extra=(name,))
+    changed = [augmenter(image, mask, seed=seed)[0] for seed in range(60)]
+    count = sum(bool((other != image).any()) for other in changed)
+    assert 18 <= count <= 42
+    again = augmenter(image, mask, seed=59)[0]
+    np.testing.assert_array_equal(again, changed[59])
+
+
+@pytest.mark.parametrize("name", ["cut", "scale"])
+def test_a_further_change_of_geometry_moves_image_and_mask_together(name, picture):
+    image, mask = picture
+    augmenter = Augmenter("none", extra=(name,))
+    areas, cut = [], 0
+    for seed in range(40):
+        changed, changed_mask = augmenter(image, mask, seed=seed)
+        assert changed.shape == image.shape
+        assert set(np.unique(changed_mask)) <= {0, 1}
+        bright = changed[..., 0] > 125
+        assert (bright != changed_mask.astype(bool)).mean() < 0.04
+        areas.append(int(changed_mask.sum()))
+        rims = changed_mask[0], changed_mask[-1], changed_mask[:, 0], changed_mask[:, -1]
+        cut += any(rim.any() for rim in rims)
+    assert max(areas) > mask.sum()
+    assert (cut > 3) if name == "cut" else (min(areas) < mask.sum())
+
+
+def test_hair_leaves_the_mask_and_darkens_lines(picture):
+    image, mask = np.full((96, 96, 3), 200, np.uint8), np.zeros((96, 96), np.uint8)
+    augmenter = Augmenter("none", extra=("hair",))
+    results = [augmenter(image, mask, seed=seed) for seed in range(10)]
+    assert all((changed_mask == mask).all() for _, changed_mask in results)
+    changed = [image for image, _ in results if (image != 200).any()]
+    assert changed
+    assert all(
+        (other <= 200).all() and (other != 200).any(axis=2).mean() < 0.6 for other in changed
+    )
+
+
+def test_a_coloured_light_is_made_neutral():
+    generator = np.random.default_rng(0)
+    plain = generator.integers(40, 200, (64, 64, 1)).repeat(3, axis=2)
+    lit = np.clip(plain * np.array([1.1, 1.0, 0.7]), 0, 255).astype(np.uint8)
+    neutral = neutral_light(lit)
+    spread = neutral.astype(int).max(axis=2) - neutral.astype(int).min(axis=2)
+    assert spread.max() <= 2
+    assert neutral.mean() == pytest.approx(lit.mean(), rel=0.05)
+    black = np.zeros((4, 4, 3), np.uint8)
+    np.testing.assert_array_equal(neutral_light(black), black)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable, Sequence
+from typing import Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would look for updates on import
 
@@ -14,7 +16,11 @@ import albumentations
 import cv2
 import numpy as np
 
-from cascade.config import Augmentation
+from cascade.config import Augmentation, ExtraAugmentation
+from cascade.data.synthetic.artefacts import hair
+
+_EXTRA_SHARE = 0.5
+"""How often a further change is made."""
 
 
 class Augmenter:
@@ -24,7 +30,13 @@ class Augmenter:
     with any number of loader processes and after a resumed training.
     """
 
-    def __init__(self, strength: Augmentation, *, geometry_only_rotates: bool = False) -> None:
+    def __init__(
+        self,
+        strength: Augmentation,
+        *,
+        geometry_only_rotates: bool = False,
+        extra: Sequence[ExtraAugmentation] = (),
+    ) -> None:
         """Choose the transforms.
 
         Args:
@@ -33,8 +45,12 @@ class Augmenter:
                 blur, noise, JPEG, gamma and erased rectangles).
             geometry_only_rotates: leave scale and shift alone, for crops that were jittered when
                 they were cut.
+            extra: further changes, each of every second image on average: ``hair`` draws some,
+                ``colour_constancy`` makes the light neutral by shades of grey, ``cut`` shows a part
+                of the image, so that its border may cut the lesion, and ``scale`` shrinks or
+                enlarges it by 0.6 to 1.6.
         """
-        transforms: list[albumentations.BasicTransform] = []
+        transforms: list[albumentations.BasicTransform] = [_EXTRA[name]() for name in extra]
         if strength != "none":
             transforms.append(albumentations.D4(p=1.0))
         if strength in ("standard", "strong"):
@@ -63,6 +79,79 @@ class Augmenter:
             return self._compose(image=image)["image"], None
         changed = self._compose(image=image, mask=mask)
         return changed["image"], changed["mask"]
+
+
+class _Drawn(albumentations.ImageOnlyTransform):
+    """A change of the pixels by a function of the image and a generator."""
+
+    def __init__(self, change: Callable[[np.ndarray, np.random.Generator], np.ndarray]) -> None:
+        super().__init__(p=_EXTRA_SHARE)
+        self._change = change
+
+    def apply(self, img: np.ndarray, **_: Any) -> np.ndarray:
+        return self._change(img, self.random_generator)
+
+
+def _with_hair(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    planes = np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
+    drawn = np.clip(hair(planes, generator), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(drawn.transpose(1, 2, 0))
+
+
+def neutral_light(image: np.ndarray) -> np.ndarray:
+    """An image as if its light were white, by shades of grey with the Minkowski norm of 6.
+
+    The light's colour is the norm of each channel (Finlayson and Trezzi 2004, Shades of Gray and
+    Colour Constancy); the channels are divided by it so that their norms are equal and the image is
+    as bright as before.
+
+    Args:
+        image: ``(H, W, 3)`` uint8 RGB.
+    """
+    norms = np.power(np.power(image.reshape(-1, 3) / 255, 6).mean(axis=0), 1 / 6)
+    if norms.min() <= 0:
+        return image
+    gains = norms.mean() / norms
+    return np.clip(np.rint(image * gains), 0, 255).astype(np.uint8)
+
+
+class _Part(albumentations.DualTransform):
+    """A random part, 35 to 100 % of image and mask, enlarged to the size that they had."""
+
+    def get_params_dependent_on_data(self, params: Any, data: Any) -> dict[str, Any]:
+        del data
+        height, width = params["shape"][:2]
+        scale = np.sqrt(self.random_generator.uniform(0.35, 1.0))
+        tall, wide = max(1, round(height * scale)), max(1, round(width * scale))
+        top = int(self.random_generator.integers(height - tall + 1))
+        left = int(self.random_generator.integers(width - wide + 1))
+        return {"window": (top, left, top + tall, left + wide)}
+
+    def apply(self, img: np.ndarray, window: tuple[int, ...] = (), **_: Any) -> np.ndarray:
+        return self._enlarged(img, window, cv2.INTER_LINEAR)
+
+    def apply_to_mask(self, mask: np.ndarray, window: tuple[int, ...] = (), **_: Any) -> np.ndarray:
+        return self._enlarged(mask, window, cv2.INTER_NEAREST)
+
+    def _enlarged(self, values: np.ndarray, window: tuple[int, ...], how: int) -> np.ndarray:
+        top, left, bottom, right = window
+        part = np.ascontiguousarray(values[top:bottom, left:right])
+        return cv2.resize(part, values.shape[1::-1], interpolation=how)
+
+
+_EXTRA: dict[ExtraAugmentation, Callable[[], albumentations.BasicTransform]] = {
+    "hair": lambda: _Drawn(_with_hair),
+    "colour_constancy": lambda: _Drawn(lambda image, _: neutral_light(image)),
+    "cut": lambda: _Part(p=_EXTRA_SHARE),
+    "scale": lambda: albumentations.Affine(
+        scale=(0.6, 1.6),
+        interpolation=cv2.INTER_LINEAR,
+        mask_interpolation=cv2.INTER_NEAREST,
+        border_mode=cv2.BORDER_REPLICATE,
+        fill_mask=0,
+        p=_EXTRA_SHARE,
+    ),
+}
 
 
 def _geometry(only_rotates: bool) -> list[albumentations.BasicTransform]:

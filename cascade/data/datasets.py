@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
-from cascade.config import CLASSES, Augmentation
+from cascade.config import CLASSES, Augmentation, ExtraAugmentation
 from cascade.data.augment import Augmenter
 from cascade.data.cache import Sample, SampleCache, sample_key
 from cascade.data.tables import Record
@@ -80,6 +80,7 @@ class SegmentationDataset(_Samples):
         *,
         size: int,
         augmentation: Augmentation = "none",
+        extra_augmentation: Sequence[ExtraAugmentation] = (),
         seed: int = 0,
         cache: SampleCache | None = None,
     ) -> None:
@@ -90,7 +91,7 @@ class SegmentationDataset(_Samples):
         """
         super().__init__(records, seed, cache)
         self.size = size
-        self._augment = Augmenter(augmentation)
+        self._augment = Augmenter(augmentation, extra=extra_augmentation)
         bare = [record.name for record in self.records if record.mask_path is None]
         if bare:
             raise DataError(f"{len(bare)} images have no mask, e.g. {', '.join(bare[:5])}")
@@ -123,6 +124,7 @@ class ClassificationDataset(_Samples):
         size: int,
         policy: MaskPolicy,
         augmentation: Augmentation = "none",
+        extra_augmentation: Sequence[ExtraAugmentation] = (),
         seed: int = 0,
         whole_image_share: float = 0.0,
         cache: SampleCache | None = None,
@@ -134,6 +136,7 @@ class ClassificationDataset(_Samples):
             size: side of the crops in pixels.
             policy: how they are cut.
             augmentation: strength; from ``standard`` on, box and margin vary too.
+            extra_augmentation: further changes, see :class:`cascade.data.augment.Augmenter`.
             seed: decides all random choices.
             whole_image_share: share of the samples that show the whole image instead, as the
                 cascade does where the mask cannot be trusted.
@@ -147,7 +150,9 @@ class ClassificationDataset(_Samples):
         self.policy = policy
         self.whole_image_share = whole_image_share
         self._jittered = augmentation in ("standard", "strong") and policy.frame == "crop"
-        self._augment = Augmenter(augmentation, geometry_only_rotates=self._jittered)
+        self._augment = Augmenter(
+            augmentation, geometry_only_rotates=self._jittered, extra=extra_augmentation
+        )
         for what, missing in (
             ("label", [r.name for r in self.records if r.label is None]),
             ("mask", [r.name for r in self.records if policy.uses_mask and r.mask_path is None]),

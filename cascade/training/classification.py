@@ -98,6 +98,7 @@ def train_classifier(
         size=network.size,
         policy=policy,
         augmentation=training.augmentation,
+        extra_augmentation=training.extra_augmentation,
         seed=training.seed,
         whole_image_share=training.whole_image_share,
         cache=cache,

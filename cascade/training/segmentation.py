@@ -78,6 +78,7 @@ def train_segmenter(
         train.records,
         size=config.size,
         augmentation=training.augmentation,
+        extra_augmentation=training.extra_augmentation,
         seed=training.seed,
         cache=cache,
     )
