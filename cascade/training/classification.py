@@ -92,20 +92,7 @@ def train_classifier(
         start = "none" if initial_model else weights
         network = Classifier.build(config, policy=policy, weights=start)
     train, validation = splits.parts(table)
-    cache = SampleCache(training.cache_gigabytes)
-    data = ClassificationDataset(
-        train.records,
-        size=network.size,
-        policy=policy,
-        augmentation=training.augmentation,
-        extra_augmentation=training.extra_augmentation,
-        seed=training.seed,
-        whole_image_share=training.whole_image_share,
-        cache=cache,
-    )
-    held_out = ClassificationDataset(
-        validation.records, size=network.size, policy=policy, cache=cache
-    )
+    data, held_out = _crops(train, validation, network.size, policy, training)
     class_weights = rarer_class_weights(data.labels, training.class_weight)
     _require_both_classes(held_out)
     begin_run(
@@ -128,6 +115,28 @@ def train_classifier(
         best.save(folder / "best.safetensors")
     processes.wait()
     return best
+
+
+def _crops(
+    train: Table,
+    validation: Table,
+    size: int,
+    policy: MaskPolicy,
+    training: ClassificationTrainConfig,
+) -> tuple[ClassificationDataset, ClassificationDataset]:
+    """What is trained and validated on."""
+    cache = SampleCache(training.cache_gigabytes)
+    data = ClassificationDataset(
+        train.records,
+        size=size,
+        policy=policy,
+        augmentation=training.augmentation,
+        extra_augmentation=training.extra_augmentation,
+        seed=training.seed,
+        whole_image_share=training.whole_image_share,
+        cache=cache,
+    )
+    return data, ClassificationDataset(validation.records, size=size, policy=policy, cache=cache)
 
 
 def _require_both_classes(held_out: ClassificationDataset) -> None:
