@@ -190,3 +190,14 @@ def test_what_could_belong_to_the_data_and_is_not_used_is_named(tmp_path):
     warnings = "; ".join(run(tmp_path).warnings)
     assert "name one that holds masks with --masks (1): _annotations.coco.json" in warnings
     assert "readme" not in warnings
+
+
+def test_images_of_every_format_are_taken(tmp_path):
+    tree(tmp_path / "in", "benign", "malignant")
+    for number, kind in enumerate(("avif", "jp2", "gif")):
+        pixels = np.random.default_rng(number).integers(0, 255, (64, 64, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "in" / "benign" / f"x{number}.{kind}")
+    (tmp_path / "in" / "benign" / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    run(tmp_path)
+    both = classes(tmp_path, "train") | classes(tmp_path, "test")
+    assert {"x0.avif", "x1.jp2", "x2.gif", "IMG_1.HEIC"} <= {name.split("_", 1)[1] for name in both}

@@ -76,6 +76,19 @@ def test_the_bytes_of_one_image_are_a_body_too(client, kind):
     assert raw["name"] is None
 
 
+@pytest.mark.parametrize("kind", ["AVIF", "JPEG2000", "HEIF"])
+def test_an_image_of_another_format_is_predicted_as_its_png(client, kind):
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    encoded = io.BytesIO()
+    options = {} if kind == "JPEG2000" else {"quality": 100}
+    Image.fromarray(lesion_pixels()).save(encoded, kind, **options)
+    found, expected = only(predict(client, encoded.getvalue())), only(predict(client, lesion_png()))
+    assert found["probabilities"] == pytest.approx(expected["probabilities"], abs=0.05)
+    assert found["label"] == expected["label"]
+    assert found["warnings"] == expected["warnings"]
+
+
 def test_options_may_stand_in_the_query_or_in_the_form(client):
     asked = {"tta": "flips", "operating_point": "0.95", "pixels_per_millimetre": "10"}
     query = only(predict(client, lesion_png(), params=asked))
