@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cascade import PatientContext
 from cascade.data.synthetic import draw_lesion
 from cascade.errors import ShapeError
+from cascade.fields import row
 from cascade.lesion.measurements import measure
 from cascade.lesion.patient import FEATURES, feature_row, patient_contexts, ugly_duckling_scores
-from cascade.pipeline.patients import contexts_of
+from cascade.pipeline import Prediction
+from cascade.pipeline.patients import PatientRows, contexts_of
 
 LEAST = list(FEATURES.values())
 WIDTH = len(FEATURES)
@@ -243,5 +244,14 @@ def test_a_mask_that_is_not_trusted_and_a_failed_image_are_not_compared(fake_cas
     assert contexts_of([]) == []
 
 
-def test_a_context_says_what_it_is():
-    assert PatientContext(1, 6, 2.7).lesions == 6
+def test_an_image_out_of_distribution_is_not_compared(fake_cascade, lesion):
+    (found,) = fake_cascade(lesion.image)
+    strange = replace(found, out_of_distribution_score=1.5)
+    *judged, last = contexts_of([found, found, found, found, strange])
+    assert (last.rank, last.lesions) == (None, 4), "its probability means nothing"
+    assert math.isnan(last.ugly_duckling_score)
+    assert [item.ugly_duckling_score for item in judged] == [0.0] * 4
+    rows = PatientRows()
+    for item in (found, found, found, found, strange):
+        rows.add(row(Prediction, item), patient="A", lesion="")
+    assert [item.rank for item in rows.contexts()] == [1, 1, 1, 1, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from cascade.config import CLASSES
 from cascade.errors import DataError
 from cascade.fields import columns
 from cascade.lesion.patient import FEATURES, PatientContext, feature_row, patient_contexts
-from cascade.pipeline.prediction import Prediction
 
 PATIENT_COLUMNS = ("patient_id", "lesion_id", *columns(PatientContext))
 """The columns that a table of predictions has where its images have patients."""
@@ -21,28 +20,56 @@ PATIENT_COLUMNS = ("patient_id", "lesion_id", *columns(PatientContext))
 _CHANCE = f"probability_{CLASSES[1]}"
 
 
+class Judged(Protocol):
+    """What is compared of a :class:`cascade.pipeline.Prediction`, or of its JSON in the service."""
+
+    @property
+    def probabilities(self) -> Mapping[str, float]:
+        """Of each class."""
+
+    @property
+    def measurements(self) -> Any:
+        """Of the lesion, or ``None``."""
+
+    @property
+    def mask_issues(self) -> tuple[str, ...]:
+        """Empty where the mask is trusted."""
+
+    @property
+    def out_of_distribution_score(self) -> float | None:
+        """Above 1 the answer means nothing."""
+
+
+def compared_numbers(item: Judged | None) -> tuple[float, ...]:
+    """The six features and the probability of malignant of an image, NaN where not compared.
+
+    An image out of distribution is not compared. A lesion whose mask is not trusted is not
+    measured, because a wrong mask would make it look odd.
+    """
+    if item is None or (item.out_of_distribution_score or 0.0) > 1:
+        return (math.nan,) * (len(FEATURES) + 1)
+    features = feature_row(None if item.mask_issues else item.measurements)
+    return (*features, item.probabilities.get(CLASSES[1], math.nan))
+
+
 def contexts_of(
-    predictions: Sequence[Prediction | None], lesions: Sequence[str | None] | None = None
+    items: Sequence[Judged | None], lesions: Sequence[str | None] | None = None
 ) -> list[PatientContext]:
     """Compare the lesions of one patient.
 
-    A lesion whose mask is not trusted is not measured, because a wrong mask would make it look odd.
-
     Args:
-        predictions: of the patient's images; ``None`` for one that failed.
+        items: of the patient's images; ``None`` for one that failed.
         lesions: name of the lesion on each; by default each shows another one.
     """
-    features = [
-        feature_row(None if item is None or item.mask_issues else item.measurements)
-        for item in predictions
-    ]
-    chances = [
-        math.nan if item is None else item.probabilities.get(CLASSES[1], math.nan)
-        for item in predictions
-    ]
-    return patient_contexts(
-        np.array(features, np.float64).reshape(-1, len(FEATURES)), np.array(chances), lesions
-    )
+    return contexts_from(list(map(compared_numbers, items)), lesions)
+
+
+def contexts_from(
+    numbers: Sequence[Sequence[float]] | np.ndarray, lesions: Sequence[str | None] | None = None
+) -> list[PatientContext]:
+    """The same from :func:`compared_numbers` of each image."""
+    table = np.array(numbers, np.float64).reshape(-1, len(FEATURES) + 1)
+    return patient_contexts(table[:, :-1], table[:, -1], lesions)
 
 
 class PatientRows:
@@ -65,9 +92,7 @@ class PatientRows:
         Raises:
             DataError: a cell that should be a number is none.
         """
-        trusted = not row["mask_issues"]
-        self._numbers.extend(_number(row, name) if trusted else math.nan for name in FEATURES)
-        self._numbers.append(_number(row, _CHANCE))
+        self._numbers.extend(_row_numbers(row))
         if patient:
             self._patients.setdefault(patient, []).append(len(self._lesions))
         self._lesions.append(lesion)
@@ -86,7 +111,7 @@ class PatientRows:
         found: list[PatientContext | None] = [None] * len(self)
         for rows in self._patients.values():
             lesions = [self._lesions[index] for index in rows]
-            contexts = patient_contexts(table[rows, :-1], table[rows, -1], lesions)
+            contexts = contexts_from(table[rows], lesions)
             for index, context in zip(rows, contexts, strict=True):
                 found[index] = context
         return found
@@ -98,6 +123,15 @@ def compared(contexts: Sequence[PatientContext | None]) -> Iterator[PatientConte
         score = None if context is None else context.ugly_duckling_score
         if context is not None and score is not None and math.isfinite(score):
             yield context
+
+
+def _row_numbers(row: Mapping[str, Any]) -> Iterator[float]:
+    """As :func:`compared_numbers`."""
+    known = not _number(row, "out_of_distribution_score") > 1
+    trusted = known and not row["mask_issues"]
+    for name in FEATURES:
+        yield _number(row, name) if trusted else math.nan
+    yield _number(row, _CHANCE) if known else math.nan
 
 
 def _number(row: Mapping[str, Any], name: str) -> float:

@@ -13,7 +13,7 @@ from typing import Literal, Self
 from cascade.errors import ConfigError
 from cascade.serving.rest.model import ServedModel
 from cascade.serving.rest.problems import HttpProblem, busy
-from cascade.serving.rest.results import judge
+from cascade.serving.rest.results import compare, judge
 from cascade.serving.rest.schemas import ImageFailure, ImageResult, Options
 from cascade.serving.rest.settings import ServiceSettings
 from cascade.serving.rest.sharing import takes_much_memory
@@ -170,7 +170,7 @@ class Engine:
                     result = judge(cascade, upload, options, index=index, sensitivity=sensitivity)
                     self._note(result, time.perf_counter() - start)
                 results.append(result)
-            return results
+            return compare(results) if options.patient else results
 
         return await workers.run(work, is_wanted=is_wanted)
 

@@ -55,6 +55,7 @@ EXAMPLE: dict[str, Any] = {
             "message": "Benign: probability of malignant 0.041, below the cutoff 0.093.",
             "operating_point": {"cutoff": 0.093, "sensitivity": 0.9},
             **example(Prediction),
+            "patient": None,
             "heat": None,
             "images": {"mask": None, "overlay": None, "heat_map": None},
         },

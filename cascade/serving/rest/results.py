@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from cascade.explain import Explanation, explain, overlay_heat
 from cascade.fields import to_json
 from cascade.imaging import LoadedImage, encode_image, encode_mask, read_image
 from cascade.pipeline import Cascade, Prediction
+from cascade.pipeline.patients import contexts_of
 from cascade.serving.rest.problems import HttpProblem
 from cascade.serving.rest.schemas import (
     Answer,
+    Context,
     Heat,
     ImageFailure,
     ImageResult,
@@ -79,6 +82,22 @@ def judge(
     )
 
 
+def compare(results: Sequence[ImageResult | ImageFailure]) -> list[ImageResult | ImageFailure]:
+    """The same results, each image with its context; equal files are one lesion.
+
+    Args:
+        results: of all images of one patient.
+    """
+    images = [result if isinstance(result, ImageResult) else None for result in results]
+    contexts = contexts_of(images, [result.sha256 for result in results])
+    return [
+        result.model_copy(update={"patient": Context.model_validate(_finite(to_json(context)))})
+        if isinstance(result, ImageResult)
+        else result
+        for result, context in zip(results, contexts, strict=True)
+    ]
+
+
 def _images(
     cascade: Cascade, image: bytes | LoadedImage, prediction: Prediction, options: Options
 ) -> tuple[Images, Heat | None]:
@@ -125,9 +144,11 @@ def _describe(
 
 
 def _finite(value: Any) -> Any:
-    """The same values, with a large number for infinity."""
+    """The same values, with a large number for infinity, and ``None`` for what is no number."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, float) and math.isnan(value):
+        return None
     return _LARGEST if value == math.inf else value
 
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
-from cascade.fields import alternatives, declared
+from cascade.fields import alternatives, declared, example
+from cascade.lesion.patient import PatientContext
 from cascade.pipeline.augmented_views import TestTimeAugmentation
 from cascade.pipeline.prediction import Prediction
 
@@ -44,6 +45,11 @@ class Options(BaseModel):
         lt=1e6,
         allow_inf_nan=False,
         description="Scale of all images of the request, for measurements in millimetres.",
+    )
+    patient: bool = Field(
+        default=False,
+        description="All images of the request are of one patient: compare their lesions, see "
+        "patient in the results. An image that is sent twice counts once.",
     )
     include: Annotated[tuple[ImageKind, ...], BeforeValidator(_split)] = Field(
         default=(),
@@ -124,6 +130,7 @@ def _schema(record: type) -> Any:
 
 
 _Declared: Any = _schema(Prediction)
+Context: Any = _schema(PatientContext)
 
 
 class ImageResult(_Declared):
@@ -139,6 +146,12 @@ class ImageResult(_Declared):
     )
     message: str = Field(description="The answer in one sentence.")
     operating_point: OperatingPoint
+    patient: Context | None = Field(
+        default=None,
+        description="With patient=true: what the lesion is among those of the request. Most odd "
+        "lesions are benign, and a lesion like the others may be malignant.",
+        examples=[example(PatientContext)],
+    )
     heat: Heat | None = Field(default=None, description="With include=heat_map.")
     images: Images = Field(default_factory=Images)
 
