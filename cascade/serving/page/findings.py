@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cascade.errors import CascadeError
 from cascade.imaging import printable, read_image
 from cascade.pipeline.augmented_views import TestTimeAugmentation
+from cascade.pipeline.patients import compared_numbers
 from cascade.serving.page.images import ShownImage, draw_images
 from cascade.serving.page.words import (
     Answer,
@@ -57,6 +58,9 @@ class Finding:
         rows: the measurements; empty without a lesion.
         notes: notes on the measurements.
         warnings: all other warnings.
+        numbers: what is compared with other lesions of a patient, see
+            :func:`cascade.pipeline.patients.compared_numbers`; not-a-number where the image cannot
+            be judged.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Finding:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    numbers: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,7 @@ def examine(cascade: Cascade, name: str, data: bytes, settings: Settings) -> Fin
         rows=(*(() if sizes is None else rows_of(sizes)), *rows_of(prediction.image_quality)),
         notes=measurement_notes(prediction),
         warnings=further_warnings(prediction),
+        numbers=compared_numbers(prediction if judged else None),
     )
 
 

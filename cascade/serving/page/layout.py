@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from cascade.serving.page import memory as web_memory
 from cascade.serving.page.examples import EXAMPLES, example_file
 from cascade.serving.page.findings import Finding, Problem, Settings, plain_message
 from cascade.serving.page.models import LoadedModel, load_model
+from cascade.serving.page.patients import compare
 from cascade.serving.page.report import Circumstances, report_html
 from cascade.serving.page.settings import PageSettings, current_settings
 from cascade.serving.page.words import OperatingPoint, percent, verdict, whole_percent
@@ -54,11 +55,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The choices in the sidebar."""
+    """The choices in the sidebar, and whether all images are of one patient."""
 
     model: LoadedModel
     point: OperatingPoint
     settings: Settings
+    one_patient: bool = False
 
     @property
     def circumstances(self) -> Circumstances:
@@ -82,6 +84,8 @@ def show_page() -> None:
     sources = _sources(settings)
     if chosen is None or not sources:
         return
+    if len(sources) > 1:
+        chosen = replace(chosen, one_patient=_ask_for_one_patient())
     st.header("Results", anchor=False)
     _show_results(chosen, sources)
 
@@ -169,6 +173,17 @@ def _sources(settings: PageSettings) -> list[Source]:
     return []
 
 
+def _ask_for_one_patient() -> bool:
+    import streamlit as st
+
+    return st.checkbox(
+        "All images are of one patient: compare the lesions",
+        key="one_patient",
+        help="Marks the lesion that looks least like the others, from four lesions on. Take all "
+        "images with the same camera and light.",
+    )
+
+
 def _show_examples() -> None:
     import streamlit as st
 
@@ -203,6 +218,8 @@ def _show_results(chosen: Chosen, sources: Sequence[Source]) -> None:
     if len(results) > 1:
         lines = web_html.overview(results, chosen.point)
         top.html(web_html.part("summary", lines))
+        if chosen.one_patient:
+            top.html(web_html.part("patient", compare(results)))
         _offer_report(top, results, chosen, "Download one report on all images")
 
 
@@ -249,7 +266,12 @@ def _offer_report(
     name = safe_stem(results[0].name) if len(results) == 1 else "images"
     place.download_button(
         label,
-        functools.partial(_write_report, tuple(results), chosen.circumstances),
+        functools.partial(
+            _write_report,
+            tuple(results),
+            chosen.circumstances,
+            one_patient=chosen.one_patient and len(results) > 1,
+        ),
         file_name=f"cascade-{name}.html",
         mime="text/html",
         on_click="ignore",
@@ -257,5 +279,12 @@ def _offer_report(
     )
 
 
-def _write_report(results: tuple[Finding | Problem, ...], circumstances: Circumstances) -> bytes:
-    return report_html(results, circumstances, moment=datetime.now(UTC)).encode()
+def _write_report(
+    results: tuple[Finding | Problem, ...],
+    circumstances: Circumstances,
+    *,
+    one_patient: bool = False,
+) -> bytes:
+    comparison = compare(results) if one_patient else None
+    moment = datetime.now(UTC)
+    return report_html(results, circumstances, moment=moment, comparison=comparison).encode()

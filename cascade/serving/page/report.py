@@ -15,6 +15,7 @@ from cascade.evaluation.html import DISCLAIMER
 from cascade.serving.page.findings import Finding, Problem, Settings
 from cascade.serving.page.html import environment, overview, read_template
 from cascade.serving.page.images import ShownImage
+from cascade.serving.page.patients import Comparison
 from cascade.serving.page.words import CAUTION, OperatingPoint, percent, verdict, whole_percent
 from cascade.version import __version__
 
@@ -51,7 +52,11 @@ class Circumstances:
 
 
 def report_html(
-    results: Sequence[Finding | Problem], circumstances: Circumstances, *, moment: datetime
+    results: Sequence[Finding | Problem],
+    circumstances: Circumstances,
+    *,
+    moment: datetime,
+    comparison: Comparison | None = None,
 ) -> str:
     """The report as one HTML document without scripts, links or files beside it.
 
@@ -59,6 +64,7 @@ def report_html(
         results: at least one.
         circumstances: model and settings that gave them.
         moment: when, in UTC.
+        comparison: of the lesions, where all images are of one patient.
     """
     import markupsafe
 
@@ -74,6 +80,7 @@ def report_html(
             facts=circumstances.facts(moment),
             items=[_item(result, point) for result in results],
             lines=overview(results, point),
+            comparison=comparison,
             point=point,
             style=markupsafe.Markup(read_template("parts.css")),  # our own file
             version=__version__,
