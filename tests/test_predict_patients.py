@@ -13,6 +13,7 @@ from test_patients import by_hand
 from cascade.commands.prediction.predict import main
 from cascade.data.synthetic import draw_lesion
 from cascade.data.tables import read_csv
+from cascade.errors import ConfigError
 from cascade.lesion.patient import FEATURES
 from cascade.pipeline import Cascade
 from cascade.pipeline.patients import PATIENT_COLUMNS
@@ -167,3 +168,18 @@ def test_ids_come_back_as_they_were(folder, patient):
     _, rows = predicted("table.csv")
     assert {row["patient_id"] for row in rows} == {patient}
     assert all(math.isfinite(float(score)) for score in scores(rows, patient))
+
+
+def test_a_run_on_a_cluster_says_that_it_does_not_compare(folder, monkeypatch, caplog):
+    def stop():
+        raise ConfigError("stopped before the cluster")
+
+    monkeypatch.setattr("cascade.cluster.ray_engine.require_ray", lambda: None)
+    monkeypatch.setattr("cascade.cluster.ray_engine.connected", stop)
+    args = ["--engine", "ray", "--output", str(folder / "rows")]
+    assert main(["table.csv", *args]) == 2
+    assert "--engine ray does not compare the lesions of a patient" in caplog.text
+    caplog.clear()
+    assert main(["images_all", *args]) == 2
+    assert "does not compare" not in caplog.text
+    assert "stopped before the cluster" in caplog.text
