@@ -291,7 +291,7 @@ class ClassificationTrainConfig(TrainConfig):
     diagnosis_weight: float = setting(
         0.0,
         "weight of a second loss that asks for the diagnosis (column diagnosis) from the same "
-        "features; its layer is left behind after training; 0 switches it off",
+        "features; the classifier then tells diagnoses; 0 switches it off",
         minimum=0.0,
     )
 

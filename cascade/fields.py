@@ -12,7 +12,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ class Description:
         column: its column in tables; empty where it is in no table.
         parts: keys of a mapping, or names of a tuple's places; each becomes a column of its own,
             ``column_part``.
+        open_parts: the keys of a mapping depend on the model; see :func:`open_columns`.
         separator: between the items of a tuple in one cell.
         label: its heading on the page; empty where the page does not list it.
         json: whether the service returns it.
@@ -41,6 +42,7 @@ class Description:
     unit: str = ""
     column: str = ""
     parts: tuple[str, ...] = ()
+    open_parts: bool = False
     separator: str = "; "
     label: str = ""
     json: bool = True
@@ -94,7 +96,7 @@ class Field:
     def columns(self) -> tuple[str, ...]:
         """The columns of the field itself, not of a record that it holds."""
         column, parts = self.description.column, self.description.parts
-        if not column:
+        if not column or self.description.open_parts:
             return ()
         return tuple(f"{column}_{part}" for part in parts) if parts else (column,)
 
@@ -141,6 +143,19 @@ def columns(record: type) -> tuple[str, ...]:
     return tuple(name for field in flat(record) for name in field.columns)
 
 
+def open_columns(record: type, keys: Iterable[str]) -> tuple[str, ...]:
+    """The columns of the one field of a record whose keys depend on the model.
+
+    They come after all others, in tables of results with these keys.
+    """
+    (field,) = (field for field in declared(record) if field.description.open_parts)
+    return tuple(_open_column(field.description.column, key) for key in keys)
+
+
+def _open_column(column: str, key: str) -> str:
+    return f"{column}_{'_'.join(key.split())}"
+
+
 def row(record: type, value: Any) -> dict[str, Any]:
     """Column to cell; empty cells where the record, or one that it holds, is missing.
 
@@ -153,6 +168,9 @@ def row(record: type, value: Any) -> dict[str, Any]:
         content = None if value is None else getattr(value, field.name)
         if field.record is not None:
             cells |= row(field.record, content)
+        elif field.description.open_parts:
+            column, keys = field.description.column, content or {}
+            cells |= {_open_column(column, key): cell for key, cell in keys.items()}
         elif field.columns:
             cells |= zip(field.columns, field.cells(content), strict=True)
     return cells
@@ -189,6 +207,7 @@ def markdown_table(record: type) -> str:
     def add(kind: type, prefix: str) -> None:
         for field in declared(kind):
             about, shown = field.description, ", ".join(f"`{name}`" for name in field.columns)
+            shown = f"`{about.column}_NAME`" if about.open_parts else shown
             name = f"{prefix}{field.name}"
             lines.append(f"| `{name}` | {shown} | {about.unit} | {about.meaning} |")
             if field.record is not None:

@@ -171,7 +171,7 @@ class Scenarios:
             network.normalization.register_forward_hook(lambda *call: call[-1].double())
             if processes.count() > 1:
                 share_batch_statistics(network)
-            learner = Learner(nn.ModuleList([network]), squares, images_of, SEGMENTATION)
+            learner = Learner(network, squares, images_of, SEGMENTATION)
             own = processes.own_share(range(7))
             learner.gradient([images[own], masks[own]], size=7)
             state = {**network.state_dict(), **{f"gradient of {name}": weight.grad for name, weight

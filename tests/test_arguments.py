@@ -226,6 +226,7 @@ DOCUMENTED = {
     },
     "prepare": {"--source": None, "--count": 200, "--test_fraction": 0.2},
     "calibrate": {"-d --device": "auto", "--sensitivity": 0.9},
+    "fit-diagnoses": {"-d --device": "auto", "--tta": "none"},
     "default-model": {"-d --device": "auto", "--encoder_weights": "imagenet"},
     "oof-masks": {"--folds": 5, "-e --epochs": 20},
 }

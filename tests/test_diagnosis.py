@@ -13,22 +13,29 @@ from cascade.errors import ConfigError, DataError
 from cascade.lesion.masking import MaskPolicy
 from cascade.models.artifact import read_artifact
 from cascade.models.classifier import Classifier
+from cascade.reliability import Diagnoses
 from cascade.training import classification
 from cascade.training.classification import classification_loss, train_classifier
-from cascade.training.diagnosis import UNKNOWN, diagnosis_indices, diagnosis_layer, with_diagnosis
+from cascade.training.diagnosis import UNKNOWN, diagnoses_of, diagnosis_indices, with_diagnosis
 
 CONFIG = ClassifierConfig(architecture="timm/test_resnet", size=32)
-NAMES = ("nevus", "Nevus", "Melanoma, NOS", "melanoma", "")
+NAMES = {
+    "benign": ("nevus", "Nevus", "", "Dermatofibroma"),
+    "malignant": ("Melanoma, NOS", "melanoma", ""),
+}
+THREE = Diagnoses(("nevus",), ("carcinoma", "melanoma"), (0.5, 0.25, 0.25))
 
 
 @pytest.fixture(scope="module")
 def table(dataset_folder):
     read = read_table(dataset_folder / "train_data.csv")
-    records = [
-        replace(record, attributes={"diagnosis": NAMES[place % len(NAMES)]})
-        for place, record in enumerate(read)
-    ]
-    return replace(read, records=tuple(records))
+    return replace(read, records=tuple(named(read)))
+
+
+def named(records):
+    for place, record in enumerate(records):
+        names = NAMES[record.label]
+        yield replace(record, attributes={"diagnosis": names[place % len(names)]})
 
 
 def train(table, output, *, resume=False, **changes):
@@ -52,62 +59,86 @@ def batch(diagnoses):
 
 
 def test_spellings_of_one_diagnosis_are_one_class_and_blanks_are_unknown(table):
-    indices, names = diagnosis_indices(table.records[:5])
-    assert names == ("melanoma", "nevus")
-    assert indices.tolist() == [1, 1, 0, 0, UNKNOWN]
+    record = table.records[0]
+    spelt = [
+        ("nevus", "benign"),
+        ("Nevus", "benign"),
+        ("Melanoma, NOS", "malignant"),
+        ("", "benign"),
+    ]
+    records = [
+        replace(record, attributes={"diagnosis": name}, label=label) for name, label in spelt
+    ]
+    diagnoses = diagnoses_of(records)
+    assert diagnoses.names == ("melanocytic nevus", "melanoma")
+    assert diagnoses.training_shares == pytest.approx((2 / 3, 1 / 3))
+    assert diagnosis_indices(records, diagnoses).tolist() == [0, 0, 1, UNKNOWN]
 
 
 def test_a_table_without_diagnoses_is_refused(dataset_folder):
     table = read_table(dataset_folder / "train_data.csv")
     bare = [replace(record, attributes={}) for record in table]
     with pytest.raises(DataError, match="names 0 diagnoses"):
-        diagnosis_indices(bare)
+        diagnoses_of(bare)
+
+
+def test_a_diagnosis_of_both_classes_is_refused_by_name(table):
+    records = [replace(record, attributes={"diagnosis": "lump"}) for record in table]
+    with pytest.raises(DataError, match=r"1 diagnoses are benign in some.*lump"):
+        diagnoses_of(records)
+
+
+def test_a_class_without_any_diagnosis_is_refused(table):
+    records = [
+        record if record.label == "benign" else replace(record, attributes={}) for record in table
+    ]
+    with pytest.raises(DataError, match="0 of them malignant"):
+        diagnoses_of(records)
 
 
 def test_the_joint_loss_is_the_sum_of_both_cross_entropies():
     classifier = Classifier.build(CONFIG).eval()
-    layer = diagnosis_layer(classifier, 3)
+    classifier.set_diagnoses(THREE)
+    layer = classifier.diagnosis_head
     crops, labels, diagnoses = batch([0, 2, UNKNOWN, 1])
     criterion = nn.CrossEntropyLoss()
-
-    def binary(network, parts):
-        return classification_loss(network, parts, criterion)
-
-    joint = with_diagnosis(binary, layer, 0.5)(classifier, [crops, labels, diagnoses])
+    joint = with_diagnosis(criterion, 0.5)(classifier, [crops, labels, diagnoses])
     features = classifier.network.forward_head(
         classifier.network.forward_features(classifier.normalization(crops)), pre_logits=True
     )
     known = torch.tensor([0, 1, 3])
     second = -layer(features).log_softmax(dim=1)[known, diagnoses[known]].mean()
-    first = binary(classifier, [crops, labels])
+    first = classification_loss(classifier, [crops, labels], criterion)
     torch.testing.assert_close(joint.sum(), first + 0.5 * second)
 
 
 def test_a_batch_without_any_diagnosis_has_the_binary_loss_alone():
     classifier = Classifier.build(CONFIG).eval()
+    classifier.set_diagnoses(THREE)
     crops, labels, diagnoses = batch([UNKNOWN, UNKNOWN])
-
-    def binary(network, parts):
-        return classification_loss(network, parts, nn.CrossEntropyLoss())
-
-    joint = with_diagnosis(binary, diagnosis_layer(classifier, 3), 1.0)
+    joint = with_diagnosis(nn.CrossEntropyLoss(), 1.0)
     found = joint(classifier, [crops, labels, diagnoses])
-    torch.testing.assert_close(found.sum(), binary(classifier, [crops, labels]))
+    alone = classification_loss(classifier, [crops, labels], nn.CrossEntropyLoss())
+    torch.testing.assert_close(found.sum(), alone)
     assert torch.isfinite(found).all()
 
 
 def test_a_network_without_a_linear_end_is_refused():
     classifier = Classifier.build(ClassifierConfig(architecture="squeezenet1_1", size=64))
     with pytest.raises(ConfigError, match="--diagnosis_weight 0"):
-        diagnosis_layer(classifier, 3)
+        classifier.set_diagnoses(THREE)
 
 
-def test_the_file_holds_the_binary_network_only(table, tmp_path):
+def test_the_file_keeps_the_layer_that_was_trained_along(table, tmp_path):
     train(table, tmp_path / "with", epochs=1)
     train(table, tmp_path / "without", epochs=1, diagnosis_weight=0.0)
     with_layer = read_artifact(tmp_path / "with" / "best.safetensors")
     without = read_artifact(tmp_path / "without" / "best.safetensors")
-    assert with_layer.tensors.keys() == without.tensors.keys()
+    layer = {f"classifier.diagnosis_head.{part}" for part in ("weight", "bias")}
+    assert with_layer.tensors.keys() - without.tensors.keys() == layer
+    names = [one["name"] for one in with_layer.stages["classifier"]["diagnoses"]]
+    assert names == ["dermatofibroma", "melanocytic nevus", "melanoma"]
+    assert "diagnoses" not in without.stages["classifier"]
     name = next(key for key in with_layer.tensors if key.endswith("fc.weight"))
     assert not np.array_equal(with_layer.tensors[name], without.tensors[name])
 
@@ -119,3 +150,25 @@ def test_a_resumed_training_ends_with_the_same_weights(table, tmp_path):
     resumed = train(table, tmp_path / "stopped", resume=True).state_dict()
     for name, tensor in whole.items():
         torch.testing.assert_close(resumed[name], tensor, rtol=0, atol=0)
+
+
+def test_a_training_that_goes_on_keeps_the_layer_or_drops_it(table, tmp_path):
+    """One trained with other features would answer wrongly, so it does not stay untrained."""
+    first = train(table, tmp_path / "first", epochs=1)
+    splits = make_splits(table, fraction=0.4, seed=0)
+    settings = {"epochs": 1, "batch_size": 4, "precision": "fp32", "learning_rate": 0.0}
+    onward = {}
+    for weight in (1.0, 0.0):
+        onward[weight] = train_classifier(
+            table,
+            splits,
+            config=CONFIG,
+            training=ClassificationTrainConfig(**settings, diagnosis_weight=weight),
+            policy=MaskPolicy.from_mode("crop"),
+            device="cpu",
+            initial_model=tmp_path / "first" / "best.safetensors",
+            output=tmp_path / f"onward_{weight}",
+        )
+    kept = onward[1.0].diagnosis_head.weight
+    torch.testing.assert_close(kept, first.diagnosis_head.weight, rtol=0, atol=1e-3)
+    assert onward[0.0].diagnoses is None

@@ -106,7 +106,6 @@ REPLACING = [
     # command, its words, the earlier result, the flag that names another place
     ("prepare", ["--source", "synthetic", "--output", "out"], "out/train_data.csv", "--output"),
     ("check", ["absent", "--output", "out"], "out/check.html", "--output"),
-    ("croissant", ["absent", "--output", "out/a"], "out/a", "--output"),
     ("annotate-export", ["absent", "--output", "out"], "out/coco.json", "--output"),
     ("seg-train", ["--output", "out"], "out/best.safetensors", "--output"),
     ("seg-train", ["--output", "out"], "out/curves.png", "--output"),
@@ -118,6 +117,7 @@ REPLACING = [
     ("mask-modes", ["--output", "out"], "out/scores.csv", "--output"),
     ("mask-modes", ["--output", "out"], "out/test_masks/a.png", "--output"),
     ("calibrate", [*STAGES, "--output", "out/a"], "out/a", "--output"),
+    ("fit-diagnoses", ["--model", "m", "--output", "out/a"], "out/a", "--output"),
     ("default-model", ["--data", "absent", "--model", "out/a"], "out/a", "--model"),
     ("default-model", ["--data", "absent", "--card", "out/a"], "out/a", "--card"),
     ("seg-eval", ["--model", "m", "--output", "out"], "out/metrics.json", "--output"),

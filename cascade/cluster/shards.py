@@ -20,7 +20,7 @@ from cascade.cluster.plan import Run
 from cascade.cluster.storage import exists, read_bytes, remove, write_bytes
 from cascade.cluster.tables import about_rows, mask_cell, to_parquet
 from cascade.pipeline import Cascade
-from cascade.pipeline.rows import failed_row, predict_rows
+from cascade.pipeline.rows import diagnosis_columns, failed_row, predict_rows
 
 log = logging.getLogger(__name__)
 _CAREFUL_AFTER = 2
@@ -73,7 +73,8 @@ def predict_shard(cascade: Cascade, run: Run, shard: int) -> Finished:
     about = {"run": run.identity, "failed": failed, "settings": run.settings,
              "cutoff": cascade.cutoff}  # fmt: skip
     masks = run.settings["masks"]
-    write_bytes(run.path(shard), to_parquet(rows, masks=masks, about=about))
+    told = diagnosis_columns(cascade.diagnoses)
+    write_bytes(run.path(shard), to_parquet(rows, masks=masks, about=about, diagnoses=told))
     attempts.forget()
     return Finished(len(rows), failed)
 

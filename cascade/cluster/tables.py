@@ -24,8 +24,11 @@ MaskFormat = Literal["png", "rle"]
 _KEY = b"cascade"
 
 
-def schema(masks: MaskFormat | None) -> Any:
-    """The columns' types; ``mask`` holds what was asked for, and is empty otherwise."""
+def schema(masks: MaskFormat | None, diagnoses: Sequence[str] = ()) -> Any:
+    """The columns' types; ``mask`` holds what was asked for, and is empty otherwise.
+
+    ``diagnoses`` are the columns of :func:`cascade.pipeline.rows.diagnosis_columns`.
+    """
     import pyarrow
 
     kinds = {name: _kind(field) for field in flat(Prediction) for name in field.columns}
@@ -33,9 +36,8 @@ def schema(masks: MaskFormat | None) -> Any:
              bool: pyarrow.bool_()}  # fmt: skip
     of_mask = {"png": pyarrow.binary(), "rle": pyarrow.list_(pyarrow.int32())}
     special = {"mask": of_mask.get(masks or "", pyarrow.string())}
-    return pyarrow.schema(
-        [(name, special.get(name, types[kinds.get(name, str)])) for name in COLUMNS]
-    )
+    own = [(name, special.get(name, types[kinds.get(name, str)])) for name in COLUMNS]
+    return pyarrow.schema([*own, *((name, types[float]) for name in diagnoses)])
 
 
 def _kind(field: Field) -> type:
@@ -56,21 +58,30 @@ def mask_cell(masks: MaskFormat | None, _: RowInput, prediction: Prediction) -> 
 
 
 def to_parquet(
-    rows: Sequence[Mapping[str, Any]], *, masks: MaskFormat | None, about: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    masks: MaskFormat | None,
+    about: Mapping[str, Any],
+    diagnoses: Sequence[str] = (),
 ) -> bytes:
     """Rows as the bytes of a Parquet file; the same rows always give the same bytes.
 
     Args:
-        rows: with all columns.
+        rows: with all columns, but those of diagnoses only where there is an answer.
         masks: what the column ``mask`` holds.
         about: plain JSON values to keep beside the rows; see :func:`about_rows`.
+        diagnoses: see :func:`schema`.
     """
     import pyarrow
     from pyarrow.parquet import write_table
 
-    shape = schema(masks).with_metadata({_KEY: json.dumps(about, sort_keys=True).encode()})
+    shape = schema(masks, diagnoses).with_metadata(
+        {_KEY: json.dumps(about, sort_keys=True).encode()}
+    )
     columns = {
-        field.name: pyarrow.array([_typed(row[field.name], field.type) for row in rows], field.type)
+        field.name: pyarrow.array(
+            [_typed(row.get(field.name), field.type) for row in rows], field.type
+        )
         for field in shape
     }
     buffer = io.BytesIO()

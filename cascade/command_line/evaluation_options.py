@@ -26,7 +26,7 @@ SCORE_FILES = (
 """What every command may write that scores something."""
 EVALUATION_FILES = (
     *SCORE_FILES, "predictions.csv", "report.html", "subgroups.csv", "subgroups.md",
-    "subgroups.png", "heat_maps.csv", "corruptions.csv", "corruptions.png",
+    "subgroups.png", "heat_maps.csv", "corruptions.csv", "corruptions.png", "diagnoses.png",
 )  # fmt: skip
 """What an evaluation of a model may write, beside masks and overlays."""
 
@@ -157,6 +157,7 @@ def _say_numbers(metrics: Mapping[str, Any]) -> None:
             for line in lines(metrics[name]):
                 say(line)
             say()
+    _say_diagnoses(metrics.get("diagnoses"))
     if "stages" in metrics:
         say_table(STAGE_HEADERS, stage_rows(metrics["stages"]))
         say()
@@ -169,4 +170,15 @@ def _say_numbers(metrics: Mapping[str, Any]) -> None:
     for line in more:
         say(line)
     if more:
+        say()
+
+
+def _say_diagnoses(scores: Mapping[str, Any] | None) -> None:
+    if not scores:
+        return
+    from cascade.evaluation.diagnosis_scores import diagnosis_note, diagnosis_tables
+
+    say(f"diagnoses: {diagnosis_note(scores)}")
+    for table in diagnosis_tables(scores):
+        say_table(table.headers, table.rows)
         say()

@@ -15,7 +15,6 @@ GROUPS = {
     "datasets": {
         "prepare": "bring a public or synthetic data set into the project's layout",
         "check": "look for faults in a data set",
-        "croissant": "describe a data set in Croissant (JSON-LD)",
         "annotate-export": "write predicted masks for Label Studio and as COCO, to be corrected",
     },
     "training": {
@@ -26,6 +25,7 @@ GROUPS = {
         "ensemble": "join cross-validated classifiers, and score what that brings",
         "mask-modes": "train and compare the classifier under each masking mode",
         "calibrate": "fit probabilities, cutoffs and limits, and join both stages into one file",
+        "fit-diagnoses": "let a finished cascade tell diagnoses, too",
         "default-model": "make the default cascade again, from the images to the model card",
     },
     "evaluation": {

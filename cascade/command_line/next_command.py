@@ -8,7 +8,6 @@ from typing import Any
 NEXT = {
     "prepare": "cascade check {output} --output check",
     "check": "cascade seg-train --data_path {dataset} --encoder_weights imagenet",
-    "croissant": "cascade check {dataset} --output check",
     "annotate-export": "cascade prepare --source folders --input IMAGES "
     "--masks {output}/EXPORTED.json",
     "seg-train": "cascade seg-eval --model {output}/best.safetensors --data_path {data_path}",
@@ -19,6 +18,7 @@ NEXT = {
     "ensemble": "cascade calibrate --segmenter SEGMENTER --classifier {output} --data_path DATA",
     "mask-modes": "cascade cls-train --data_path {data_path} --mask_mode MODE",
     "calibrate": "cascade evaluate --model {output} --data_path {data_path}",
+    "fit-diagnoses": "cascade evaluate --model {output} --data_path {data_path}",
     "default-model": "cascade predict IMAGES --model {model}",
     "seg-eval": "cascade oof-masks --data_path {data_path}",
     "cls-eval": "cascade calibrate --segmenter SEGMENTER --classifier {model} "

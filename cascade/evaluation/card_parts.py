@@ -12,6 +12,7 @@ import numpy as np
 from cascade.config import CLASSES
 from cascade.data.spreadsheet import read_csv
 from cascade.errors import DataError
+from cascade.evaluation.diagnosis_scores import diagnosis_note, diagnosis_tables
 from cascade.evaluation.report import PLOT_TITLES
 from cascade.evaluation.safeguard_metrics import measure_operating_points
 from cascade.evaluation.safeguard_report import safeguard_tables
@@ -95,6 +96,7 @@ def evaluation_part(
         "classification": classification,
         "classification_table": _scores(classification, ranking),
         "calibration_table": _scores(classification, calibration),
+        "diagnoses": _diagnoses(metrics.get("diagnoses")),
         "stages_table": _table(STAGE_HEADERS, stage_rows(metrics.get("stages") or {})),
         "safeguards": _safeguards(folder, points),
         "subgroups": [
@@ -106,6 +108,16 @@ def evaluation_part(
             name: f"![{PLOT_TITLES[name]}]({address})" for name, address in figures.items()
         },
     }
+
+
+def _diagnoses(scores: Mapping[str, Any] | None) -> tuple[str, list[tuple[str, str]]] | None:
+    """A note, and caption and table of each thing that was measured of diagnoses."""
+    if not scores:
+        return None
+    tables = diagnosis_tables(scores)
+    return markdown_text(diagnosis_note(scores)), [
+        (table.caption, markdown_table(table.headers, table.rows)) for table in tables
+    ]
 
 
 def count_operating_points(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cascade.config import CLASSES
-from cascade.fields import columns, row
+from cascade.fields import columns, open_columns, row
 from cascade.lesion.patient import PatientContext
 from cascade.metrics.classification import classification_metrics
 from cascade.metrics.segmentation import PixelCounts, dice, iou, segmentation_metrics
@@ -39,6 +39,7 @@ class Case:
         masked_crop_probability: of malignant, had the masked crop been classified where the whole
             image was; else ``None``.
         context: what the lesion is among those of its patient; ``None`` where no patient is known.
+        diagnoses: probability of each diagnosis; empty where none are told.
     """
 
     record: Record
@@ -54,6 +55,7 @@ class Case:
     out_of_distribution_score: float | None = None
     masked_crop_probability: float | None = None
     context: PatientContext | None = None
+    diagnoses: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, record: Record, prediction: Prediction, **truth: Any) -> Case:
@@ -68,6 +70,7 @@ class Case:
             mask_issues=prediction.mask_issues,
             prediction_set=prediction.prediction_set,
             out_of_distribution_score=prediction.out_of_distribution_score,
+            diagnoses=prediction.diagnoses,
             **truth,
         )
 
@@ -95,9 +98,14 @@ CASE_COLUMNS = (
 
 
 def case_columns(cases: Sequence[Case]) -> tuple[str, ...]:
-    """The columns of ``predictions.csv``; those of patients only where one is known."""
+    """The columns of ``predictions.csv``.
+
+    Those of patients and of diagnoses come last, each only where one is known.
+    """
     known = any(case.context is not None for case in cases)
-    return (*CASE_COLUMNS, *columns(PatientContext)) if known else CASE_COLUMNS
+    told = next((case.diagnoses for case in cases if case.diagnoses), {})
+    of_patients = columns(PatientContext) if known else ()
+    return (*CASE_COLUMNS, *of_patients, *open_columns(Prediction, told))
 
 
 def segmentation_of(cases: Sequence[Case], *, seed: int = 0) -> dict[str, Any] | None:

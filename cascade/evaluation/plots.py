@@ -124,6 +124,34 @@ def plot_confusion_matrix(metrics: Mapping[str, Any], path: PathLike) -> Path:
     return save_figure(figure, path)
 
 
+def plot_counts(counts: np.ndarray, names: Sequence[str], title: str, path: PathLike) -> Path:
+    """Draw a confusion matrix of several classes, each cell by its share of the true class.
+
+    Args:
+        counts: ``(K, K)``: rows are the truth, columns what was named.
+        names: of the K classes.
+        title: what the figure says.
+        path: the PNG to write.
+    """
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    side = 2.2 + 0.6 * len(names)
+    figure = new_figure(max(WIDTH, side), max(WIDTH, side))
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    label_axes(axes, title, "named diagnosis", "true diagnosis")
+    axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
+    for row, column in np.ndindex(counts.shape):
+        color = "white" if shares[row, column] > 0.5 else "black"
+        style: dict[str, Any] = {"ha": "center", "va": "center", "color": color}
+        axes.text(column, row, f"{counts[row, column]:,}", fontsize=SMALL_PT, **style)
+    return save_figure(figure, path)
+
+
 def plot_roc(
     curve: RocCurve, metrics: Mapping[str, Any], path: PathLike, *, band: RocBand | None = None
 ) -> Path:

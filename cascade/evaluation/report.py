@@ -8,6 +8,12 @@ from typing import Any
 
 from cascade.config import CLASSES
 from cascade.evaluation.cases import Case, case_columns, probabilities, true_labels
+from cascade.evaluation.diagnosis_scores import (
+    DIAGNOSIS_TITLE,
+    diagnosis_note,
+    diagnosis_tables,
+    plot_diagnoses,
+)
 from cascade.evaluation.html import (
     ReportFigure,
     ReportNumber,
@@ -52,6 +58,7 @@ PLOT_TITLES = {
     "precision_recall": "Precision-recall curve",
     "reliability": "Calibration: predicted probability against the share that is malignant",
     "confusion_matrix": "Confusion matrix at the cutoff",
+    "diagnoses": "Diagnoses: what was named for which",
     "subgroups": "ROC AUC of each subgroup",
 }
 """File name of each plot and what it shows, in the order of the page."""
@@ -203,6 +210,7 @@ def _details(folder: Path, evaluation: Evaluation) -> list[ReportSection]:
         )
         tables = [ReportTable(METRIC_HEADERS, metric_rows(scores, CLASSIFICATION_ROWS))]
         sections.append(ReportSection("Classification", text, tables))
+    sections += _diagnoses(folder, metrics.get("diagnoses"))
     if stages := metrics.get("stages"):
         table = ReportTable(STAGE_HEADERS, stage_rows(stages))
         sections.append(ReportSection(STAGE_TITLE, tables=[table]))
@@ -219,3 +227,11 @@ def _details(folder: Path, evaluation: Evaluation) -> list[ReportSection]:
     if rows := warning_rows(text for case in evaluation.cases for text in case.warnings):
         sections.append(ReportSection("Warnings", tables=[ReportTable(WARNING_HEADERS, rows)]))
     return sections
+
+
+def _diagnoses(folder: Path, scores: Mapping[str, Any] | None) -> list[ReportSection]:
+    if not scores:
+        return []
+    figures = [_plot(plot_diagnoses(scores, folder / "diagnoses.png"))]
+    text, tables = diagnosis_note(scores), diagnosis_tables(scores)
+    return [ReportSection(DIAGNOSIS_TITLE, text, tables, figures)]

@@ -66,6 +66,7 @@ _HEADLINES = {
         "specificity": "specificity at the cutoff",
         "ece": "calibration error",
     },
+    "diagnoses": {"balanced_accuracy": "balanced accuracy of the diagnoses"},
 }
 
 
@@ -74,7 +75,7 @@ class Headline:
     """A number that a reader wants first.
 
     Attributes:
-        part: ``segmentation`` or ``classification``.
+        part: ``segmentation``, ``classification`` or ``diagnoses``.
         title: what it is.
         n: number of images.
         value: the number.

@@ -23,6 +23,7 @@ from cascade.evaluation.cases import (
     segmentation_of,
     true_labels,
 )
+from cascade.evaluation.diagnosis_scores import diagnosis_scores
 from cascade.evaluation.safeguard_metrics import safeguards_of
 from cascade.imaging import LoadedImage, read_image, read_mask
 from cascade.lesion.masking import (
@@ -61,7 +62,8 @@ class Evaluation:
     Attributes:
         cases: one for each image, in the table's order.
         metrics: ``segmentation`` and ``classification``, each only where there is truth for it,
-            and for a cascade ``stages``: what each choice of mask gives, and the differences, and
+            and for a cascade ``stages``: what each choice of mask gives, and the differences,
+            ``diagnoses``, see :func:`cascade.evaluation.diagnosis_scores.diagnosis_scores`, and
             ``safeguards``, see :func:`cascade.evaluation.safeguard_metrics.safeguards_of`.
         cutoff: from which probability a case counts as malignant.
     """
@@ -199,6 +201,8 @@ def evaluate_cascade(
     if classification is not None:
         metrics["classification"] = classification
         metrics["stages"] = _compare(cases, others, cutoff=cascade.cutoff, seed=seed)
+    if scores := diagnosis_scores(cases, cascade.diagnoses, seed=seed):
+        metrics["diagnoses"] = scores
     if safeguards := safeguards_of(cascade, cases, seed=seed):
         metrics["safeguards"] = safeguards
     return Evaluation(tuple(cases), metrics, cascade.cutoff)

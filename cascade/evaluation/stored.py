@@ -10,11 +10,13 @@ from cascade.data.spreadsheet import listed
 from cascade.data.tables import match_stem
 from cascade.errors import DataError
 from cascade.evaluation.cases import Case, classification_of, segmentation_of
+from cascade.evaluation.diagnosis_scores import diagnosis_scores
 from cascade.evaluation.stages import Evaluation
-from cascade.fields import columns
+from cascade.fields import columns, open_columns
 from cascade.imaging import read_mask
 from cascade.metrics.segmentation import PixelCounts, count_pixels
 from cascade.pipeline.prediction import Prediction
+from cascade.reliability import Diagnoses
 
 if TYPE_CHECKING:
     from cascade.data.tables import Record, Table
@@ -23,7 +25,12 @@ _COLUMNS = columns(Prediction)
 
 
 def evaluate_rows(
-    rows: Iterable[Mapping[str, Any]], table: Table, *, cutoff: float, seed: int = 0
+    rows: Iterable[Mapping[str, Any]],
+    table: Table,
+    *,
+    cutoff: float,
+    diagnoses: Diagnoses | None = None,
+    seed: int = 0,
 ) -> Evaluation:
     """Score rows end to end; what each stage costs the other takes a model to find out.
 
@@ -32,6 +39,7 @@ def evaluate_rows(
             left out.
         table: records with labels, masks or both. Masks are scored where rows hold them.
         cutoff: probability of malignant from which a case counts as malignant.
+        diagnoses: those that the model tells apart, to score them, too.
         seed: seed of the bootstrap intervals.
 
     Raises:
@@ -46,16 +54,17 @@ def evaluate_rows(
     missing = [record.name for record in table if record.stem not in found]
     if missing:
         raise DataError(f"{len(missing)} of {len(table)} images have no row: {listed(missing)}")
-    cases = [_case(record, found[record.stem]) for record in table]
+    cases = [_case(record, found[record.stem], diagnoses) for record in table]
     parts = {
         "segmentation": segmentation_of(cases, seed=seed),
         "classification": classification_of(cases, cutoff=cutoff, seed=seed),
+        "diagnoses": diagnosis_scores(cases, diagnoses, seed=seed),
     }
     metrics = {name: part for name, part in parts.items() if part is not None}
     return Evaluation(tuple(cases), metrics, cutoff)
 
 
-def _case(record: Record, row: Mapping[str, Any]) -> Case:
+def _case(record: Record, row: Mapping[str, Any], diagnoses: Diagnoses | None) -> Case:
     if row["error"]:
         raise DataError(
             f"{record.name}: cannot be evaluated: {row['error']}. A missing prediction is an "
@@ -68,11 +77,23 @@ def _case(record: Record, row: Mapping[str, Any]) -> Case:
         counts=_counts(record, row),
         area_fraction=row["area_fraction"],
         warnings=_words(row["warnings"], "; "),
-        prediction={name: row[name] for name in _COLUMNS},
+        prediction={name: row[name] for name in (*_COLUMNS, *_told(row, diagnoses).values())},
         mask_issues=_words(row["mask_issues"], "; "),
         prediction_set=_words(row["prediction_set"], " "),
         out_of_distribution_score=row["out_of_distribution_score"],
+        diagnoses={
+            name: row[column]
+            for name, column in _told(row, diagnoses).items()
+            if row[column] is not None
+        },
     )
+
+
+def _told(row: Mapping[str, Any], diagnoses: Diagnoses | None) -> dict[str, str]:
+    """Diagnosis to column, of those that a row has."""
+    names = () if diagnoses is None else diagnoses.names
+    pairs = zip(names, open_columns(Prediction, names), strict=True)
+    return {name: column for name, column in pairs if column in row}
 
 
 def _words(cell: str | None, separator: str) -> tuple[str, ...]:

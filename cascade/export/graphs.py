@@ -21,7 +21,12 @@ from cascade.models.artifact import INTENDED_USE
 from cascade.models.classifier import Classifier
 from cascade.models.ensemble import ClassifierEnsemble
 from cascade.models.network import Network, hooked
-from cascade.models.onnx_runtime import ACTIVATION_MAPS, FEATURES, PROBABILITIES
+from cascade.models.onnx_runtime import (
+    ACTIVATION_MAPS,
+    DIAGNOSIS_SHARES,
+    FEATURES,
+    PROBABILITIES,
+)
 from cascade.models.segmenter import Segmenter
 from cascade.version import __version__
 
@@ -45,12 +50,17 @@ class _SegmenterGraph(nn.Module):
 
 
 class _ClassifierGraph(nn.Module):
-    """Calibrated probabilities and, where the network ends so, class activation maps."""
+    """Calibrated probabilities; shares of the diagnoses and activation maps where it has them."""
 
     def __init__(self, classifier: Classifier | ClassifierEnsemble) -> None:
         super().__init__()
         self.classifier = classifier
         self.heads: tuple[Head, ...] = find_heads(classifier)
+        self.outputs = (
+            PROBABILITIES,
+            *([DIAGNOSIS_SHARES] if classifier.diagnoses is not None else []),
+            *([ACTIVATION_MAPS] if self.heads else []),
+        )
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         outputs: dict[nn.Module, torch.Tensor] = {}
@@ -59,12 +69,16 @@ class _ClassifierGraph(nn.Module):
             outputs[module] = output
 
         with hooked([head.layer for head in self.heads], keep):
-            logits = self.classifier(images)
-        probabilities = self.classifier.calibrated(logits).softmax(dim=1)
-        if not self.heads:
-            return (probabilities,)
-        maps = torch.stack([head.maps(outputs[head.layer]) for head in self.heads]).sum(dim=0)
-        return probabilities, maps
+            if self.classifier.diagnoses is None:
+                found = {"logits": self.classifier(images)}
+            else:
+                logits, shares = self.classifier.forward_with_shares(images)
+                found = {"logits": logits, DIAGNOSIS_SHARES: shares}
+        found[PROBABILITIES] = self.classifier.calibrated(found["logits"]).softmax(dim=1)
+        if self.heads:
+            maps = [head.maps(outputs[head.layer]) for head in self.heads]
+            found[ACTIVATION_MAPS] = torch.stack(maps).sum(dim=0)
+        return tuple(found[name] for name in self.outputs)
 
 
 def pooled_features(activations: torch.Tensor) -> torch.Tensor:
@@ -83,10 +97,12 @@ def segmenter_graph(segmenter: Segmenter) -> onnx.ModelProto:
 
 
 def classifier_graph(classifier: Classifier | ClassifierEnsemble) -> onnx.ModelProto:
-    """The second stage as a graph with ``probabilities`` and maybe ``activation_maps``."""
+    """The second stage as a graph with ``probabilities``.
+
+    ``diagnosis_shares`` and ``activation_maps`` come after them where the classifier has them.
+    """
     module = _ClassifierGraph(classifier)
-    names = (PROBABILITIES, ACTIVATION_MAPS) if module.heads else (PROBABILITIES,)
-    return _exported(module, classifier, names)
+    return _exported(module, classifier, module.outputs)
 
 
 def _exported(module: nn.Module, network: Network, outputs: tuple[str, ...]) -> onnx.ModelProto:

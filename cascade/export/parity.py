@@ -14,7 +14,9 @@ import numpy as np
 
 from cascade.errors import CascadeError, DataError, ExportError
 from cascade.imaging import ImageSource, LoadedImage, read_image
+from cascade.lesion.masking import MaskedCrop
 from cascade.pipeline import Cascade, Failure, Prediction
+from cascade.pipeline.stages import classify_with_shares
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,8 @@ class Differences:
         lowest_mask_iou: the same of the worst image.
         classifier_difference: of the probability of malignant, both judging the same crop.
         cascade_difference: the same from image to answer, each with the crop of its own mask.
+        diagnosis_difference: of the probability of any diagnosis, both judging the same crop; 0
+            where there are none.
         changed_labels: images with another label.
         out_of_distribution_difference: as a share of the value; ``None`` where there is
             no score.
@@ -46,6 +50,7 @@ class Differences:
     lowest_mask_iou: float
     classifier_difference: float
     cascade_difference: float
+    diagnosis_difference: float
     changed_labels: int
     out_of_distribution_difference: float | None
 
@@ -59,6 +64,7 @@ class Limits:
     mean_mask_iou: float | None = None
     classifier_difference: float | None = None
     cascade_difference: float | None = None
+    diagnosis_difference: float | None = None
     out_of_distribution_difference: float | None = None
 
     def to_dict(self) -> dict[str, float]:
@@ -82,6 +88,7 @@ EXACT = Limits(
     map_difference=1e-4,
     mask_pixels=1e-4,
     classifier_difference=1e-4,
+    diagnosis_difference=1e-4,
     out_of_distribution_difference=1e-3,
 )
 """What rounding may cost a graph that computes in float32."""
@@ -181,7 +188,7 @@ def compare(reference: Cascade, candidate: Cascade, images: Iterable[ImageSource
     if not rows:
         raise DataError("none of the images to compare with could be judged")
     columns = np.array(rows).T
-    largest, mean, out_of_distribution_score = columns.max(axis=1), columns.mean(axis=1), columns[6]
+    largest, mean, out_of_distribution_score = columns.max(axis=1), columns.mean(axis=1), columns[7]
     return Differences(
         images=len(rows),
         map_difference=float(largest[0]),
@@ -190,7 +197,8 @@ def compare(reference: Cascade, candidate: Cascade, images: Iterable[ImageSource
         lowest_mask_iou=float(columns[2].min()),
         classifier_difference=float(largest[3]),
         cascade_difference=float(largest[4]),
-        changed_labels=int(columns[5].sum()),
+        diagnosis_difference=float(largest[5]),
+        changed_labels=int(columns[6].sum()),
         out_of_distribution_difference=(
             None
             if reference.safeguards.out_of_distribution is None
@@ -216,18 +224,27 @@ def _row(
     moved = (maps[0] >= threshold) != (maps[1] >= threshold)
     union = np.count_nonzero(expected.mask | got.mask)
     shared = np.count_nonzero(expected.mask & got.mask)
-    crop = expected.crop[None]
-    chances = [cascade.classifier.predict_proba(crop)[0, 1] for cascade in (reference, candidate)]
+    crops = [MaskedCrop(expected.crop, expected.crop_box)]
+    judged = [classify_with_shares(cascade.classifier, crops) for cascade in (reference, candidate)]
+    chances = [float(classes[0, 1]) for classes, _ in judged]
     answers = [item.probabilities.get("malignant", 0.0) for item in (expected, got)]
     return (
         float(np.abs(maps[0] - maps[1]).max()),
         float(moved.mean()),
         shared / union if union else 1.0,
-        float(abs(chances[0] - chances[1])),
+        abs(chances[0] - chances[1]),
         abs(answers[0] - answers[1]),
+        _of_diagnoses(reference, judged),
         float(expected.label != got.label),
         _relative(expected.out_of_distribution_score, got.out_of_distribution_score),
     )
+
+
+def _of_diagnoses(reference: Cascade, judged: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+    if reference.diagnoses is None:
+        return 0.0
+    first, second = (reference.diagnoses.probabilities(*one) for one in judged)
+    return float(np.abs(first - second).max())
 
 
 def _relative(expected: float | None, got: float | None) -> float:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from torch import nn
 
 from cascade.config import CLASSES, ClassifierConfig, from_dict, to_dict
 from cascade.errors import ConfigError, ModelFileError
@@ -17,10 +18,12 @@ from cascade.models.architectures import (
     AUXILIARY_WEIGHTS,
     build_architecture,
     find_architecture,
+    last_layer,
     load_weights,
 )
-from cascade.models.network import Network, Normalization
+from cascade.models.network import Network, Normalization, hooked
 from cascade.models.pretrained import HALF
+from cascade.reliability import Diagnoses
 
 
 class CalibratedNetwork(Network):
@@ -35,6 +38,15 @@ class CalibratedNetwork(Network):
     """
 
     stage = "classifier"
+
+    @property
+    def diagnoses(self) -> Diagnoses | None:
+        """The diagnoses that it tells apart; ``None`` where it tells none."""
+        raise NotImplementedError
+
+    def forward_with_shares(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits as the network gives them, and ``(N, K)`` shares of its diagnoses."""
+        raise NotImplementedError
 
     def __init__(self, policy: MaskPolicy) -> None:
         super().__init__()
@@ -64,6 +76,16 @@ class CalibratedNetwork(Network):
             logits = self(self.to_device(images)).float()
             return self.calibrated(logits).softmax(dim=1).cpu().numpy()
 
+    def predict_with_shares(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same, and ``(N, K)`` float32 shares of each diagnosis within its class.
+
+        Only for a classifier that tells diagnoses; see :class:`cascade.reliability.Diagnoses`.
+        """
+        with self.predicting():
+            logits, shares = self.forward_with_shares(self.to_device(images))
+            probabilities = self.calibrated(logits).softmax(dim=1)
+            return probabilities.cpu().numpy(), shares.cpu().numpy()
+
     def _describe_use(self) -> dict[str, Any]:
         return {
             "classes": list(CLASSES),
@@ -86,6 +108,8 @@ class Classifier(CalibratedNetwork):
 
     Attributes:
         config: what was built, with the architecture's full name and its size.
+        diagnosis_head: from the features before the last layer to the logits of the diagnoses;
+            ``None`` where it tells none.
     """
 
     def __init__(
@@ -100,6 +124,29 @@ class Classifier(CalibratedNetwork):
         self.normalization = normalization
         self.network = network
         self.auxiliary_weight = AUXILIARY_WEIGHTS.get(config.architecture.rpartition("/")[2], 0.0)
+        self.diagnosis_head: nn.Linear | None = None
+        self._diagnoses: Diagnoses | None = None
+
+    @property
+    def diagnoses(self) -> Diagnoses | None:
+        """The diagnoses that it tells apart; ``None`` where it tells none."""
+        return self._diagnoses
+
+    def set_diagnoses(self, diagnoses: Diagnoses | None) -> None:
+        """Give the classifier an untrained layer for these diagnoses, or take its layer away.
+
+        A layer for the same diagnoses stays as it is.
+
+        Raises:
+            ConfigError: the network does not end in a linear layer.
+        """
+        before, self._diagnoses = self._diagnoses, diagnoses
+        if diagnoses is None:
+            self.diagnosis_head = None
+        elif before is None or before.names != diagnoses.names:
+            last = last_layer(self.network, self.config.architecture)
+            head = nn.Linear(last.in_features, len(diagnoses.names))
+            self.diagnosis_head = head.to(self.device)
 
     @classmethod
     def build(
@@ -158,9 +205,15 @@ class Classifier(CalibratedNetwork):
         other.provenance = dict(self.provenance)
         return other.eval()
 
+    def _take_over(self, other: Network, source: str) -> None:
+        if isinstance(other, Classifier):
+            self.set_diagnoses(other.diagnoses)
+        super()._take_over(other, source)
+
     def describe(self) -> dict[str, Any]:
         """The classifier's settings as plain JSON values."""
-        return {"config": to_dict(self.config), **self._describe_use()}
+        told = {} if self.diagnoses is None else {"diagnoses": self.diagnoses.describe()}
+        return {"config": to_dict(self.config), **self._describe_use(), **told}
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:
@@ -186,6 +239,7 @@ class Classifier(CalibratedNetwork):
         policy = MaskPolicy.from_dict(description["policy"])
         classifier = cls(config, policy, network, Normalization(HALF, HALF, size=size))
         classifier._restore_use(description)
+        classifier.set_diagnoses(Diagnoses.from_description(description.get("diagnoses")))
         return classifier
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -201,3 +255,27 @@ class Classifier(CalibratedNetwork):
             return outputs, ()
         logits, *auxiliary = outputs
         return logits, tuple(item for item in auxiliary if item is not None)
+
+    def forward_with_features(
+        self, images: torch.Tensor
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor]:
+        """The same, and the features ``(N, D)`` that the last layer makes the logits of.
+
+        Raises:
+            ConfigError: the network does not end in a linear layer.
+        """
+        seen: list[torch.Tensor] = []
+        last = last_layer(self.network, self.config.architecture)
+        with hooked([last], lambda _, inputs, __: seen.append(inputs[0])):
+            logits, auxiliary = self.forward_with_auxiliary(images)
+        return logits, auxiliary, seen[0]
+
+    def forward_with_shares(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits ``(N, 2)``, and ``(N, K)`` shares of each diagnosis within its class."""
+        if self.diagnosis_head is None or self.diagnoses is None:
+            raise ConfigError("this classifier tells no diagnoses; see cascade fit-diagnoses")
+        logits, _, features = self.forward_with_features(images)
+        told = self.diagnosis_head(features).float()
+        benign = len(self.diagnoses.benign)
+        parts = (told[:, :benign], told[:, benign:])
+        return logits, torch.cat([part.softmax(dim=1) for part in parts], dim=1)

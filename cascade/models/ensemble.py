@@ -13,6 +13,7 @@ from torch import nn
 from cascade.errors import ConfigError
 from cascade.models.artifact import Artifact, read_artifact
 from cascade.models.classifier import CalibratedNetwork, Classifier
+from cascade.reliability import Diagnoses
 
 SMALLEST_WEIGHT = 1e-6
 """A member below this cannot change a probability and only costs time; leave it out."""
@@ -64,12 +65,41 @@ class ClassifierEnsemble(CalibratedNetwork):
         ]
         return torch.stack(judged).logsumexp(dim=0)
 
+    @property
+    def diagnoses(self) -> Diagnoses | None:
+        """Those of the first member; ``None`` unless all members tell the same."""
+        told = [member.diagnoses for member in self.classifiers]
+        names = {None if one is None else (one.benign, one.malignant) for one in told}
+        return told[0] if len(names) == 1 else None
+
+    def forward_with_shares(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits, and shares of the diagnoses: those of their mean probabilities."""
+        if self.diagnoses is None:
+            raise ConfigError("the members of this ensemble do not tell the same diagnoses")
+        judged, told = [], []
+        benign = len(self.diagnoses.benign)
+        for member, weight in zip(self.classifiers, self.weights, strict=True):
+            logits, shares = member.forward_with_shares(images)
+            judged.append(member.calibrated(logits).log_softmax(dim=1) + math.log(weight))
+            told.append(shares)
+        logarithms = torch.stack(judged)
+        logits = logarithms.logsumexp(dim=0)
+        weights = (logarithms - logits).exp()  # of each member's shares, for each class
+        shares = torch.stack(told)
+        parts = (
+            (weights[:, :, :1] * shares[:, :, :benign]).sum(dim=0),
+            (weights[:, :, 1:] * shares[:, :, benign:]).sum(dim=0),
+        )
+        return logits, torch.cat(parts, dim=1)
+
     def describe(self) -> dict[str, Any]:
         """The settings of all members and of the ensemble as plain JSON values."""
+        told = {} if self.diagnoses is None else {"diagnoses": self.diagnoses.describe()}
         return {
             "ensemble": [member.describe() for member in self.classifiers],
             "weights": list(self.weights),
             **self._describe_use(),
+            **told,
         }
 
     @classmethod

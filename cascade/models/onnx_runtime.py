@@ -11,8 +11,10 @@ import numpy as np
 from cascade.config import CLASSES
 from cascade.errors import ConfigError, ModelFileError, ShapeError
 from cascade.lesion.policy import MaskPolicy
+from cascade.reliability import Diagnoses
 
 PROBABILITIES, FEATURES, ACTIVATION_MAPS = "probabilities", "features", "activation_maps"
+DIAGNOSIS_SHARES = "diagnosis_shares"
 
 
 class GraphSession(Protocol):
@@ -152,15 +154,26 @@ class OnnxClassifier(OnnxStage):
             self.policy = MaskPolicy.from_dict(description["policy"])
             self.cutoff = float(description["cutoff"])
             self.operating_points: dict[str, float] = dict(description["operating_points"])
+            self.diagnoses = Diagnoses.from_description(description.get("diagnoses"))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelFileError(
                 f"{source}: its description is incomplete or of another kind "
                 f"({type(error).__name__}: {error})"
             ) from error
+        if self.diagnoses is not None and DIAGNOSIS_SHARES not in session.outputs:
+            raise ModelFileError(
+                f"{source}: tells of diagnoses, but the graph does not give {DIAGNOSIS_SHARES}; "
+                "write it again with: cascade export"
+            )
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
         """``(N, S, S, 3)`` uint8 RGB to ``(N, 2)`` float32 probabilities that sum to 1."""
         return self._run(images, PROBABILITIES)[0]
+
+    def predict_with_shares(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same, and ``(N, K)`` float32 shares of each diagnosis within its class."""
+        probabilities, shares = self._run(images, PROBABILITIES, DIAGNOSIS_SHARES)
+        return probabilities, shares
 
     @property
     def has_activation_map(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 
 from cascade.lesion.masking import MaskPolicy
+from cascade.reliability import Diagnoses
 
 
 class Stage(Protocol):
@@ -82,8 +83,18 @@ class ClassifierStage(Stage, Protocol):
     def cutoff(self) -> float:
         """Probability of ``malignant`` from which the label is ``malignant``."""
 
+    @property
+    def diagnoses(self) -> Diagnoses | None:
+        """The diagnoses that it tells apart; a stage of one's own need not have this."""
+
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
         """``(N, S, S, 3)`` uint8 RGB to ``(N, 2)`` float32 probabilities."""
+
+    def predict_with_shares(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same, and ``(N, K)`` float32 shares of each diagnosis within its class.
+
+        Only called where :attr:`diagnoses` is not ``None``.
+        """
 
     def describe(self) -> dict[str, Any]:
         """The stage's settings as plain JSON values."""

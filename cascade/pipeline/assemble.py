@@ -12,17 +12,21 @@ from cascade.lesion.masking import NO_LESION, Box, Lesion, MaskedCrop
 from cascade.lesion.measurements import measure
 from cascade.lesion.policy import MaskPolicy
 from cascade.pipeline.prediction import Prediction
-from cascade.reliability import ConformalScores, MaskQuality
+from cascade.reliability import ConformalScores, Diagnoses, MaskQuality
 
 
 @dataclass(frozen=True)
 class DecisionRule:
-    """How probabilities become an answer: policy, cutoff, coverage and calibration scores."""
+    """How probabilities become an answer.
+
+    Policy, cutoff, coverage, calibration scores, and the diagnoses that the classifier tells.
+    """
 
     policy: MaskPolicy
     cutoff: float
     coverage: float
     conformal: ConformalScores | None
+    diagnoses: Diagnoses | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def full_box(box: Box, image: LoadedImage, *, inside: bool) -> Box:
 def assemble(
     rule: DecisionRule,
     joined: Joined,
-    judged: np.ndarray,
+    judged: tuple[np.ndarray, np.ndarray],
     scale: float | None,
 ) -> Prediction:
     """Put together what is known of one image.
@@ -93,13 +97,18 @@ def assemble(
     Args:
         rule: how the probabilities become an answer.
         joined: what came out of the first stage.
-        judged: ``(2,)`` probability of each class.
+        judged: ``(2,)`` probability of each class, and ``(K,)`` share of each diagnosis within its
+            class.
         scale: pixels per millimetre, or ``None``.
     """
     image, lesion = joined.image, joined.lesion
     missing = not lesion.found and rule.policy.uses_mask
     abstains = missing and rule.policy.on_empty == "abstain"
-    probabilities = {} if abstains else dict(zip(CLASSES, judged.tolist(), strict=True))
+    probabilities = {} if abstains else dict(zip(CLASSES, judged[0].tolist(), strict=True))
+    told: dict[str, float] = {}
+    if probabilities and rule.diagnoses is not None:
+        chances = rule.diagnoses.probabilities(*(part[None] for part in judged))[0]
+        told = dict(zip(rule.diagnoses.names, chances.tolist(), strict=True))
     label: str | None = None
     possible: tuple[str, ...] = ()
     if probabilities:
@@ -118,6 +127,7 @@ def assemble(
         name=image.name,
         label=label,
         probabilities=probabilities,
+        diagnoses=told,
         lesion=lesion,
         shape=image.full_shape,
         policy=rule.policy,

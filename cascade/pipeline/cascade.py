@@ -33,9 +33,9 @@ from cascade.pipeline.assemble import DecisionRule
 from cascade.pipeline.augmented_views import VIEWS, TestTimeAugmentation
 from cascade.pipeline.patients import contexts_of
 from cascade.pipeline.prediction import Failure, Prediction
-from cascade.pipeline.stages import working_side
+from cascade.pipeline.stages import diagnoses_of, working_side
 from cascade.pipeline.stream import Chain
-from cascade.reliability import Safeguards, chosen_cutoff
+from cascade.reliability import Diagnoses, Safeguards, chosen_cutoff
 
 
 class Cascade:
@@ -301,7 +301,13 @@ class Cascade:
         chain = Chain(
             self.segmenter,
             self.classifier,
-            DecisionRule(self.policy, self.cutoff, self.coverage, self.safeguards.conformal),
+            DecisionRule(
+                self.policy,
+                self.cutoff,
+                self.coverage,
+                self.safeguards.conformal,
+                self.diagnoses,
+            ),
             self.safeguards,
             self.limits,
             self.working_side,
@@ -315,6 +321,11 @@ class Cascade:
     def working_side(self) -> int:
         """See :func:`cascade.pipeline.stages.working_side`; small crops are read again, finer."""
         return working_side(self.segmenter, self.classifier)
+
+    @property
+    def diagnoses(self) -> Diagnoses | None:
+        """The diagnoses that it tells apart; ``None`` where it tells none."""
+        return diagnoses_of(self.classifier)
 
     @property
     def runtime(self) -> str:

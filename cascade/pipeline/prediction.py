@@ -96,6 +96,16 @@ class Prediction:
             example=0.38,
         ),
     )
+    diagnoses: Mapping[str, float] = field(
+        default_factory=dict,
+        metadata=described(
+            "Probability of each diagnosis that the classifier tells apart. The malignant ones sum "
+            "to the probability of malignant, all to 1. Empty where it abstains or tells none.",
+            column="diagnosis",
+            open_parts=True,
+            example={"melanocytic nevus": 0.91, "benign keratosis": 0.049, "melanoma": 0.041},
+        ),
+    )
     orientation: int = field(
         default=1,
         metadata=described(

@@ -9,14 +9,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cascade.errors import ImageError
-from cascade.fields import columns, row
+from cascade.fields import columns, open_columns, row
 from cascade.imaging import FoundFile, ImageSource
 from cascade.pipeline.augmented_views import TestTimeAugmentation
 from cascade.pipeline.cascade import Cascade
 from cascade.pipeline.prediction import Failure, Prediction
+from cascade.reliability import Diagnoses
 
 COLUMNS = ("name", "path", *columns(Prediction), "error", "mask", "overlay")
 """The columns of a table of predictions; ``mask`` and ``overlay`` hold or name images."""
+
+
+def diagnosis_columns(diagnoses: Diagnoses | None) -> tuple[str, ...]:
+    """The columns after those, one for each diagnosis that a cascade tells apart."""
+    return () if diagnoses is None else open_columns(Prediction, diagnoses.names)
 
 
 @dataclass(frozen=True)

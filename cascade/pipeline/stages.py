@@ -11,6 +11,7 @@ from cascade.imaging.resize import resize_pixels
 from cascade.lesion.masking import MaskedCrop
 from cascade.models.protocol import ClassifierStage, SegmenterStage
 from cascade.pipeline.augmented_views import VIEWS, TestTimeAugmentation, average, undo, view
+from cascade.reliability import Diagnoses
 
 _LEAST_SIDE = 384
 
@@ -60,3 +61,24 @@ def classify(
         return np.zeros((0, len(CLASSES)), np.float32)
     batch = np.stack([crop.pixels for crop in crops])
     return average([classifier.predict_proba(view(batch, how)) for how in VIEWS[tta]])
+
+
+def diagnoses_of(classifier: ClassifierStage) -> Diagnoses | None:
+    """The diagnoses that a classifier tells apart; ``None`` where it tells none."""
+    return getattr(classifier, "diagnoses", None)
+
+
+def classify_with_shares(
+    classifier: ClassifierStage, crops: Sequence[MaskedCrop], *, tta: TestTimeAugmentation = "none"
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same, and shares ``(N, K)`` of the diagnoses within their class; K is 0 without any.
+
+    With several views they are those of the mean probabilities of the diagnoses.
+    """
+    diagnoses = diagnoses_of(classifier)
+    if diagnoses is None or not crops:
+        return classify(classifier, crops, tta=tta), np.zeros((len(crops), 0), np.float32)
+    batch = np.stack([crop.pixels for crop in crops])
+    views = [classifier.predict_with_shares(view(batch, how)) for how in VIEWS[tta]]
+    told = [diagnoses.probabilities(*one) for one in views]
+    return average([classes for classes, _ in views]), diagnoses.shares(average(told))

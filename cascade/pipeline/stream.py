@@ -36,7 +36,11 @@ from cascade.models.protocol import ClassifierStage, SegmenterStage, single_thre
 from cascade.pipeline.assemble import DecisionRule, Joined, assemble, full_box
 from cascade.pipeline.augmented_views import TestTimeAugmentation, average
 from cascade.pipeline.prediction import Failure, Prediction
-from cascade.pipeline.stages import classify, segment_views, segment_views_with_features
+from cascade.pipeline.stages import (
+    classify_with_shares,
+    segment_views,
+    segment_views_with_features,
+)
 from cascade.reliability import Safeguards, mask_quality
 
 Result = Prediction | Failure
@@ -158,20 +162,20 @@ class Chain:
         views, scores = self._segment([item.small for item in usable])
         found = list(each(self._join, usable, views.swapaxes(0, 1), scores.tolist()))
         crops = [item.crop for item in found if isinstance(item, Joined)]
-        judged = iter(classify(self.classifier, crops, tta=self.tta))
+        judged = iter(zip(*classify_with_shares(self.classifier, crops, tta=self.tta), strict=True))
         pairs = [(item, next(judged) if isinstance(item, Joined) else None) for item in found]
         results = iter(each(self._prediction, usable, pairs))
         for item in batch:
             yield item if isinstance(item, Failure) else next(results)
 
     def _prediction(
-        self, read: _Read, pair: tuple[Joined | CascadeError, np.ndarray | None]
+        self, read: _Read, pair: tuple[Joined | CascadeError, tuple[np.ndarray, np.ndarray] | None]
     ) -> Result:
         joined, judged = pair
         name = read.image.name
         if isinstance(joined, CascadeError):
             return Failure(name, joined)
-        if judged is not None and ((judged >= 0) & (judged <= 1)).all():
+        if judged is not None and all(((part >= 0) & (part <= 1)).all() for part in judged):
             return assemble(self.rule, joined, judged, self.pixels_per_millimetre)
         return Failure(name, ModelFileError(f"{name}: the classifier gave {judged}, no chances"))
 

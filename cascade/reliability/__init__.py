@@ -1,12 +1,13 @@
 """How far to trust one answer.
 
-Calibrated probabilities, prediction sets, mask quality, and out-of-distribution images.
+Calibrated probabilities, diagnoses, prediction sets, mask quality, and out-of-distribution images.
 
 Numbers from arrays only: no torch, no files, no networks. Every result that a model file must carry
 becomes plain JSON values or small arrays.
 """
 
 from cascade.reliability.conformal import ConformalScores, describe_sets
+from cascade.reliability.diagnoses import Diagnoses, diagnosis_name
 from cascade.reliability.mask_quality import MaskQuality, mask_quality
 from cascade.reliability.mask_quality_limits import (
     MaskQualityLimits,
@@ -26,8 +27,9 @@ from cascade.reliability.temperature import (
 )
 
 __all__ = [
-    "Calibration", "ConformalScores", "MaskQuality", "MaskQualityLimits",
+    "Calibration", "ConformalScores", "Diagnoses", "MaskQuality", "MaskQualityLimits",
     "OutOfDistributionDetector", "Safeguards", "calibrated_probabilities", "chosen_cutoff",
-    "cutoff_of", "describe_sets", "fit_mask_quality_limits", "fit_out_of_distribution_detector",
-    "fit_platt", "fit_whole_image_limit", "mask_quality", "pooled_features",
+    "cutoff_of", "describe_sets", "diagnosis_name", "fit_mask_quality_limits",
+    "fit_out_of_distribution_detector", "fit_platt", "fit_whole_image_limit", "mask_quality",
+    "pooled_features",
 ]  # fmt: skip

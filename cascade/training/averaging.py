@@ -35,7 +35,7 @@ def average_classifiers(paths: Sequence[str | Path], *, size: int | None = None)
 
     All share architecture, mask policy and division into training and validation images. ``size``
     is the side of the input of the average; by default that of the first, see
-    :meth:`Classifier.at_size`.
+    :meth:`Classifier.at_size`. It tells diagnoses if all of them tell the same.
 
     Returns:
         The mean network, on the CPU, without cutoffs, which belong to one network's probabilities.
@@ -52,6 +52,9 @@ def average_classifiers(paths: Sequence[str | Path], *, size: int | None = None)
         raise ConfigError(f"{len(paths)} classifier: an average needs at least two")
     members = [Classifier.load(path, device="cpu") for path in paths]
     first = members[0]
+    if len({member.diagnoses and member.diagnoses.names for member in members}) > 1:
+        for member in members:  # layers of different diagnoses have no mean
+            member.set_diagnoses(None)
     for path, member in zip(paths, members, strict=True):
         _check(first, member, str(path), str(paths[0]))
     mean = first.at_size(first.size if size is None else size)

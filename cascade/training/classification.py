@@ -27,8 +27,9 @@ from cascade.pipeline.augmented_views import VIEWS, TestTimeAugmentation, view
 from cascade.training import processes
 from cascade.training.diagnosis import (
     DiagnosedCrops,
+    class_loss,
+    diagnoses_of,
     diagnosis_indices,
-    diagnosis_layer,
     with_diagnosis,
     with_diagnosis_shares,
 )
@@ -154,7 +155,10 @@ def classification_task(
     training: ClassificationTrainConfig,
     class_weights: torch.Tensor,
 ) -> Task:
-    """What a classifier is trained on, with the diagnosis as second question where asked for."""
+    """What a classifier is trained on, with the diagnosis as second question where asked for.
+
+    The network gets a layer for that question, or loses the one it had.
+    """
     criterion = torch.nn.CrossEntropyLoss(
         weight=class_weights, label_smoothing=training.label_smoothing
     )
@@ -171,17 +175,17 @@ def classification_task(
         weights=sampling_weights(data.records, training),
     )
     if not training.diagnosis_weight:
+        network.set_diagnoses(None)  # one of an earlier training would not fit new features
         return task
-    diagnoses, names = diagnosis_indices(data.records)
-    log.info("also asking for the diagnosis: %s", ", ".join(names))
+    diagnoses = diagnoses_of(data.records)
+    log.info("also asking for the diagnosis: %s", ", ".join(diagnoses.names))
     with seeded(training.seed):
-        layer = diagnosis_layer(network, len(names)).to(network.device)
+        network.set_diagnoses(diagnoses)
     return replace(
         task,
-        data=DiagnosedCrops(data, diagnoses),
-        loss=with_diagnosis(loss, layer, training.diagnosis_weight),
+        data=DiagnosedCrops(data, diagnosis_indices(data.records, diagnoses)),
+        loss=with_diagnosis(criterion, training.diagnosis_weight),
         shares=with_diagnosis_shares(task.shares),
-        companion=layer,
     )
 
 
@@ -246,13 +250,10 @@ def rarer_class_weights(labels: np.ndarray, weight: float) -> torch.Tensor:
 def classification_loss(
     classifier: Classifier, batch: Sequence[torch.Tensor], criterion: torch.nn.Module
 ) -> torch.Tensor:
-    """The criterion, with the auxiliary heads' share where a network has such heads."""
+    """The criterion of a batch of crops and labels."""
     crops, labels = batch
     logits, auxiliary = classifier.forward_with_auxiliary(crops)
-    loss: torch.Tensor = criterion(logits.float(), labels)
-    for other in auxiliary:
-        loss = loss + classifier.auxiliary_weight * criterion(other.float(), labels)
-    return loss
+    return class_loss(classifier, logits, auxiliary, labels, criterion)
 
 
 def predict_logits(

@@ -2,52 +2,64 @@
 
 Benign and malignant are coarse. A network that must also tell a basal cell carcinoma from a
 melanoma learns features that serve both, as the entries to the ISIC challenges found (Ha et al.
-2020, arXiv:2010.05351). The layer that answers is trained along and then left behind: the file
-holds the benign-or-malignant network alone.
+2020, arXiv:2010.05351). The layer that answers is trained along and kept, see
+:class:`cascade.reliability.Diagnoses`.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
+from cascade.config import CLASSES
 from cascade.data.datasets import ClassificationDataset
+from cascade.data.spreadsheet import listed
 from cascade.data.tables import Record
-from cascade.errors import DataError
-from cascade.models.architectures import last_layer
+from cascade.errors import ConfigError, DataError
 from cascade.models.classifier import Classifier
-from cascade.models.network import hooked
+from cascade.reliability import Diagnoses, diagnosis_name
 
 UNKNOWN = -1
 
 
-def diagnosis_indices(records: Sequence[Record]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Which diagnosis each record has.
-
-    Capitals do not count, and neither does the addition "NOS" (not otherwise specified).
-
-    Returns:
-        ``(N,)`` int64 places in the sorted names, -1 where the table says nothing, and the names.
+def diagnoses_of(records: Sequence[Record]) -> Diagnoses:
+    """The diagnoses of labelled records (column ``diagnosis``) and how frequent each is.
 
     Raises:
-        DataError: fewer than two diagnoses are named.
+        DataError: a class has no diagnosis, or a diagnosis is benign in some records and malignant
+            in others.
     """
-    named = [_plain(record.attributes.get("diagnosis", "")) for record in records]
-    names = tuple(sorted(set(named) - {""}))
-    if len(names) < 2:
+    pairs = Counter((_name(record), record.label) for record in records if _name(record))
+    names = {name for name, _ in pairs}
+    both = sorted(name for name in names if all((name, label) in pairs for label in CLASSES))
+    if both:
         raise DataError(
-            f"the training table names {len(names)} diagnoses (column diagnosis), so they cannot "
-            "be told apart; set --diagnosis_weight 0"
+            f"{len(both)} diagnoses are benign in some images and malignant in others: "
+            f"{listed(both)}; correct the column diagnosis, or leave these cells empty"
         )
-    place = {name: index for index, name in enumerate(names)}
-    return np.array([place.get(name, UNKNOWN) for name in named], np.int64), names
+    malignant = {name for name, label in pairs if label == CLASSES[1]}
+    try:
+        return Diagnoses.of_images([_name(record) for record in records], malignant)
+    except ConfigError as error:
+        raise DataError(
+            f"the training table names {len(names)} diagnoses (column diagnosis), "
+            f"{len(malignant)} of them malignant; a classifier that tells diagnoses needs one of "
+            "each class at least; fill the column, or set --diagnosis_weight 0"
+        ) from error
 
 
-def _plain(diagnosis: str) -> str:
-    return diagnosis.strip().casefold().removesuffix(", nos")
+def diagnosis_indices(records: Sequence[Record], diagnoses: Diagnoses) -> np.ndarray:
+    """``(N,)`` int64 place of each record's diagnosis, -1 where it is unknown or another one."""
+    place = {name: index for index, name in enumerate(diagnoses.names)}
+    return np.array([place.get(_name(record), UNKNOWN) for record in records], np.int64)
+
+
+def _name(record: Record) -> str:
+    return diagnosis_name(record.attributes.get("diagnosis", ""))
 
 
 class DiagnosedCrops:
@@ -73,39 +85,47 @@ class DiagnosedCrops:
         return *self.data[index], int(self.diagnoses[index])
 
 
-def diagnosis_layer(classifier: Classifier, count: int) -> nn.Linear:
-    """An untrained layer from the classifier's features to the logits of ``count`` diagnoses."""
-    features = last_layer(classifier.network, classifier.config.architecture).in_features
-    return nn.Linear(features, count)
-
-
 def with_diagnosis(
-    loss: Callable[[Classifier, Sequence[torch.Tensor]], torch.Tensor],
-    layer: nn.Linear,
-    weight: float,
+    criterion: nn.Module, weight: float
 ) -> Callable[[Classifier, Sequence[torch.Tensor]], torch.Tensor]:
-    """Add the cross entropy of the diagnosis to a loss.
+    """Add the cross entropy of the diagnosis to the criterion of the class.
 
     ``weight`` is that of the cross entropy, averaged over the crops that have a diagnosis.
 
     Returns:
-        Both losses, of classifier, crops, labels and diagnoses.
+        Both losses, of a classifier with a layer for diagnoses, crops, labels and diagnoses.
     """
 
     def joint(classifier: Classifier, batch: Sequence[torch.Tensor]) -> torch.Tensor:
         crops, labels, diagnoses = batch
-        last = last_layer(classifier.network, classifier.config.architecture)
-        seen: list[torch.Tensor] = []  # what enters the last layer
-        with hooked([last], lambda _, inputs, __: seen.append(inputs[0])):
-            first = loss(classifier, (crops, labels))
-        logits = layer(seen[0]).float()
+        logits, auxiliary, features = classifier.forward_with_features(crops)
+        first = class_loss(classifier, logits, auxiliary, labels, criterion)
+        if classifier.diagnosis_head is None:
+            raise ConfigError("the classifier has no layer for diagnoses")
         second = nn.functional.cross_entropy(
-            logits, diagnoses, ignore_index=UNKNOWN, reduction="sum"
+            classifier.diagnosis_head(features).float(),
+            diagnoses,
+            ignore_index=UNKNOWN,
+            reduction="sum",
         )
         named = (diagnoses != UNKNOWN).sum().clamp(min=1)
         return torch.stack([first, weight * second / named])
 
     return joint
+
+
+def class_loss(
+    classifier: Classifier,
+    logits: torch.Tensor,
+    auxiliary: Sequence[torch.Tensor],
+    labels: torch.Tensor,
+    criterion: nn.Module,
+) -> torch.Tensor:
+    """The criterion, with the auxiliary heads' share where a network has such heads."""
+    loss: torch.Tensor = criterion(logits.float(), labels)
+    for other in auxiliary:
+        loss = loss + classifier.auxiliary_weight * criterion(other.float(), labels)
+    return loss
 
 
 def with_diagnosis_shares(

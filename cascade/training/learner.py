@@ -34,7 +34,7 @@ class Learner:
 
     def __init__(
         self,
-        trained: nn.ModuleList,
+        trained: nn.Module,
         loss: Callable[[Any, Batch], torch.Tensor],
         shares: Callable[[Batch], torch.Tensor],
         config: TrainConfig,
@@ -142,11 +142,11 @@ class Learner:
 class _Loss(nn.Module):
     """The loss as a module, because DistributedDataParallel watches calls of modules."""
 
-    def __init__(self, trained: nn.ModuleList, loss: Callable[[Any, Batch], torch.Tensor]) -> None:
+    def __init__(self, trained: nn.Module, loss: Callable[[Any, Batch], torch.Tensor]) -> None:
         super().__init__()
         self.trained = trained
         self.loss = loss
 
     def forward(self, *batch: torch.Tensor) -> torch.Tensor:
         """The mean losses of a part of a batch."""
-        return self.loss(self.trained[0], list(batch))
+        return self.loss(self.trained, list(batch))

@@ -77,11 +77,9 @@ class Trainer:
         )
         if processes.count() > 1:
             share_batch_statistics(network)
-        trained = [network] if task.companion is None else [network, task.companion]
-        self.trained = torch.nn.ModuleList(trained)
-        exact_depthwise(self.trained)
-        self.learner = Learner(self.trained, task.loss, task.shares, config)
-        self.optimizer = make_optimizer(self.trained, config)
+        exact_depthwise(network)
+        self.learner = Learner(network, task.loss, task.shares, config)
+        self.optimizer = make_optimizer(network, config)
         self.steps = len(self.loader)  # of an epoch
         self.schedule = make_schedule(self.optimizer, config, steps=config.epochs * self.steps)
         self.plateau = make_plateau(self.optimizer, config)
@@ -154,7 +152,7 @@ class Trainer:
         return self.network if self.average is None else self.average.module  # type: ignore[return-value]
 
     def _train_epoch(self, epoch: int) -> float:
-        self.trained.train()
+        self.network.train()
         state = self.progress
         self.sampler.epoch = self.task.data.epoch = epoch
         self.sampler.start = state.seen
@@ -191,7 +189,7 @@ class Trainer:
             raise self._diverged(f"{name} is {value:.4g}")
 
     def _require_finite_weights(self) -> None:
-        for network in (self.trained, self.current):
+        for network in (self.network, self.current):
             for name, tensor in network.state_dict().items():
                 if not torch.isfinite(tensor).all():
                     raise self._diverged(f"{name} has values that are not finite")
@@ -209,7 +207,7 @@ class Trainer:
     def _step(self, batch: list[torch.Tensor]) -> float:
         loss = self.learner.gradient(batch, size=self._size)
         if self.config.gradient_clip:
-            torch.nn.utils.clip_grad_norm_(self.trained.parameters(), self.config.gradient_clip)
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
         self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
@@ -254,7 +252,6 @@ class Trainer:
     def _parts(self) -> dict[str, Any]:
         parts = {
             "network": self.network,
-            "companion": self.task.companion,
             "optimizer": self.optimizer,
             "schedule": self.schedule,
             "plateau": self.plateau,

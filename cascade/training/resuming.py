@@ -54,7 +54,7 @@ def _restore_changed(
     parts: Mapping[str, Any], state: Mapping[str, Any], changed: Mapping[str, Any]
 ) -> None:
     try:
-        for name in ("network", "companion", "average"):
+        for name in ("network", "average"):
             if name in parts and name in state:
                 parts[name].load_state_dict(state[name])
     except RuntimeError as error:

@@ -29,8 +29,7 @@ class Task:
     ``loss`` is a mean over the images of a batch, or a tensor of several such means, which are
     summed. ``shares`` gives the weight of a batch in each mean where the batch is a part of a
     larger one, by default the number of its images. ``weights`` are those of the samples when they
-    are drawn; ``None`` shows each once an epoch. ``companion`` holds layers that the loss uses and
-    that are trained along, but belong to no file.
+    are drawn; ``None`` shows each once an epoch.
     """
 
     data: Any
@@ -39,7 +38,6 @@ class Task:
     monitor: str
     shares: Callable[[list[torch.Tensor]], torch.Tensor] = images_of
     weights: np.ndarray | None = None
-    companion: torch.nn.Module | None = None
 
 
 @dataclass

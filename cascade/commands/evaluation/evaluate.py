@@ -62,7 +62,7 @@ def build_parser() -> CommandParser:
         type=str,
         default=None,
         help="score what cascade predict --engine ray has written instead of predicting again; "
-        "--model is then only asked for the images that it was trained on",
+        "--model is then only asked for the images that it was trained on, and for its diagnoses",
     )
     add_evaluation(parser, output="results/cascade")
     add_runtime(parser)
@@ -198,12 +198,14 @@ def _evaluate_predictions(arguments: Any) -> int:
     from cascade.cluster.tables import about_rows, read_rows
     from cascade.evaluation.patients import with_patients
     from cascade.evaluation.stored import evaluate_rows
+    from cascade.reliability import Diagnoses
 
     about = about_rows(row_files(arguments.predictions)[0])
     if about is None:
         raise DataError(f"{arguments.predictions}: was not written by cascade predict")
     table = load_table(arguments, labels=False)
     settings = about["settings"]
+    diagnoses = None
     if arguments.model is not None:
         from cascade.models.runtimes import model_document
 
@@ -211,9 +213,10 @@ def _evaluate_predictions(arguments: Any) -> int:
         if document["tensors_sha256"] != settings["model_sha256"]:
             raise ConfigError(f"{arguments.model}: is not the model that predicted these rows")
         check_unseen(arguments, document["provenance"], table, arguments.model)
+        diagnoses = Diagnoses.from_description(document["stages"]["classifier"].get("diagnoses"))
     cutoff = about["cutoff"] if arguments.cutoff is None else arguments.cutoff
     rows = read_rows(arguments.predictions)
-    evaluation = evaluate_rows(rows, table, cutoff=cutoff, seed=arguments.seed)
+    evaluation = evaluate_rows(rows, table, cutoff=cutoff, diagnoses=diagnoses, seed=arguments.seed)
     evaluation = with_patients(evaluation, seed=arguments.seed)
     if arguments.subgroups:
         from cascade.evaluation.subgroups import with_subgroups

@@ -98,6 +98,7 @@ _SHOWN = {
     "lowest_mask_iou": "{:.5f}",
     "classifier_difference": "{:.1e}",
     "cascade_difference": "{:.1e}",
+    "diagnosis_difference": "{:.1e}",
     "changed_labels": "{:d}",
     "out_of_distribution_difference": "{:.1e}",
 }

@@ -15,6 +15,7 @@ from cascade.command_line.cluster_prediction import (
 from cascade.command_line.first_rows import first
 from cascade.command_line.inputs import find_inputs
 from cascade.command_line.options import add_switch
+from cascade.command_line.outputs import refuse_to_replace
 from cascade.command_line.parser import CommandParser, command
 from cascade.command_line.patients import TablePatients
 from cascade.command_line.prediction_files import (
@@ -28,7 +29,7 @@ from cascade.command_line.prediction_options import add_prediction, load_cascade
 from cascade.command_line.result_table import ResultTable, unfinished
 from cascade.errors import ConfigError, DataError
 from cascade.lesion.measurements import check_scale
-from cascade.pipeline.rows import COLUMNS, RowInput, predict_rows
+from cascade.pipeline.rows import COLUMNS, RowInput, diagnosis_columns, predict_rows
 
 
 def build_parser() -> CommandParser:
@@ -69,10 +70,13 @@ def main(arguments: Any) -> int:
         return predict_on_cluster(arguments)
     folder = Path(arguments.output)
     patients = TablePatients.of(arguments.inputs)
+    refuse_to_replace(arguments, folder / "predictions.csv")  # before a model is loaded
+    cascade = load_cascade(arguments, coverage=arguments.coverage)
     dicom_columns = DICOM_COLUMNS if arguments.save_dicom else ()
+    told = diagnosis_columns(cascade.diagnoses)
     table = ResultTable(
         folder / "predictions.csv",
-        (*COLUMNS, *patients.columns, *dicom_columns),
+        (*COLUMNS, *patients.columns, *dicom_columns, *told),
         image_columns=(*IMAGE_COLUMNS, *DICOM_COLUMNS),
     )
     kept = table.earlier_rows(arguments)
@@ -80,7 +84,6 @@ def main(arguments: Any) -> int:
         _check_same_scale(table.path, kept, arguments.pixels_per_millimetre)
     inputs = find_inputs(arguments.inputs, recursive=not arguments.not_recursive, results=folder)
     found = first(arguments, inputs)
-    cascade = load_cascade(arguments, coverage=arguments.coverage)
     if arguments.overwrite:  # not before the model and the tables are known to be fine
         table.remove(kept)
         kept = []

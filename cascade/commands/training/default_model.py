@@ -148,6 +148,11 @@ def steps(arguments: Any) -> list[Step]:
              "--image_size", str(CLASSIFIER_SIZE),
              *cut, *device, "--output", arguments.model, "--half", "--overwrite"),
         ),
+        Step(
+            "diagnoses", "fit-diagnoses",
+            ("--model", arguments.model, *both, "--splits", splits, *device,
+             "--output", arguments.model, "--overwrite"),
+        ),
         *(
             Step(
                 name, "evaluate",

@@ -24,6 +24,8 @@ CAUTION = (
 )
 """Follows the library's disclaimer on the page and in the report."""
 
+SHOWN_DIAGNOSES = 3
+
 
 @dataclass(frozen=True)
 class OperatingPoint:
@@ -59,12 +61,14 @@ class Answer:
         probability: of malignant, in [0, 1]; ``None`` where there are reasons.
         possible: the prediction set; empty where the model has none.
         coverage: of prediction sets, in (0, 1].
+        diagnoses: the most probable ones with their probabilities; empty where none are told.
     """
 
     reasons: tuple[str, ...]
     probability: float | None = None
     possible: tuple[str, ...] = ()
     coverage: float = 0.9
+    diagnoses: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class Verdict:
         sentences: what it means, and what it does not.
         certainty: what the prediction set says; empty without one.
         unsure: both classes remain possible.
+        diagnoses: see :class:`Answer`.
     """
 
     kind: Kind
@@ -86,6 +91,7 @@ class Verdict:
     sentences: tuple[str, ...]
     certainty: str = ""
     unsure: bool = False
+    diagnoses: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,8 @@ def answer_of(prediction: Prediction, *, uses_mask: bool, coverage: float) -> An
     if reasons:
         return Answer(tuple(sentence(reason) for reason in reasons))
     chance = prediction.probabilities[CLASSES[1]]
-    return Answer((), chance, prediction.prediction_set, coverage)
+    likely = sorted(prediction.diagnoses.items(), key=lambda item: -item[1])[:SHOWN_DIAGNOSES]
+    return Answer((), chance, prediction.prediction_set, coverage, tuple(likely))
 
 
 def sentence(text: str) -> str:
@@ -150,10 +157,10 @@ def verdict(answer: Answer, point: OperatingPoint) -> Verdict:
     if label == CLASSES[1]:
         headline = "Reaches the cutoff: label malignant" + limit
         meaning = "This is not a diagnosis: many benign lesions reach the cutoff, too."
-        return Verdict("above", "▲", headline, (meaning,), certainty, unsure)
+        return Verdict("above", "▲", headline, (meaning,), certainty, unsure, answer.diagnoses)
     headline = "Below the cutoff: label benign" + limit
     meaning = "This does not rule out cancer: some malignant lesions are below the cutoff, too."
-    return Verdict("below", "▼", headline, (meaning,), certainty, unsure)
+    return Verdict("below", "▼", headline, (meaning,), certainty, unsure, answer.diagnoses)
 
 
 def _certainty(possible: Sequence[str], label: str, coverage: float) -> str:
