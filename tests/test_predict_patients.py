@@ -183,3 +183,11 @@ def test_a_run_on_a_cluster_says_that_it_does_not_compare(folder, monkeypatch, c
     assert main(["images_all", *args]) == 2
     assert "does not compare" not in caplog.text
     assert "stopped before the cluster" in caplog.text
+
+
+def test_going_on_takes_the_ids_of_the_table_as_it_is_now(folder):
+    predicted("table.csv")
+    write_table(folder / "table.csv", patients=["A"] * 8)
+    _, rows = predicted("table.csv", "--resume")
+    assert {row["patient_id"] for row in rows} == {"A"}
+    assert predicted("table.csv", "--overwrite") == (3, rows)

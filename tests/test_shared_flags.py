@@ -106,6 +106,7 @@ REPLACING = [
     # command, its words, the earlier result, the flag that names another place
     ("prepare", ["--source", "synthetic", "--output", "out"], "out/train_data.csv", "--output"),
     ("check", ["absent", "--output", "out"], "out/check.html", "--output"),
+    ("croissant", ["absent", "--output", "out/a"], "out/a", "--output"),
     ("annotate-export", ["absent", "--output", "out"], "out/coco.json", "--output"),
     ("seg-train", ["--output", "out"], "out/best.safetensors", "--output"),
     ("seg-train", ["--output", "out"], "out/curves.png", "--output"),

@@ -15,6 +15,7 @@ GROUPS = {
     "datasets": {
         "prepare": "bring a public or synthetic data set into the project's layout",
         "check": "look for faults in a data set",
+        "croissant": "describe a data set in Croissant (JSON-LD)",
         "annotate-export": "write predicted masks for Label Studio and as COCO, to be corrected",
     },
     "training": {

@@ -8,6 +8,7 @@ from typing import Any
 NEXT = {
     "prepare": "cascade check {output} --output check",
     "check": "cascade seg-train --data_path {dataset} --encoder_weights imagenet",
+    "croissant": "cascade check {dataset} --output check",
     "annotate-export": "cascade prepare --source folders --input IMAGES "
     "--masks {output}/EXPORTED.json",
     "seg-train": "cascade seg-eval --model {output}/best.safetensors --data_path {data_path}",

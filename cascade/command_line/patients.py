@@ -79,7 +79,7 @@ class TablePatients:
         from cascade.files import write_csv
 
         gathered = PatientRows()
-        for row in own_rows(path):
+        for row in map(self._current, own_rows(path)):
             lesion = row["lesion_id"] or row["path"]
             gathered.add(row, patient=row["patient_id"], lesion=lesion)
         if not len(gathered):
@@ -88,7 +88,7 @@ class TablePatients:
 
         def joined() -> Iterator[dict[str, Any]]:
             for row, context in zip(own_rows(path), contexts, strict=True):
-                yield {**row, **cells_of(PatientContext, context)}
+                yield {**self._current(row), **cells_of(PatientContext, context)}
 
         columns = next(own_rows(path)).keys()
         write_csv(path, list(columns), joined())
@@ -97,3 +97,8 @@ class TablePatients:
             f"{len(gathered)} rows have an ugly-duckling score, which takes {FEWEST} measured "
             "lesions of a patient"
         )
+
+    def _current(self, row: dict[str, str]) -> dict[str, str]:
+        """A row with the ids of the table as it is now, which an earlier run may not have known."""
+        known = self.ids.get(row["path"])
+        return row if known is None else {**row, **dict(zip(IDS, known, strict=True))}

@@ -73,10 +73,10 @@ def write_model_card(
     import jinja2
 
     folders = [read_evaluation(Path(folder)) for folder in evaluations]
-    titles = _titles(folders)
+    titles = evaluation_titles(folders)
     model_part = _model(model)
     for folder in folders:
-        _check_same_model(folder, model, model_part["tensors_digest"])
+        check_same_model(folder, model, model_part["tensors_digest"])
     parts = [
         evaluation_part(
             folder,
@@ -92,7 +92,7 @@ def write_model_card(
     source = resources.files("cascade.evaluation").joinpath("model_card.md").read_text("utf-8")
     card = environment.from_string(source).render(
         model=model_part,
-        data=_data(segmenter_data, classifier_data),
+        data=data_part(segmenter_data, classifier_data),
         evaluations=parts,
         headlines=_headlines(folders, titles),
         commands=list(commands),
@@ -104,7 +104,7 @@ def write_model_card(
     write_text(output, _one_blank_line(card))
 
 
-def _check_same_model(folder: EvaluationFolder, model: Path, digest: str) -> None:
+def check_same_model(folder: EvaluationFolder, model: Path, digest: str) -> None:
     """Refuse numbers that were measured with other weights, where the evaluation names them."""
     evaluated = (folder.metrics.get("about") or {}).get("model_sha256")
     if evaluated not in (None, digest):
@@ -202,7 +202,12 @@ def _whole_image_share(provenance: Mapping[str, Any]) -> float:
     return float(last.get("settings", {}).get("whole_image_share", 0))
 
 
-def _data(segmenter: Sequence[str], classifier: Sequence[str]) -> dict[str, Any]:
+def data_part(segmenter: Sequence[str], classifier: Sequence[str]) -> dict[str, Any]:
+    """What both stages learnt from, for a template.
+
+    Raises:
+        ConfigError: a data set is not known.
+    """
     unknown = sorted({*segmenter, *classifier} - set(DATA_SETS))
     if unknown:
         raise ConfigError(
@@ -214,6 +219,7 @@ def _data(segmenter: Sequence[str], classifier: Sequence[str]) -> dict[str, Any]
         for name in names
     ]
     return {
+        "rows": rows,
         "table": markdown_table(("stage", "images", "licence"), rows),
         "names": [name for name in DATA_SETS if name in (*segmenter, *classifier)],
         "segmenter_commercial": all(DATA_SETS[name][2] for name in segmenter),
@@ -221,17 +227,26 @@ def _data(segmenter: Sequence[str], classifier: Sequence[str]) -> dict[str, Any]
     }
 
 
-def _headlines(folders: Sequence[EvaluationFolder], titles: Sequence[str]) -> str:
-    rows = [
+HEADLINE_HEADERS = ("test images", "metric", "n", "value", "95 % interval")
+
+
+def headline_rows(
+    folders: Sequence[EvaluationFolder], titles: Sequence[str]
+) -> list[tuple[str, str, str, str, str]]:
+    """The numbers that a reader wants first, under :data:`HEADLINE_HEADERS`."""
+    return [
         (title, line.title, str(line.n), f"{line.value:.4f}", limits_text(line.interval))
         for folder, title in zip(folders, titles, strict=True)
         for line in headlines(folder.metrics)
     ]
-    headers = ("test images", "metric", "n", "value", "95 % interval")
-    return markdown_table(headers, rows) if rows else ""
 
 
-def _titles(folders: Sequence[EvaluationFolder]) -> list[str]:
+def _headlines(folders: Sequence[EvaluationFolder], titles: Sequence[str]) -> str:
+    rows = headline_rows(folders, titles)
+    return markdown_table(HEADLINE_HEADERS, rows) if rows else ""
+
+
+def evaluation_titles(folders: Sequence[EvaluationFolder]) -> list[str]:
     """A heading for each evaluation; those on the same data get their folder's name, too."""
     counts = Counter(folder.title for folder in folders)
     return [

@@ -7,12 +7,13 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cascade.command_line.main import module_of
 from cascade.command_line.options import add_model, add_output
 from cascade.command_line.outputs import found_files, refuse_to_replace, say
 from cascade.command_line.parser import OK, CommandParser, command
+from cascade.errors import ConfigError
 from cascade.lesion.policy import MaskPolicy
 
 _STAGES = {"segmenter": "seg-train", "classifier": "cls-train"}
@@ -23,7 +24,8 @@ def build_parser() -> CommandParser:
     parser = CommandParser(
         "cascade card",
         "Write a model card in Markdown: what the model is, what it learnt from, every measured "
-        "number with its interval, and its limits. Numbers come from files only.",
+        "number with its interval, and its limits; or its model facts, one page to print. Numbers "
+        "come from files only.",
         example="cascade evaluate --model models/cascade.safetensors --output results/a\n"
         "  cascade card --model models/cascade.safetensors --evaluations results/a "
         "--output models/card.md --images models/card",
@@ -36,7 +38,13 @@ def build_parser() -> CommandParser:
         default=[],
         help="folders that cascade evaluate has written with this model",
     )
-    add_output(parser, "Markdown file", required=True)
+    add_output(parser, "Markdown or HTML file", required=True)
+    parser.add_argument(
+        "--format",
+        type=Literal["markdown", "facts"],
+        default="markdown",
+        help="the whole card as Markdown, or model facts: one A4 page of HTML for a reviewer",
+    )
     parser.add_argument(
         "--images",
         type=str,
@@ -64,9 +72,22 @@ def build_parser() -> CommandParser:
 def main(arguments: Any) -> int:
     """Run the command; returns its exit code."""
     from cascade.evaluation.model_card import PLOTS, write_model_card
+    from cascade.evaluation.model_facts import write_model_facts
     from cascade.models.artifact import read_document
 
     refuse_to_replace(arguments, arguments.output)
+    if arguments.format == "facts":
+        if arguments.images:
+            raise ConfigError("--images: model facts have no plots; leave it out")
+        write_model_facts(
+            Path(arguments.output),
+            model=Path(arguments.model),
+            evaluations=[Path(folder) for folder in arguments.evaluations],
+            segmenter_data=arguments.segmenter_data,
+            classifier_data=arguments.classifier_data,
+        )
+        say(f"written: {arguments.output}")
+        return OK
     if arguments.images:
         copies = [f"*-{name.replace('_', '-')}.png" for name in PLOTS]
         refuse_to_replace(arguments, *found_files(arguments.images, copies), flag="--images")
