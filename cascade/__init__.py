@@ -42,6 +42,7 @@ _PUBLIC = {
     "Measurements": "cascade.lesion.measurements",
     "measure": "cascade.lesion.measurements",
     "PatientContext": "cascade.lesion.patient",
+    "Metadata": "cascade.reliability",
     "CascadeError": "cascade.errors",
     "CascadeWarning": "cascade.errors",
     "ClassifierConfig": "cascade.config",

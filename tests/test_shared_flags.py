@@ -119,6 +119,7 @@ REPLACING = [
     ("mask-modes", ["--output", "out"], "out/test_masks/a.png", "--output"),
     ("calibrate", [*STAGES, "--output", "out/a"], "out/a", "--output"),
     ("fit-diagnoses", ["--model", "m", "--output", "out/a"], "out/a", "--output"),
+    ("fit-metadata", ["--model", "m", "--output", "out/a"], "out/a", "--output"),
     ("default-model", ["--data", "absent", "--model", "out/a"], "out/a", "--model"),
     ("default-model", ["--data", "absent", "--card", "out/a"], "out/a", "--card"),
     ("seg-eval", ["--model", "m", "--output", "out"], "out/metrics.json", "--output"),

@@ -62,9 +62,9 @@ def spy_on_crops(monkeypatch):
     """The crops that enter the loss from now on."""
     seen, loss = [], classification.classification_loss
 
-    def spied(classifier, batch, *rest):
+    def spied(classifier, batch, criterion):
         seen.extend(batch[0].numpy())
-        return loss(classifier, batch, *rest)
+        return loss(classifier, batch, criterion)
 
     monkeypatch.setattr(classification, "classification_loss", spied)
     return seen

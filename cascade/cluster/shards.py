@@ -21,6 +21,7 @@ from cascade.cluster.storage import exists, read_bytes, remove, write_bytes
 from cascade.cluster.tables import about_rows, mask_cell, to_parquet
 from cascade.pipeline import Cascade
 from cascade.pipeline.rows import diagnosis_columns, failed_row, predict_rows
+from cascade.reliability import Metadata
 
 log = logging.getLogger(__name__)
 _CAREFUL_AFTER = 2
@@ -162,4 +163,5 @@ def _rows(cascade: Cascade, run: Run, planned: Sequence[Planned]) -> Iterator[di
         tta=settings["tta"],
         batch_size=settings["batch_size"],
         pixels_per_millimetre=settings["pixels_per_millimetre"],
+        metadata=Metadata.of(settings),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cascade.command_line.inputs import find_inputs
+from cascade.command_line.metadata import check_cluster_metadata
 from cascade.command_line.outputs import refuse_taken, say
 from cascade.command_line.parser import OK, PARTIAL, CommandParser
 from cascade.command_line.patients import TablePatients
@@ -28,7 +29,8 @@ log = logging.getLogger(__name__)
 SHARD_ROWS = 256
 _DECIDING = (
     "tta", "batch_size", "precision", "cutoff", "operating_point", "coverage",
-    "pixels_per_millimetre", "max_megapixels", "allow_truncated", "inputs", "not_recursive",
+    "pixels_per_millimetre", "age", "sex", "site", "max_megapixels", "allow_truncated", "inputs",
+    "not_recursive",
 )  # fmt: skip
 """Flags that decide what the rows of a run say."""
 
@@ -156,6 +158,7 @@ def _settings(arguments: Any, device: str) -> tuple[str | None, dict[str, Any], 
     on_gpu = device.startswith("cuda") and arguments.runtime == "auto" and not exported
     asked: Runtime = "torch" if on_gpu else arguments.runtime
     path, runtime = choose_runtime(arguments.model, asked, "cpu")
+    check_cluster_metadata(arguments, path)
     load = {
         "device": device, "runtime": runtime, "precision": arguments.precision,
         "coverage": arguments.coverage, **use_of(arguments),

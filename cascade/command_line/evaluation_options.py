@@ -139,6 +139,22 @@ def _say_patients(metrics: Mapping[str, Any] | None) -> None:
     say()
 
 
+def _say_metadata(metrics: Mapping[str, Any] | None) -> None:
+    if metrics is None:
+        return
+    from cascade.evaluation.metadata import (
+        METADATA_HEADERS,
+        METADATA_NOTE,
+        metadata_rows,
+        metadata_sentences,
+    )
+
+    say_table(METADATA_HEADERS, metadata_rows(metrics))
+    for line in (*metadata_sentences(metrics), METADATA_NOTE):
+        say(line)
+    say()
+
+
 def _say_numbers(metrics: Mapping[str, Any]) -> None:
     from cascade.evaluation.safeguard_report import safeguard_lines
     from cascade.evaluation.score_table import (
@@ -162,6 +178,7 @@ def _say_numbers(metrics: Mapping[str, Any]) -> None:
         say_table(STAGE_HEADERS, stage_rows(metrics["stages"]))
         say()
     _say_patients(metrics.get("patients"))
+    _say_metadata(metrics.get("metadata"))
     more = safeguard_lines(metrics.get("safeguards", {}))
     if "corruptions" in metrics:
         from cascade.robustness.report import corruption_lines

@@ -27,6 +27,7 @@ GROUPS = {
         "mask-modes": "train and compare the classifier under each masking mode",
         "calibrate": "fit probabilities, cutoffs and limits, and join both stages into one file",
         "fit-diagnoses": "let a finished cascade tell diagnoses, too",
+        "fit-metadata": "let a finished cascade use age, sex and site where they are known",
         "default-model": "make the default cascade again, from the images to the model card",
     },
     "evaluation": {

@@ -20,6 +20,7 @@ NEXT = {
     "mask-modes": "cascade cls-train --data_path {data_path} --mask_mode MODE",
     "calibrate": "cascade evaluate --model {output} --data_path {data_path}",
     "fit-diagnoses": "cascade evaluate --model {output} --data_path {data_path}",
+    "fit-metadata": "cascade evaluate --model {output} --data_path {data_path}",
     "default-model": "cascade predict IMAGES --model {model}",
     "seg-eval": "cascade oof-masks --data_path {data_path}",
     "cls-eval": "cascade calibrate --segmenter SEGMENTER --classifier {model} "

@@ -21,6 +21,13 @@ from cascade.evaluation.html import (
     ReportTable,
     write_report,
 )
+from cascade.evaluation.metadata import (
+    METADATA_HEADERS,
+    METADATA_NOTE,
+    METADATA_TITLE,
+    metadata_rows,
+    metadata_sentences,
+)
 from cascade.evaluation.overlays import Sketch, fitted, overlay, true_mask
 from cascade.evaluation.patients import (
     PATIENT_HEADERS,
@@ -216,11 +223,7 @@ def _details(folder: Path, evaluation: Evaluation) -> list[ReportSection]:
         sections.append(ReportSection(STAGE_TITLE, tables=[table]))
     if tables := safeguard_tables(metrics.get("safeguards") or {}):
         sections.append(ReportSection(SAFEGUARD_TITLE, SAFEGUARD_NOTE, tables))
-    if patients := metrics.get("patients"):
-        text = " ".join([*patient_sentences(patients), PATIENT_NOTE])
-        compared = patient_rows(patients)
-        tables = [ReportTable(PATIENT_HEADERS, compared)] if compared else []
-        sections.append(ReportSection(PATIENT_TITLE, text, tables))
+    sections += _comparisons(metrics)
     if groups := metrics.get("subgroups"):
         figures = [_plot(path) for path in write_subgroups(folder, groups)]
         sections.append(ReportSection("Subgroups", SUBGROUP_NOTE, subgroup_tables(groups), figures))
@@ -235,3 +238,18 @@ def _diagnoses(folder: Path, scores: Mapping[str, Any] | None) -> list[ReportSec
     figures = [_plot(plot_diagnoses(scores, folder / "diagnoses.png"))]
     text, tables = diagnosis_note(scores), diagnosis_tables(scores)
     return [ReportSection(DIAGNOSIS_TITLE, text, tables, figures)]
+
+
+def _comparisons(metrics: Mapping[str, Any]) -> list[ReportSection]:
+    """The images alone against what is known beside them."""
+    sections = []
+    if patients := metrics.get("patients"):
+        text = " ".join([*patient_sentences(patients), PATIENT_NOTE])
+        compared = patient_rows(patients)
+        tables = [ReportTable(PATIENT_HEADERS, compared)] if compared else []
+        sections.append(ReportSection(PATIENT_TITLE, text, tables))
+    if metadata := metrics.get("metadata"):
+        text = " ".join([*metadata_sentences(metadata), METADATA_NOTE])
+        tables = [ReportTable(METADATA_HEADERS, metadata_rows(metadata))]
+        sections.append(ReportSection(METADATA_TITLE, text, tables))
+    return sections

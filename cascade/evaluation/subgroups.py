@@ -32,6 +32,7 @@ from cascade.metrics.intervals import (
     weighted_mean,
 )
 from cascade.metrics.segmentation import iou
+from cascade.reliability.metadata import BLANK
 
 SKIN_TONE = "skin_tone"
 SUBGROUP_COLUMNS = (
@@ -75,7 +76,6 @@ _COLUMNS = (
 )  # fmt: skip
 _TALLEST = 60
 
-_BLANK = {"", "nan", "na", "n/a", "none", "null", "unknown"}
 _LAST = (NOT_MEASURABLE, NOT_READABLE, NOT_GIVEN)
 
 
@@ -135,7 +135,7 @@ def _group(case: Case, column: str) -> str:
     if column == SKIN_TONE:
         return NOT_MEASURABLE if case.skin_angle is None else skin_tone(case.skin_angle)
     text = case.record.attributes.get(column, "").strip()
-    if text.lower() in _BLANK:
+    if text.lower() in BLANK:
         return NOT_GIVEN
     return _age_group(text) if column == "age" else text
 

@@ -12,14 +12,21 @@ from cascade.lesion.masking import NO_LESION, Box, Lesion, MaskedCrop
 from cascade.lesion.measurements import measure
 from cascade.lesion.policy import MaskPolicy
 from cascade.pipeline.prediction import Prediction
-from cascade.reliability import ConformalScores, Diagnoses, MaskQuality
+from cascade.reliability import (
+    ConformalScores,
+    Diagnoses,
+    MaskQuality,
+    Metadata,
+    MetadataFusion,
+)
 
 
 @dataclass(frozen=True)
 class DecisionRule:
     """How probabilities become an answer.
 
-    Policy, cutoff, coverage, calibration scores, and the diagnoses that the classifier tells.
+    Policy, cutoff, coverage, calibration scores, the diagnoses that the classifier tells, and what
+    age, sex and site add.
     """
 
     policy: MaskPolicy
@@ -27,6 +34,19 @@ class DecisionRule:
     coverage: float
     conformal: ConformalScores | None
     diagnoses: Diagnoses | None = None
+    metadata: MetadataFusion | None = None
+
+    def fused(self, of_image: float, known: Metadata) -> tuple[float, tuple[str, ...]]:
+        """The probability of malignant, and the metadata that moved it, in words."""
+        if self.metadata is None or not (used := self.metadata.used(known)):
+            return of_image, ()
+        return self.metadata.probability(of_image, known), known.words(used)
+
+    def prediction_set(self, malignant: float, *, is_fused: bool) -> tuple[str, ...]:
+        """The classes that stay possible; fused probabilities have their own scores."""
+        fusion = self.metadata if is_fused else None
+        scores = self.conformal if fusion is None else fusion.conformal
+        return () if scores is None else scores.prediction_set(malignant, self.coverage)[0]
 
 
 @dataclass(frozen=True)
@@ -91,6 +111,7 @@ def assemble(
     joined: Joined,
     judged: tuple[np.ndarray, np.ndarray],
     scale: float | None,
+    metadata: Metadata,
 ) -> Prediction:
     """Put together what is known of one image.
 
@@ -100,22 +121,27 @@ def assemble(
         judged: ``(2,)`` probability of each class, and ``(K,)`` share of each diagnosis within its
             class.
         scale: pixels per millimetre, or ``None``.
+        metadata: age, sex and site, as far as they are known.
     """
     image, lesion = joined.image, joined.lesion
     missing = not lesion.found and rule.policy.uses_mask
     abstains = missing and rule.policy.on_empty == "abstain"
     probabilities = {} if abstains else dict(zip(CLASSES, judged[0].tolist(), strict=True))
+    of_image = probabilities.get(CLASSES[1])
     told: dict[str, float] = {}
-    if probabilities and rule.diagnoses is not None:
-        chances = rule.diagnoses.probabilities(*(part[None] for part in judged))[0]
-        told = dict(zip(rule.diagnoses.names, chances.tolist(), strict=True))
     label: str | None = None
     possible: tuple[str, ...] = ()
-    if probabilities:
-        chance = probabilities[CLASSES[1]]
+    used: tuple[str, ...] = ()
+    if of_image is not None:
+        chance, used = rule.fused(of_image, metadata)
+        if used:
+            probabilities = dict(zip(CLASSES, (1 - chance, chance), strict=True))
         label = CLASSES[int(chance >= rule.cutoff)]
-        if rule.conformal is not None:
-            possible = rule.conformal.prediction_set(chance, rule.coverage)[0]
+        possible = rule.prediction_set(chance, is_fused=bool(used))
+    if probabilities and rule.diagnoses is not None:
+        classes = np.array([probabilities[name] for name in CLASSES]) if used else judged[0]
+        chances = rule.diagnoses.probabilities(classes[None], judged[1][None])[0]
+        told = dict(zip(rule.diagnoses.names, chances.tolist(), strict=True))
     sizes = None
     if lesion.found:  # now, because a prediction does not keep the image
         sizes = measure(
@@ -143,5 +169,7 @@ def assemble(
         mask_issues=joined.issues,
         whole_image_fallback=joined.replaced,
         prediction_set=possible,
+        image_probability=of_image,
+        metadata_used=used,
         out_of_distribution_score=joined.out_of_distribution_score if known else None,
     )

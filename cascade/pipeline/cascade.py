@@ -31,11 +31,12 @@ from cascade.models.protocol import ClassifierStage, SegmenterStage
 from cascade.models.runtimes import Runtime, load_stages
 from cascade.pipeline.assemble import DecisionRule
 from cascade.pipeline.augmented_views import VIEWS, TestTimeAugmentation
+from cascade.pipeline.metadata import MetadataOf, require_fusion
 from cascade.pipeline.patients import contexts_of
 from cascade.pipeline.prediction import Failure, Prediction
 from cascade.pipeline.stages import diagnoses_of, working_side
 from cascade.pipeline.stream import Chain
-from cascade.reliability import Diagnoses, Safeguards, chosen_cutoff
+from cascade.reliability import Diagnoses, Metadata, Safeguards, chosen_cutoff
 
 
 class Cascade:
@@ -218,6 +219,7 @@ class Cascade:
         tta: TestTimeAugmentation = "none",
         bgr: bool = False,
         pixels_per_millimetre: float | None = None,
+        metadata: MetadataOf = None,
     ) -> list[Prediction]:
         """Predict one or several images; the first broken one raises.
 
@@ -227,17 +229,25 @@ class Cascade:
             tta: test-time augmentation of both stages.
             bgr: arrays hold blue first, as OpenCV reads them.
             pixels_per_millimetre: scale of all these images, for measurements in millimetres.
+            metadata: age, sex and site of all these images, or of each, as far as they are known;
+                for a cascade with a metadata fusion.
 
         Returns:
             One prediction for each source, in order; always a list.
 
         Raises:
             ImageError: an image cannot be used; the message names it.
-            ConfigError: the scale is not a positive number.
+            ConfigError: the scale is not a positive number, or metadata was given that the cascade
+                cannot use.
+            ShapeError: there are fewer metadata than images.
         """
         results = []
         for result in self.predict_iter(
-            sources, tta=tta, bgr=bgr, pixels_per_millimetre=pixels_per_millimetre
+            sources,
+            tta=tta,
+            bgr=bgr,
+            pixels_per_millimetre=pixels_per_millimetre,
+            metadata=metadata,
         ):
             if isinstance(result, Failure):
                 raise result.error
@@ -252,6 +262,7 @@ class Cascade:
         tta: TestTimeAugmentation = "none",
         bgr: bool = False,
         pixels_per_millimetre: float | None = None,
+        metadata: MetadataOf = None,
     ) -> list[tuple[Prediction, PatientContext]]:
         """Predict the lesions of one patient and compare them; the first broken image raises.
 
@@ -262,6 +273,8 @@ class Cascade:
             tta: test-time augmentation of both stages.
             bgr: arrays hold blue first, as OpenCV reads them.
             pixels_per_millimetre: scale of all these images, for measurements in millimetres.
+            metadata: age, sex and site of all these images, or of each, as far as they are known;
+                for a cascade with a metadata fusion.
 
         Returns:
             Prediction and context of each image, in order.
@@ -270,7 +283,13 @@ class Cascade:
             ImageError: an image cannot be used; the message names it.
             ShapeError: there are not as many lesions as images.
         """
-        predictions = self(sources, tta=tta, bgr=bgr, pixels_per_millimetre=pixels_per_millimetre)
+        predictions = self(
+            sources,
+            tta=tta,
+            bgr=bgr,
+            pixels_per_millimetre=pixels_per_millimetre,
+            metadata=metadata,
+        )
         return list(zip(predictions, contexts_of(predictions, lesions), strict=True))
 
     def predict_iter(
@@ -281,6 +300,7 @@ class Cascade:
         batch_size: int | None = None,
         bgr: bool = False,
         pixels_per_millimetre: float | None = None,
+        metadata: MetadataOf = None,
     ) -> Iterator[Prediction | Failure]:
         """Predict a stream of images in constant memory, one result for each, in order.
 
@@ -291,12 +311,19 @@ class Cascade:
                 because larger ones pay on a GPU only.
             bgr: arrays hold blue first, as OpenCV reads them; files know their own order.
             pixels_per_millimetre: scale of all these images, for measurements in millimetres.
+            metadata: age, sex and site of all these images, or of each, as far as they are known;
+                for a cascade with a metadata fusion.
 
         Raises:
-            ConfigError: the scale is not a positive number.
+            ConfigError: the scale is not a positive number, or metadata was given that the cascade
+                cannot use.
+            ShapeError: there are fewer metadata than images.
         """
         _check_tta(tta)
         check_scale(pixels_per_millimetre)
+        fusion = self.safeguards.metadata
+        if isinstance(metadata, Metadata):
+            require_fusion(fusion, metadata)
         several: Iterable[Any] = [sources] if _is_one(sources) else sources  # type: ignore[assignment]
         chain = Chain(
             self.segmenter,
@@ -307,6 +334,7 @@ class Cascade:
                 self.coverage,
                 self.safeguards.conformal,
                 self.diagnoses,
+                fusion,
             ),
             self.safeguards,
             self.limits,
@@ -315,7 +343,8 @@ class Cascade:
             bgr,
             pixels_per_millimetre,
         )
-        return chain.predict(several, batch_size=None if batch_size is None else max(1, batch_size))
+        together = None if batch_size is None else max(1, batch_size)
+        return chain.predict(several, batch_size=together, metadata=metadata)
 
     @property
     def working_side(self) -> int:

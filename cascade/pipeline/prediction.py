@@ -87,6 +87,24 @@ class Prediction:
             example=["benign"],
         ),
     )
+    image_probability: float | None = field(
+        default=None,
+        metadata=described(
+            "Calibrated probability of malignant from the image alone; that of malignant differs "
+            "only where metadata was used. Empty where it abstains.",
+            column="image_probability",
+            example=0.041,
+        ),
+    )
+    metadata_used: tuple[str, ...] = field(
+        default=(),
+        metadata=described(
+            "Age, sex and site that moved the probability of malignant from that of the image; "
+            "empty where none was known or the cascade has no metadata fusion.",
+            column="metadata_used",
+            example=[],
+        ),
+    )
     out_of_distribution_score: float | None = field(
         default=None,
         metadata=described(

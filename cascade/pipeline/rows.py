@@ -14,7 +14,8 @@ from cascade.imaging import FoundFile, ImageSource
 from cascade.pipeline.augmented_views import TestTimeAugmentation
 from cascade.pipeline.cascade import Cascade
 from cascade.pipeline.prediction import Failure, Prediction
-from cascade.reliability import Diagnoses
+from cascade.reliability import Diagnoses, Metadata
+from cascade.reliability.metadata import UNKNOWN
 
 COLUMNS = ("name", "path", *columns(Prediction), "error", "mask", "overlay")
 """The columns of a table of predictions; ``mask`` and ``overlay`` hold or name images."""
@@ -35,6 +36,7 @@ class RowInput:
         source: what :func:`cascade.imaging.read_image` takes.
         problem: why it cannot be read, in words, or ``None``.
         known: further columns of its row, whatever is predicted.
+        metadata: age, sex and site, as far as they are known.
     """
 
     name: str
@@ -42,11 +44,12 @@ class RowInput:
     source: ImageSource
     problem: str | None = None
     known: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Metadata = UNKNOWN
 
     @classmethod
-    def of(cls, found: FoundFile, known: Mapping[str, Any] | None = None) -> RowInput:
-        """The input that a file is."""
-        return cls(found.path.name, str(found.path), found.path, found.problem, known or {})
+    def of(cls, found: FoundFile, **more: Any) -> RowInput:
+        """The input that a file is; ``more`` are other attributes."""
+        return cls(found.path.name, str(found.path), found.path, found.problem, **more)
 
     def row(self, **values: Any) -> dict[str, Any]:
         """The input's row; columns without a value are empty."""
@@ -66,6 +69,7 @@ def predict_rows(
     tta: TestTimeAugmentation = "none",
     batch_size: int = 1,
     pixels_per_millimetre: float | None = None,
+    metadata: Metadata = UNKNOWN,
 ) -> Iterator[dict[str, Any]]:
     """One row for each input, in order; a few images are under way while a row is written.
 
@@ -76,13 +80,16 @@ def predict_rows(
         tta: see :meth:`Cascade.predict_iter`, as for the rest.
         batch_size: images that pass the networks together.
         pixels_per_millimetre: scale of all images.
+        metadata: what counts where an input does not know its own.
     """
     waiting: deque[RowInput] = deque()
+    known: deque[Metadata] = deque()
 
     def usable() -> Iterator[ImageSource]:
         for item in inputs:
             waiting.append(item)
             if item.problem is None:
+                known.append(item.metadata.or_else(metadata))
                 yield item.source
 
     def unusable() -> Iterator[dict[str, Any]]:
@@ -96,6 +103,7 @@ def predict_rows(
         tta=tta,
         batch_size=batch_size,
         pixels_per_millimetre=pixels_per_millimetre,
+        metadata=(known.popleft() for _ in itertools.count()),  # in step with the sources
     ):
         yield from unusable()
         yield _result_row(waiting.popleft(), result, images)

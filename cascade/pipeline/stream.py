@@ -35,13 +35,14 @@ from cascade.models.cores import usable_cores
 from cascade.models.protocol import ClassifierStage, SegmenterStage, single_threaded
 from cascade.pipeline.assemble import DecisionRule, Joined, assemble, full_box
 from cascade.pipeline.augmented_views import TestTimeAugmentation, average
+from cascade.pipeline.metadata import MetadataOf, paired
 from cascade.pipeline.prediction import Failure, Prediction
 from cascade.pipeline.stages import (
     classify_with_shares,
     segment_views,
     segment_views_with_features,
 )
-from cascade.reliability import Safeguards, mask_quality
+from cascade.reliability import Metadata, Safeguards, mask_quality
 
 Result = Prediction | Failure
 Item = TypeVar("Item")
@@ -78,7 +79,11 @@ class Chain:
     pixels_per_millimetre: float | None = None
 
     def predict(
-        self, sources: Iterable[ImageSource | LoadedImage], *, batch_size: int | None
+        self,
+        sources: Iterable[ImageSource | LoadedImage],
+        *,
+        batch_size: int | None,
+        metadata: MetadataOf = None,
     ) -> Iterator[Result]:
         """One result for each source, in order; a bounded number is under way at a time.
 
@@ -86,9 +91,11 @@ class Chain:
             sources: read ahead by a few images.
             batch_size: images that pass the networks together where one thread computes them;
                 ``None`` takes 32 on a GPU, else 1.
+            metadata: of all sources, or of each; see :func:`cascade.pipeline.metadata.paired`.
         """
         one = isinstance(sources, Sequence) and len(sources) == 1
-        held = (self._hold(source) for source in sources)
+        pairs = paired(sources, metadata, self.rule.metadata)
+        held = (_Asked(self._hold(source), known) for source, known in pairs)
         if one:
             yield self.predict_one(next(held))
             return
@@ -102,7 +109,7 @@ class Chain:
         for batch in _batches(in_order(self._read, held, workers=1), batch_size or 1):
             yield from self._predict_batch(batch)
 
-    def _in_batches(self, held: Iterator[Any], batch_size: int) -> Iterator[Result]:
+    def _in_batches(self, held: Iterator[_Asked], batch_size: int) -> Iterator[Result]:
         """All cores read, cut and measure while the device computes; two batches are under way."""
         cores = usable_cores()
         pool = ThreadPoolExecutor(cores)
@@ -133,19 +140,21 @@ class Chain:
         except CascadeError as error:
             return Failure(source_name(source), error)
 
-    def predict_one(self, source: ImageSource | LoadedImage | Failure) -> Result:
+    def predict_one(self, asked: _Asked) -> Result:
         """Carry one image from its source to its prediction."""
-        (result,) = self._predict_batch([self._read(source)])
+        (result,) = self._predict_batch([self._read(asked)])
         return result
 
-    def _read(self, source: ImageSource | LoadedImage | Failure) -> _Read | Failure:
+    def _read(self, asked: _Asked) -> _Read | Failure:
+        source = asked.source
         if isinstance(source, Failure):
             return source
         try:
             image = self._image(source, self.working_side)
         except CascadeError as error:
             return Failure(source_name(source), error)
-        return _Read(source, image, resize_pixels(image.pixels, self.segmenter.size))
+        small = resize_pixels(image.pixels, self.segmenter.size)
+        return _Read(source, image, small, asked.known)
 
     def _image(self, source: ImageSource | LoadedImage, short_side: int) -> LoadedImage:
         if isinstance(source, LoadedImage):
@@ -176,7 +185,7 @@ class Chain:
         if isinstance(joined, CascadeError):
             return Failure(name, joined)
         if judged is not None and all(((part >= 0) & (part <= 1)).all() for part in judged):
-            return assemble(self.rule, joined, judged, self.pixels_per_millimetre)
+            return assemble(self.rule, joined, judged, self.pixels_per_millimetre, read.known)
         return Failure(name, ModelFileError(f"{name}: the classifier gave {judged}, no chances"))
 
     def _segment(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -225,6 +234,14 @@ class Chain:
 
 
 @dataclass(frozen=True)
+class _Asked:
+    """Where an image comes from, or why it does not, and what is known beside it."""
+
+    source: Any
+    known: Metadata
+
+
+@dataclass(frozen=True)
 class _Read:
     """An image as it was read, and where it can be read again."""
 
@@ -232,6 +249,7 @@ class _Read:
     image: LoadedImage
     small: np.ndarray
     """``(S, S, 3)`` uint8, what the segmenter takes."""
+    known: Metadata
 
 
 def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

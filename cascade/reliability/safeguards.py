@@ -1,4 +1,4 @@
-"""Everything that a cascade's file knows about when not to trust it."""
+"""What was fitted on validation images after both trainings, and stays in a cascade's file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from cascade.config import did_you_mean
 from cascade.errors import ConfigError
 from cascade.reliability.conformal import ConformalScores
 from cascade.reliability.mask_quality_limits import MaskQualityLimits
+from cascade.reliability.metadata_fusion import MetadataFusion
 from cascade.reliability.out_of_distribution import OutOfDistributionDetector
 
 _EARLIER_NAMES = {"gate": "mask_quality_limits", "familiarity": "out_of_distribution"}
@@ -29,18 +30,20 @@ class HasCutoff(Protocol):
 
 @dataclass(frozen=True)
 class Safeguards:
-    """Limits that were fitted on validation images; each may be missing.
+    """Limits that were fitted on validation images, and the metadata fusion; each may be missing.
 
     Attributes:
         conformal: calibration scores for sets of classes.
         mask_quality_limits: limits beyond which a mask is not trusted, and the whole image may be
             classified instead.
         out_of_distribution: which images look like those of the training.
+        metadata: how age, sex and site move the probability where they are known.
     """
 
     conformal: ConformalScores | None = None
     mask_quality_limits: MaskQualityLimits | None = None
     out_of_distribution: OutOfDistributionDetector | None = None
+    metadata: MetadataFusion | None = None
 
     def describe(self) -> dict[str, Any]:
         """All that is there as plain JSON values, but for the arrays of ``out_of_distribution``."""
@@ -48,6 +51,7 @@ class Safeguards:
             "conformal": self.conformal and self.conformal.to_dict(),
             "mask_quality_limits": self.mask_quality_limits and self.mask_quality_limits.to_dict(),
             "out_of_distribution": self.out_of_distribution and self.out_of_distribution.settings(),
+            "metadata": self.metadata and self.metadata.to_dict(),
         }
         return {name: part for name, part in parts.items() if part is not None}
 
@@ -65,12 +69,12 @@ class Safeguards:
             ConfigError: a part is unknown or its values are not allowed.
             ShapeError: the arrays do not fit each other.
         """
-        known = ("conformal", "mask_quality_limits", "out_of_distribution")
+        known = ("conformal", "mask_quality_limits", "out_of_distribution", "metadata")
         description = {_EARLIER_NAMES.get(name, name): part for name, part in description.items()}
         for name in description:
             if name not in known:
                 raise ConfigError(f"safeguards: unknown part {name!r}{did_you_mean(name, known)}")
-        conformal, limits, out_of_distribution = (description.get(name) for name in known)
+        conformal, limits, out_of_distribution, metadata = map(description.get, known)
         if out_of_distribution is None and arrays:
             raise ConfigError(f"safeguards: arrays without settings: {', '.join(sorted(arrays))}")
         return cls(
@@ -79,6 +83,7 @@ class Safeguards:
             None
             if out_of_distribution is None
             else OutOfDistributionDetector.from_arrays(arrays, out_of_distribution),
+            None if metadata is None else MetadataFusion.from_dict(metadata),
         )
 
 

@@ -47,7 +47,8 @@ def build_parser() -> CommandParser:
         "cascade evaluate",
         "Run the whole pipeline on the test table: segmentation where there are masks, "
         "classification where there are classes, what the first stage costs the second, and "
-        "with patient_id in the table whether comparing the lesions of a patient helps.",
+        "with patient_id in the table whether comparing the lesions of a patient helps, and for a "
+        "cascade with metadata fusion whether age, sex and site help.",
         example="python cascade_pipeline.py --segmenter models/segmenter/best.safetensors "
         "--classifier models/classifier/best.safetensors --save models/cascade.safetensors\n"
         "  python cascade_pipeline.py --path models/cascade.safetensors --data_path dataset",
@@ -155,11 +156,13 @@ def _heat_maps(arguments: Any, cascade: Cascade, evaluation: Evaluation) -> list
 
 def _evaluate(arguments: Any, cascade: Cascade, table: Table) -> Evaluation:
     """The evaluation with all that was asked for."""
+    from cascade.evaluation.metadata import with_metadata
     from cascade.evaluation.patients import with_patients
     from cascade.evaluation.stages import evaluate_cascade
 
     evaluation = evaluate_cascade(cascade, table, **how_to_evaluate(arguments))
     evaluation = with_patients(evaluation, seed=arguments.seed)
+    evaluation = with_metadata(evaluation, cascade.safeguards, seed=arguments.seed)
     if arguments.subgroups:
         from cascade.evaluation.subgroups import with_subgroups
 

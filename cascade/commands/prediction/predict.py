@@ -14,6 +14,7 @@ from cascade.command_line.cluster_prediction import (
 )
 from cascade.command_line.first_rows import first
 from cascade.command_line.inputs import find_inputs
+from cascade.command_line.metadata import KnownMetadata, add_metadata, metadata_flags
 from cascade.command_line.options import add_switch
 from cascade.command_line.outputs import refuse_to_replace
 from cascade.command_line.parser import CommandParser, command
@@ -50,6 +51,7 @@ def build_parser() -> CommandParser:
         default=None,
         help="scale of the images, the same for all; without it diameters are in pixels only",
     )
+    add_metadata(parser)
     add_switch(
         parser,
         "--save_dicom",
@@ -66,6 +68,7 @@ def main(arguments: Any) -> int:
     check_scale(arguments.pixels_per_millimetre)
     check_cluster_flags(arguments)
     check_dicom_flag(arguments)
+    known_of_all = metadata_flags(arguments)
     if arguments.engine == "ray":
         return predict_on_cluster(arguments)
     folder = Path(arguments.output)
@@ -84,6 +87,10 @@ def main(arguments: Any) -> int:
         _check_same_scale(table.path, kept, arguments.pixels_per_millimetre)
     inputs = find_inputs(arguments.inputs, recursive=not arguments.not_recursive, results=folder)
     found = first(arguments, inputs)
+    fusion = cascade.safeguards.metadata
+    metadata = KnownMetadata.of(arguments.inputs, known_of_all, fusion)
+    if not arguments.overwrite:
+        metadata.check_kept(table.path, kept, fusion)
     if arguments.overwrite:  # not before the model and the tables are known to be fine
         table.remove(kept)
         kept = []
@@ -91,7 +98,10 @@ def main(arguments: Any) -> int:
     files = WrittenFiles(table, arguments.save_masks, arguments.save_overlays, model)
     rows = predict_rows(
         cascade,
-        (RowInput.of(item, patients.known(item.path)) for item in unfinished(found, kept)),
+        (
+            RowInput.of(item, known=patients.known(item.path), metadata=metadata.beside(item.path))
+            for item in unfinished(found, kept)
+        ),
         files.write,
         tta=arguments.tta,
         batch_size=arguments.batch_size,
