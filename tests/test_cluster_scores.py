@@ -140,6 +140,7 @@ def test_the_command_writes_an_evaluation_of_stored_rows(
         assert np.array_equal(document["classification"][name], expected)
     assert (tmp_path / "evaluation" / "report.html").is_file()
     assert document["about"]["test-time augmentation"] == "flips"
+    assert document["about"]["data"].endswith("test_data.csv, perhaps seen in training")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from cascade.command_line import main as console
 from cascade.command_line.evaluation_options import EVALUATION_FILES
 from cascade.data.synthetic import SyntheticConfig, write_synthetic_dataset
 from cascade.data.tables import read_csv, read_table
+from cascade.evaluation.card_parts import read_evaluation
 from cascade.imaging import read_image, read_mask
 from cascade.models.artifact import read_document
 from cascade.pipeline import Cascade
@@ -346,7 +347,11 @@ def test_images_of_the_training_are_refused_unless_asked_for(
     assert not (tmp_path / "out").exists()
     if script == "seg_inference_pipeline.py":
         assert run(script, *arguments, "--allow_seen") == 0
-        assert metrics_of(tmp_path / "out")["segmentation"]["n"] == 14
+        metrics = metrics_of(tmp_path / "out")
+        assert metrics["segmentation"]["n"] == 14
+        assert metrics["about"]["data"].endswith(", 14 of 14 images seen in training")
+        assert "14 of 14 images seen" in read_evaluation(tmp_path / "out").title, "cards say so"
+        assert "14 of 14 images seen" in (tmp_path / "out" / "report.html").read_text()
 
 
 # --- predicted masks for the second stage

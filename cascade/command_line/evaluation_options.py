@@ -57,13 +57,19 @@ def how_to_evaluate(arguments: Any) -> dict[str, Any]:
     return {name: arguments[name] for name in names}
 
 
-def check_unseen(arguments: Any, provenance: Mapping[str, Any], table: Table, *models: str) -> None:
-    """Refuse images that the model was trained on, unless that was asked for."""
-    from cascade.training.run import require_unseen
+def check_unseen(arguments: Any, provenance: Mapping[str, Any], table: Table, *models: str) -> int:
+    """Refuse images that the model was trained on, unless that was asked for.
 
+    Returns:
+        How many of the images it was trained on.
+    """
+    from cascade.training.run import require_unseen, seen_images
+
+    names = table.names()
     if not arguments.allow_seen:
         for stage in provenance.values():
-            require_unseen(stage, table.names(), model=" and ".join(models))
+            require_unseen(stage, names, model=" and ".join(models))
+    return len({name for stage in provenance.values() for name in seen_images(stage, names)})
 
 
 def check_size(arguments: Any, sizes: Mapping[str, int]) -> None:
@@ -81,6 +87,13 @@ def check_size(arguments: Any, sizes: Mapping[str, int]) -> None:
         )
 
 
+def _seen_text(seen: int | None, count: int) -> str:
+    """What numbers on images that a model was trained on are not shown without."""
+    if seen is None:
+        return ", perhaps seen in training"
+    return f", {seen} of {count} images seen in training" if seen else ""
+
+
 def report(
     arguments: Any,
     evaluation: Evaluation,
@@ -88,14 +101,16 @@ def report(
     title: str,
     models: Sequence[str],
     table: Table,
+    seen: int | None,
     sketch: Sketch | None = None,
     about_model: Mapping[str, Any] | None = None,
     more: Callable[[], Sequence[ReportSection]] = list,
 ) -> None:
     """Print the numbers and write the evaluation's files, in place of those of an earlier one.
 
-    ``about_model`` joins their ``about``, ``more`` makes further sections of the page, and
-    ``sketch`` the masks and overlays of the table that the flags ask for.
+    ``seen`` is how many images the model was trained on, ``None`` where that is not known; every
+    page that shows the numbers says so. ``about_model`` joins their ``about``, ``more`` makes
+    further sections of the page, and ``sketch`` the masks and overlays that the flags ask for.
     """
     from cascade.evaluation.overlays import write_masks_and_overlays
     from cascade.evaluation.report import write_evaluation
@@ -108,7 +123,8 @@ def report(
         "data": " + ".join(
             f"{folder.name}/{Path(arguments.table).name}" for folder in data_folders(arguments)
         )
-        + ("" if arguments.limit is None else f", only the first {arguments.limit} rows"),
+        + ("" if arguments.limit is None else f", only the first {arguments.limit} rows")
+        + _seen_text(seen, len(table)),
         "images": len(evaluation.cases),
         "test-time augmentation": arguments.tta,
         "date": datetime.date.today().isoformat(),

@@ -46,7 +46,7 @@ def main(arguments: Any) -> int:
     check_size(arguments, {"classifier": classifier.size})
     table = first_rows(arguments, load_table(arguments))
     table = with_crop_masks(arguments, table, classifier.policy)
-    check_unseen(arguments, {"classifier": classifier.provenance}, table, arguments.model)
+    seen = check_unseen(arguments, {"classifier": classifier.provenance}, table, arguments.model)
     evaluation = evaluate_classifier(classifier, table, cutoff=cutoff, **how_to_evaluate(arguments))
     report(
         arguments,
@@ -54,5 +54,6 @@ def main(arguments: Any) -> int:
         title="Classification of masked crops",
         models=[arguments.model],
         table=table,
+        seen=seen,
     )
     return OK

@@ -208,14 +208,14 @@ def _evaluate_predictions(arguments: Any) -> int:
         raise DataError(f"{arguments.predictions}: was not written by cascade predict")
     table = load_table(arguments, labels=False)
     settings = about["settings"]
-    diagnoses = None
+    diagnoses, seen = None, None
     if arguments.model is not None:
         from cascade.models.runtimes import model_document
 
         document = model_document(arguments.model)
         if document["tensors_sha256"] != settings["model_sha256"]:
             raise ConfigError(f"{arguments.model}: is not the model that predicted these rows")
-        check_unseen(arguments, document["provenance"], table, arguments.model)
+        seen = check_unseen(arguments, document["provenance"], table, arguments.model)
         diagnoses = Diagnoses.from_description(document["stages"]["classifier"].get("diagnoses"))
     cutoff = about["cutoff"] if arguments.cutoff is None else arguments.cutoff
     rows = read_rows(arguments.predictions)
@@ -232,6 +232,7 @@ def _evaluate_predictions(arguments: Any) -> int:
         title="The cascade, end to end",
         models=[arguments.model or arguments.predictions],
         table=table,
+        seen=seen,
         about_model={"model_sha256": settings["model_sha256"]},
     )
     return OK
@@ -251,7 +252,7 @@ def main(arguments: Any) -> int:
     )
     table = first_rows(arguments, load_table(arguments, labels=False))
     models = [path for path in (arguments.model, arguments.segmenter, arguments.classifier) if path]
-    check_unseen(arguments, cascade.provenance, table, *models)
+    seen = check_unseen(arguments, cascade.provenance, table, *models)
 
     if arguments.explain < 0:
         raise ConfigError(f"--explain {arguments.explain}: give 0 or more")
@@ -273,6 +274,7 @@ def main(arguments: Any) -> int:
         title="The cascade, end to end",
         models=models,
         table=table,
+        seen=seen,
         sketch=sketch,
         about_model=_identity(arguments.model),
         more=lambda: _more_sections(arguments, cascade, evaluation, table),

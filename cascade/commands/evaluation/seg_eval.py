@@ -47,7 +47,7 @@ def main(arguments: Any) -> int:
 
     segmenter = Segmenter.load(arguments.model, device=arguments.device)
     check_size(arguments, {"segmenter": segmenter.size})
-    check_unseen(arguments, {"segmenter": segmenter.provenance}, table, arguments.model)
+    seen = check_unseen(arguments, {"segmenter": segmenter.provenance}, table, arguments.model)
     policy = MaskPolicy(threshold=arguments.threshold)
     evaluation = evaluate_segmenter(segmenter, table, policy=policy, **how_to_evaluate(arguments))
 
@@ -61,6 +61,7 @@ def main(arguments: Any) -> int:
         title="Segmentation",
         models=[arguments.model],
         table=table,
+        seen=seen,
         sketch=sketch,
     )
     return OK
