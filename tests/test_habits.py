@@ -11,7 +11,7 @@ import pytest
 
 from cascade.command_line.main import COMMANDS, main, module_of
 from cascade.command_line.next_command import NEXT, next_command
-from cascade.command_line.parser import OK, USAGE
+from cascade.command_line.parser import OK, PARTIAL, USAGE
 from cascade.progress import is_quiet, progress, verbosity
 
 PREPARE = ["prepare", "--source", "synthetic", "--count", "3", "--output"]
@@ -48,7 +48,7 @@ def test_the_next_command_has_flags_that_exist(name):
         (
             "predict",
             {"inputs": ["a b.jpg", "c"], "model": None},
-            "cascade explain 'a b.jpg' c --model MODEL --output explanations",
+            "cascade explain 'a b.jpg' c --output explanations",
         ),
         (
             "predict",
@@ -91,6 +91,34 @@ def test_a_quiet_command_writes_its_files_and_says_nothing(tmp_path, capsys):
 def test_a_quiet_command_still_tells_its_errors(tmp_path, capsys):
     assert main(["check", str(tmp_path / "none"), "--quiet"]) == USAGE
     assert "none" in capsys.readouterr().err
+
+
+def test_a_quiet_command_tells_what_was_wrong_with_its_inputs(tmp_path, capsys):
+    """Whatever ends with 3 says why."""
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    inputs = [str(tmp_path / "bad.jpg"), "--output", str(tmp_path / "out")]
+    assert main(["predict", *inputs, "--quiet"]) == PARTIAL
+    captured = capsys.readouterr()
+    assert "1 failed" in captured.out
+    assert "bad.jpg: is not an image" in captured.err
+    assert main(["predict", *inputs, "--quiet", "--resume"]) == PARTIAL
+    assert "1 of them failed" in capsys.readouterr().out
+    assert main(["doctor", "--quiet", "--data_path", str(tmp_path)]) == PARTIAL
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("error")
+    assert "there is no train_data.csv" in line
+
+
+def test_a_quiet_check_tells_errors_and_warnings_only(tmp_path, capsys):
+    assert main([*PREPARE, str(tmp_path), "--quiet"]) == OK
+    assert main(["check", str(tmp_path), "--quiet", "--skip_duplicates"]) == OK
+    captured = capsys.readouterr()
+    kinds = {line.partition(":")[0] for line in captured.out.splitlines()}
+    assert kinds <= {"warning"}
+    next((tmp_path / "images_all").iterdir()).unlink()
+    assert main(["check", str(tmp_path), "--quiet", "--skip_duplicates"]) == PARTIAL
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("error:")
 
 
 def test_a_verbose_command_says_where_an_error_comes_from(tmp_path, capsys):

@@ -137,7 +137,8 @@ def _report(
     )
     before = f", {earlier} kept from before" if kept else ""
     again = " (--overwrite tries them again)" if failed else ""
-    say(f"written: {joined(run.output, ROWS)}, {run.rows} rows, {failed} failed{again}{before}")
+    text = f"written: {joined(run.output, ROWS)}, {run.rows} rows, {failed} failed{again}{before}"
+    say(text, wrong=bool(failed))
     return PARTIAL if failed else OK
 
 

@@ -70,4 +70,6 @@ def next_command(name: str, arguments: Any) -> str | None:
     template = NEXT[name]
     if template is None or arguments.get("list"):  # what is listed may be given to a shell
         return None
+    if not arguments.get("model"):
+        template = template.replace(" --model {model}", "")  # what follows has the same default
     return template.format_map(_Filled(arguments))

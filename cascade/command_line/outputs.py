@@ -16,15 +16,20 @@ if TYPE_CHECKING:
     from cascade.training.cross_validation import CrossValidation
 
 
-def say(text: str = "") -> None:
+def say(text: str = "", *, wrong: bool = False) -> None:
     """Write one line of results to standard output.
 
-    Of several processes only the main one does, and none under ``--quiet``.
+    Of several processes only the main one does, and under ``--quiet`` none but what is ``wrong``.
     """
-    if is_quiet():
+    if silenced() or (is_quiet() and not wrong):
         return
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def printable(text: str) -> str:
+    """Keep control characters of a file's name off the terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def say_next(name: str, arguments: Any) -> None:

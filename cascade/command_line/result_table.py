@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from cascade.command_line.outputs import refuse_to_replace, say
+from cascade.command_line.outputs import printable, refuse_to_replace, say
 from cascade.command_line.parser import OK, PARTIAL
 from cascade.errors import DataError
 from cascade.files import csv_line
 from cascade.imaging import FoundFile, safe_stem
 from cascade.progress import progress
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class ResultTable:
         kept: Sequence[Mapping[str, str]],
         description: str,
     ) -> int:
-        """Add rows, one at a time, and say how many failed.
+        """Add rows, one at a time, and say how many failed, and why the first did.
 
         Args:
             rows: made while they are written.
@@ -119,6 +122,7 @@ class ResultTable:
             DataError: the file cannot be written.
         """
         done = failed = 0
+        example = ""
         with self._appending() as file:
             if not file.tell():
                 file.write(csv_line(self.columns))
@@ -127,11 +131,15 @@ class ResultTable:
                 file.flush()
                 done += 1
                 failed += bool(row["error"])
+                example = example or str(row["error"] or "")
         before = sum(bool(row["error"]) for row in kept)
         earlier = f", {len(kept)} kept from before" if kept else ""
         if before:
             earlier += f", {before} of them failed (--overwrite tries them again)"
-        say(f"written: {self.path}, {done} rows, {failed} failed{earlier}")
+        text = f"written: {self.path}, {done} rows, {failed} failed{earlier}"
+        say(text, wrong=bool(failed or before))
+        if failed:
+            log.error("error: the first that failed: %s (column error)", printable(example))
         return PARTIAL if failed or before else OK
 
     @contextlib.contextmanager

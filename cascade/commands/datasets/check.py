@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cascade.command_line.label_issues import with_label_issues
 from cascade.command_line.options import add_model, add_output
-from cascade.command_line.outputs import found_files, refuse_to_replace
+from cascade.command_line.outputs import found_files, printable, refuse_to_replace, say
 from cascade.command_line.parser import OK, PARTIAL, CommandParser, command
 from cascade.errors import ConfigError
 
@@ -99,17 +98,31 @@ def main(arguments: Any) -> int:
     issues: list[LabelIssue] | None = None
     if scores is not None:
         report, issues = with_label_issues(report, options, scores, arguments.model)
-    sys.stdout.write("\n".join(summary_lines(report)) + "\n")
+    for line, wrong in summary_lines(report):
+        say(line, wrong=wrong)
     if arguments.output is not None:
         names = write_check(report, arguments.output, issues)
-        sys.stdout.write(f"\nwritten: {', '.join(names)} in {arguments.output}\n")
+        say(f"\nwritten: {', '.join(names)} in {arguments.output}")
     return OK if report.ok else PARTIAL
 
 
-def summary_lines(report: CheckReport) -> Iterator[str]:
-    """The report as lines of text."""
+def summary_lines(report: CheckReport) -> Iterator[tuple[str, bool]]:
+    """The report as lines of text, each with whether it tells an error or a warning."""
     from cascade.data.check_report import SEVERITIES
 
+    for line in _counts(report):
+        yield line, False
+    for finding in report.findings:
+        wrong = finding.severity != "note"
+        yield "", False
+        yield f"{finding.severity}: {printable(finding.message)} [{finding.code}]", wrong
+        if finding.names:
+            yield f"  {printable(_names(finding, _SHOWN))}", wrong
+    yield "", False
+    yield ", ".join(f"{kind}s: {len(report.of(kind))}" for kind in SEVERITIES), False
+
+
+def _counts(report: CheckReport) -> Iterator[str]:
     yield f"{report.folder}: checked in {report.seconds:.1f} s"
     yield ""
     yield f"{'':20} {'images':>8} {'benign':>8} {'malignant':>10} {'groups':>8} {'masks':>8}"
@@ -127,13 +140,6 @@ def summary_lines(report: CheckReport) -> Iterator[str]:
         yield (
             f"  {shortcut.table:16} {shortcut.feature:20} {auc}  {shortcut.direction}  n = {count}"
         )
-    for finding in report.findings:
-        yield ""
-        yield f"{finding.severity}: {_printable(finding.message)} [{finding.code}]"
-        if finding.names:
-            yield f"  {_printable(_names(finding, _SHOWN))}"
-    yield ""
-    yield ", ".join(f"{kind}s: {len(report.of(kind))}" for kind in SEVERITIES)
 
 
 def write_check(
@@ -230,8 +236,3 @@ def _names(finding: Finding, limit: int) -> str:
     from cascade.data.spreadsheet import listed
 
     return listed(finding.names, limit=limit)
-
-
-def _printable(text: str) -> str:
-    """Keep control characters of a file's name off the terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

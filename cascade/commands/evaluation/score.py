@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from cascade.command_line.evaluation_options import SCORE_FILES
 from cascade.command_line.options import add_output
-from cascade.command_line.outputs import found_files, refuse_to_replace
+from cascade.command_line.outputs import found_files, refuse_to_replace, say
 from cascade.command_line.parser import OK, CommandParser, command
 from cascade.config import CLASSES, did_you_mean
 from cascade.data.grouping import group_names
@@ -389,5 +388,5 @@ def _write_document(
 
 
 def _print(lines: Sequence[str], notes: Sequence[str]) -> None:
-    text = [*lines, *([""] if notes else []), *(f"note: {note}" for note in notes)]
-    sys.stdout.write("\n".join(text) + "\n")
+    for line in (*lines, *([""] if notes else []), *(f"note: {note}" for note in notes)):
+        say(line)

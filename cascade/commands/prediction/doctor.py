@@ -71,7 +71,8 @@ def main(arguments: Any) -> int:
     """Run the command; returns its exit code."""
     findings = examine(arguments.data_path)
     for finding in findings:
-        say(f"{finding.state:<6} {finding.subject:<28} {finding.message}")
+        line = f"{finding.state:<6} {finding.subject:<28} {finding.message}"
+        say(line, wrong=finding.state == "error")
     errors = sum(finding.state == "error" for finding in findings)
     say()
     found = f"{errors} error{'s' * (errors > 1)} found"
