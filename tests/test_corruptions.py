@@ -14,6 +14,7 @@ from cascade.command_line.evaluation_options import EVALUATION_FILES
 from cascade.data.synthetic import SyntheticConfig, draw_lesion, write_synthetic_dataset
 from cascade.data.tables import read_table
 from cascade.errors import DataError
+from cascade.evaluation.score_table import score_text
 from cascade.imaging import read_image, read_mask
 from cascade.lesion.masking import bounding_box
 from cascade.metrics.segmentation import count_pixels, iou
@@ -194,3 +195,10 @@ def test_the_documentation_has_every_amount():
     for kind in CORRUPTIONS:
         amounts = " | ".join(f"{amount:g}" for amount in kind.amounts)
         assert f"| {kind.name} | {kind.meaning} | {amounts} |" in page
+
+
+def test_an_interval_of_a_fall_shows_its_signs_and_no_negative_zero():
+    assert score_text(0.872, (0.836, 0.906)) == "0.872 (0.836–0.906)"
+    assert score_text(-0.00201, (-0.0029, -0.00151)) == "-0.002 (-0.003 to -0.002)"
+    assert score_text(-0.0001, (-0.0004, 0.0002)) == "0.000 (0.000 to 0.000)"
+    assert score_text(-0.0001) == "0.000"

@@ -93,6 +93,14 @@ def test_the_page_compares_on_request_only(page, moles):  # noqa: F811
     assert "Least like the others" not in words(page)
 
 
+def test_a_narrow_screen_hides_no_column_of_the_comparison(page, moles):  # noqa: F811
+    upload(page, *((f"{number}.png", data) for number, data in enumerate(moles)))
+    page.checkbox(key="one_patient").check().run()
+    (table,) = re.findall(r"<caption>The lesions of the patient.*?</table>", html(page), re.DOTALL)
+    assert "Least like the others" in table
+    assert "cs-remark" not in table
+
+
 def test_a_name_in_the_comparison_is_never_markup(page, moles):  # noqa: F811
     names = ["a.png", "b.png", "c.png", "d.png", EVIL]
     upload(page, *zip(names, moles, strict=True))

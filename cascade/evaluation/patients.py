@@ -91,7 +91,7 @@ def patient_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     for name, title in _ROWS.items():
         part = metrics["combinations"][name]
         low, high = part["interval"]
-        change = f"{part['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
+        change = f"{part['difference']:+z.4f} ({low:+z.4f} to {high:+z.4f})"
         rows.append((title, f"{part['roc_auc']:.4f}", change))
     alone = f"{metrics['ugly_duckling_roc_auc']:.4f}"
     return [*rows, ("ugly-duckling score alone", alone, "")]

@@ -109,8 +109,8 @@ def _comparison_rows(compared: Mapping[str, Any]) -> list[tuple[str, ...]]:
             rows.append((f"{name} {title}", shown, ""))
         if (change := compared["with_minus_without"][key]) is not None:
             low, high = change["interval"]
-            difference = f"{change['difference']:+.4f}"
-            rows.append((f"{name} with minus without", difference, f"{low:+.4f} – {high:+.4f}"))
+            difference = f"{change['difference']:+z.4f}"
+            rows.append((f"{name} with minus without", difference, f"{low:+z.4f} – {high:+z.4f}"))
         elif key not in compared["undefined"]:
             reason = compared["undefined"]["with_minus_without"]
             rows.append((f"{name} with minus without", _shown(None, reason), ""))
@@ -170,7 +170,7 @@ def _with_interval(value: float | None, interval: Sequence[float] | None) -> str
 
 def _signed(change: Mapping[str, Any]) -> str:
     low, high = change["interval"]
-    return f"{change['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
+    return f"{change['difference']:+z.4f} ({low:+z.4f} to {high:+z.4f})"
 
 
 def _shown(value: float | None, reason: str = "") -> str:

@@ -102,10 +102,13 @@ def headlines(metrics: Mapping[str, Any]) -> list[Headline]:
 
 
 def score_text(value: float | None, interval: Sequence[float] | None = None) -> str:
-    """A score with its interval, such as ``0.872 (0.836–0.906)``."""
+    """A score with its interval, such as ``0.872 (0.836–0.906)`` or ``0.012 (-0.004 to 0.031)``."""
     if value is None:
         return "–"
-    return f"{value:.3f}" + (f" ({interval[0]:.3f}–{interval[1]:.3f})" if interval else "")
+    if not interval:
+        return f"{value:z.3f}"
+    to = "–" if interval[0] >= 0 else " to "  # a dash between signs is not seen
+    return f"{value:z.3f} ({interval[0]:z.3f}{to}{interval[1]:z.3f})"
 
 
 def limits_text(interval: Sequence[float] | None) -> str:
@@ -140,7 +143,7 @@ def stage_rows(stages: Mapping[str, Any]) -> list[tuple[str, ...]]:
             rows += [] if row in rows else [row]  # the same images were compared before
         if (change := other.get("predicted_minus_this_roc_auc")) is not None:
             low, high = change["interval"]
-            text = f"{change['difference']:+.4f} ({low:+.4f} – {high:+.4f})"
+            text = f"{change['difference']:+z.4f} ({low:+z.4f} – {high:+z.4f})"
             rows.append((f"predicted mask minus {title}", "", "", "", "", text))
     return rows
 

@@ -61,7 +61,7 @@ def main(arguments: Any) -> int:
     say()
     for name, found in comparison.differences.items():
         low, high = found["interval"]
-        say(f"ROC AUC, {name}: {found['difference']:+.4f} ({low:+.4f} to {high:+.4f})")
+        say(f"ROC AUC, {name}: {found['difference']:+z.4f} ({low:+z.4f} to {high:+z.4f})")
     say()
     say(f"written: {arguments.output}, with {arguments.weights} weights")
     return OK
