@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cascade.errors import DataError
 
@@ -58,6 +58,32 @@ def atomic_path(
         raise DataError(f"{target}: could not be written ({error.strerror or error})") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def claim(file: IO[Any], path: str | os.PathLike[str]) -> None:
+    """Be the only process that writes a file, until it is closed or the process ends.
+
+    Nothing is refused on Windows, and on file systems without locks.
+
+    Args:
+        file: open.
+        path: of the file, for the message.
+
+    Raises:
+        DataError: another process, or another part of this one, is writing the file.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise DataError(
+            f"{path}: another run is writing this file; wait until it ends, or choose another place"
+        ) from error
+    except OSError:
+        return
 
 
 @contextlib.contextmanager

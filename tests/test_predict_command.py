@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import shutil
@@ -12,6 +13,7 @@ import pytest
 from conftest import FakeClassifier
 from PIL import Image
 
+import cascade.commands.prediction.predict as predict_module
 from cascade.command_line.inputs import find_inputs
 from cascade.command_line.main import main as console
 from cascade.commands.prediction.predict import main
@@ -426,6 +428,36 @@ def test_resuming_predicts_only_what_has_no_row(predict, photos, fake_segmenter,
     assert names(rows) == ["a.png", "b.png", "c.jpg"]
     assert sum(fake_segmenter.batches) == 1
     assert "1 rows, 0 failed, 2 kept from before, 1 of them failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--overwrite"])
+def test_two_runs_never_write_one_table(predict, photos, tmp_path, capfd, flag):
+    fcntl = pytest.importorskip("fcntl")
+    _, before = predict(photos / "a.png")
+    with (tmp_path / "predictions" / "predictions.csv").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert predict(photos, flag) == (2, before)
+    assert "another run is writing this file" in capfd.readouterr().err
+    assert predict(photos, flag)[0] == 3
+
+
+def test_a_run_refuses_a_table_that_another_one_began_meanwhile(
+    predict, photos, fake_segmenter, monkeypatch, tmp_path
+):
+    fcntl = pytest.importorskip("fcntl")
+    path = tmp_path / "predictions" / "predictions.csv"
+    path.parent.mkdir()
+
+    def load(*_, **__):
+        file = stack.enter_context(path.open("a"))
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return loaded(*_, **__)
+
+    with contextlib.ExitStack() as stack:
+        loaded = predict_module.load_cascade
+        monkeypatch.setattr(predict_module, "load_cascade", load)
+        assert main([str(photos)]) == 2
+        assert path.read_bytes() == b""
 
 
 def test_a_run_cut_anywhere_can_be_resumed_to_the_same_table(predict, photos, tmp_path):

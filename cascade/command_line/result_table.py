@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from cascade.command_line.outputs import printable, refuse_to_replace, say
 from cascade.command_line.parser import OK, PARTIAL
 from cascade.errors import DataError
-from cascade.files import csv_line
+from cascade.files import claim, csv_line
 from cascade.imaging import FoundFile, safe_stem
 from cascade.progress import progress
 
@@ -40,14 +40,17 @@ class ResultTable:
 
         Raises:
             ConfigError: there is an earlier run, and nothing was said about it.
-            DataError: the file to go on with was not written by this command.
+            DataError: the file to go on with was not written by this command, or another run is
+                writing it.
         """
         refuse_to_replace(arguments, self.path)
         if not self.path.exists():
             return []
         from cascade.data.tables import read_csv
 
-        text = self.path.read_bytes()
+        with self.path.open("rb") as file:
+            claim(file, self.path)
+            text = file.read()
         whole = text[: text.rfind(b"\n") + 1]  # a killed run leaves half a row at the end
         if len(whole) < len(text):
             os.truncate(self.path, len(whole))
@@ -119,7 +122,7 @@ class ResultTable:
             The exit code.
 
         Raises:
-            DataError: the file cannot be written.
+            DataError: the file cannot be written, or another run is writing it.
         """
         done = failed = 0
         example = ""
@@ -149,6 +152,7 @@ class ResultTable:
             with self.path.open(
                 "a", encoding="utf-8", errors="backslashreplace", newline=""
             ) as file:
+                claim(file, self.path)
                 yield file
         except OSError as error:
             raise DataError(
