@@ -34,6 +34,20 @@ def rows(folder, text, **options):
     return read_table(make_table(folder, text), check_files=False, **options)
 
 
+@pytest.mark.parametrize(
+    "column", ["Patient_ID", "patient id", "PatientId", "lesion-id", "GroupId"]
+)
+def test_a_column_of_ids_by_another_name_is_refused(tmp_path, column):
+    """Its rows would be groups of their own, on both sides of a split."""
+    with pytest.raises(DataError, match=f"column '{column}' is not read; call it '[a-z]+_id'"):
+        rows(tmp_path, f"name,class,{column}\na,benign,1\nb,malignant,1\n")
+
+
+def test_another_column_of_ids_may_stand_beside_the_one_that_is_read(tmp_path):
+    text = "name,class,patient_id,Patient ID\na,benign,1,A\nb,malignant,1,A\n"
+    assert len(set(rows(tmp_path, text).groups())) == 1
+
+
 def test_reads_names_labels_masks_and_attributes(tmp_path):
     path = make_table(
         tmp_path,

@@ -51,10 +51,12 @@ def table_images(path: Path) -> list[tuple[Path, Mapping[str, str]]]:
     Raises:
         DataError: the table is not usable.
     """
+    from cascade.data.grouping import check_id_columns
     from cascade.data.tables import read_csv, read_table
 
     columns, rows = read_csv(path)
     if "path" in columns:
+        check_id_columns(path, columns)
         return [(path.parent / row["path"], row) for row in rows]
     beside = path.parent / "images_all"
     table = read_table(

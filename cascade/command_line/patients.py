@@ -46,9 +46,11 @@ class TablePatients:
                 patient, lesion = ids[IDS[0]], ids.get(IDS[1], "")
                 earlier = found.setdefault(str(image), (patient, lesion))
                 if earlier != (patient, lesion):
+                    what = IDS[int(earlier[0] == patient)]
+                    one, other = (lesion, earlier[1]) if what == IDS[1] else (patient, earlier[0])
                     raise DataError(
-                        f"{table}: {image} is of patient {patient!r} and lesion {lesion!r}, and in "
-                        f"another row of {earlier[0]!r} and {earlier[1]!r}; remove the wrong row"
+                        f"{table}: {image} has {what} {one!r}, and in another row {other!r}; "
+                        "remove the wrong row"
                     )
         return cls(found)
 
@@ -92,8 +94,9 @@ class TablePatients:
 
         columns = next(own_rows(path)).keys()
         write_csv(path, list(columns), joined())
+        patients = f"{gathered.patients} patient{'s' * (gathered.patients != 1)}"
         say(
-            f"compared: {gathered.patients} patients; {sum(1 for _ in compared(contexts))} of "
+            f"compared: {patients}; {sum(1 for _ in compared(contexts))} of "
             f"{len(gathered)} rows have an ugly-duckling score, which takes {FEWEST} measured "
             "lesions of a patient"
         )

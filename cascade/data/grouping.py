@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import os
+import re
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
+
+from cascade.errors import DataError
 
 ID_COLUMNS = ("patient_id", "lesion_id", "group_id")
 """Columns that tie records together, the strongest first."""
@@ -17,6 +21,23 @@ def identifiers(row: Mapping[str, str]) -> list[tuple[str, str]]:
     """The ``(column, id)`` pairs of one row; an empty cell, ``nan`` or ``NA`` is no id."""
     pairs = [(column, row.get(column, "").strip()) for column in ID_COLUMNS]
     return [(column, value) for column, value in pairs if value.casefold() not in _MISSING]
+
+
+def check_id_columns(path: str | os.PathLike[str], columns: Collection[str]) -> None:
+    """Refuse a column that is called almost like one of ids, whose groups would be lost.
+
+    Args:
+        path: of the table, for the message.
+        columns: all columns of the table.
+
+    Raises:
+        DataError: a column is called like ``Patient ID``, and none ``patient_id``.
+    """
+    for wanted in ID_COLUMNS:
+        bare = wanted.replace("_", "")
+        near = [name for name in columns if re.sub(r"[\W_]", "", name).casefold() == bare]
+        if near and wanted not in columns:
+            raise DataError(f"{path}: column {near[0]!r} is not read; call it {wanted!r}")
 
 
 def connected(keys: Sequence[Iterable[Key]]) -> list[list[int]]:

@@ -20,7 +20,7 @@ from typing import overload
 import numpy as np
 
 from cascade.config import CLASSES, did_you_mean
-from cascade.data.grouping import group_names, grouping_warnings
+from cascade.data.grouping import check_id_columns, group_names, grouping_warnings
 from cascade.data.locate import FileFinder, match_stem, unsafe_name
 from cascade.data.spreadsheet import Sheet, listed, read_csv, read_sheet
 from cascade.errors import DataError
@@ -175,12 +175,14 @@ def read_table(
         check_files: look whether the files exist.
 
     Raises:
-        DataError: the file cannot be read, a column is missing, a name is unsafe, a class is
-            unknown or contradicts another row, or files are missing. Rows are numbered as a
-            spreadsheet shows them.
+        DataError: the file cannot be read, a column is missing, a column of ids is called by
+            another name than the one that is read, a name is unsafe, a class is unknown or
+            contradicts another row, or files are missing. Rows are numbered as a spreadsheet
+            shows them.
     """
     sheet = read_sheet(path)
     _require_columns(sheet, ("name", "class") if require_labels else ("name",))
+    check_id_columns(sheet.path, sheet.columns)
     names = _checked_names(sheet)
     labels = _checked_labels(sheet, label_map or {})
     stems = [match_stem(name) for name in names]
