@@ -436,11 +436,13 @@ def test_arrays_of_enough_pixels_stay_as_they_are(tmp_path):
     ("changed", "words"),
     [
         ({"train_labels": np.full((7, 1), 9, np.uint8)}, r"train_labels\[0\]: diagnosis '9'"),
-        ({"val_labels": np.zeros((3, 1), np.uint8)}, r"val_labels has the shape \(3, 1\)"),
+        ({"val_labels": np.zeros((3, 1), np.uint8)}, r"val_labels holds uint8 .* \(3, 1\)"),
         ({"test_images": np.zeros((3, 28, 28), np.uint8)}, "expected uint8 images"),
         ({"test_images": np.zeros((3, 28, 28, 3), np.float32)}, "holds float32"),
         ({"test_images": np.zeros((3, 0, 28, 3), np.uint8)}, r"shape \(3, 0, 28, 3\)"),
-        ({"test_labels": np.array([None] * 3)}, "damaged"),
+        ({"test_labels": np.array([None] * 3)}, "test_labels holds object"),
+        ({"test_labels": np.zeros(3)}, "test_labels holds float64 .* expected a whole number"),
+        ({"test_labels": np.zeros(9**7, np.int8)}, r"shape \(4782969,\)"),
     ],
 )
 def test_dermamnist_with_other_arrays_is_refused(tmp_path, changed, words):
@@ -493,6 +495,17 @@ def test_arrays_of_objects_are_never_unpickled(tmp_path):
     np.save(tmp_path / "x_train_32.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match="holds object"):
         ArrayImages(tmp_path / "x_train_32.npy")
+
+
+@pytest.mark.parametrize("side", [10_000, 2**33])
+def test_an_array_of_huge_images_is_refused_by_its_header(tmp_path, side):
+    path = tmp_path / "x_train_32.npy"
+    about = {"descr": "|u1", "fortran_order": False, "shape": (2, side, side, 3)}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, about)
+        file.truncate(min(2 * 3 * side * side, 2**40))  # takes no room on the disk
+    with pytest.raises(DataError, match=rf"images of {side} x {side} pixels; the limit is 50"):
+        ArrayImages(path)
 
 
 @pytest.mark.parametrize("link", ["hardlink", "symlink"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -107,6 +108,22 @@ class Hdf5Images:
         return data
 
 
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether columns come first, and type of the NumPy array that begins here.
+
+    Raises:
+        ValueError: no array begins here.
+    """
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    version = np.lib.format.read_magic(file)
+    if version not in readers:
+        raise ValueError(f"version {version} of the format is not known")
+    return readers[version](file)
+
+
 class ArrayImages:
     """``(N, H, W, 3)`` uint8 RGB in a ``.npy`` file or in a member of an ``.npz`` file.
 
@@ -132,9 +149,14 @@ class ArrayImages:
             shape = self._header()
             self._start = self._file.tell()
         self.count, self._shape = shape[0], tuple(shape[1:])
-        self._size = int(np.prod(self._shape))
+        self._size = math.prod(self._shape)
         self._repeat = -(-ImageLimits.min_side // max(min(self._shape[:2]), 1))
         height, width = self._shape[:2]
+        if height * width > ImageLimits.max_pixels:
+            raise DataError(
+                f"{self._name}: holds images of {width} x {height} pixels; the limit is "
+                f"{ImageLimits.max_pixels / 1e6:g} megapixels"
+            )
         self.note = f"images of {width} x {height} pixels" + (
             f", each pixel repeated {self._repeat} x {self._repeat} times, as images have at least "
             f"{ImageLimits.min_side}"
@@ -147,14 +169,9 @@ class ArrayImages:
 
     def _header(self) -> Sequence[int]:
         """The shape."""
-        readers = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }
         try:
-            version = np.lib.format.read_magic(self._file)
-            shape, column_major, kind = readers[version](self._file)
-        except (*_DAMAGED, KeyError) as error:
+            shape, column_major, kind = read_header(self._file)
+        except _DAMAGED as error:
             raise DataError(f"{self._name}: is no NumPy array, or cut off ({error})") from error
         fits = len(shape) == 4 and shape[3] == 3 and shape[0] >= 0 and min(shape[1:]) > 0
         if kind != np.uint8 or not fits or column_major:
@@ -199,16 +216,30 @@ class ArrayImages:
         return encode_image(pixels.repeat(self._repeat, axis=0).repeat(self._repeat, axis=1))
 
 
-def read_small_array(path: Path, member: str) -> np.ndarray:
-    """One array of an ``.npz`` file, such as its labels.
+def read_labels(path: Path, member: str, count: int) -> np.ndarray:
+    """The labels in an ``.npz`` file, one for each image.
+
+    The size is looked at before the values are read, and nothing is unpickled.
+
+    Returns:
+        ``(count,)`` of whole numbers.
 
     Raises:
-        DataError: it is not there or cannot be read.
+        DataError: they are not there, cannot be read, or are something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return np.asarray(arrays[member])
+        with zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as file:
+            shape, _, kind = read_header(file)
+            if shape not in ((count,), (count, 1)) or kind.kind not in "iu":
+                raise DataError(
+                    f"{path}: {member} holds {kind} of the shape {shape}; expected a whole number "
+                    f"for each of the {count} images"
+                )
+            values = np.frombuffer(file.read(count * kind.itemsize), kind)
     except KeyError as error:
         raise DataError(f"{path}: lacks the array {member}") from error
     except _DAMAGED as error:
-        raise DataError(f"{path}: is damaged or cut off ({error})") from error
+        raise DataError(f"{path}: {member} is damaged or cut off ({error})") from error
+    if len(values) < count:
+        raise DataError(f"{path}: {member} is cut off, it holds {len(values)} of {count} labels")
+    return values

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
-from cascade.data.sources.packed import ArrayImages, PackedImage, read_small_array
+from cascade.data.sources.packed import ArrayImages, PackedImage, read_labels
 from cascade.data.sources.public.isic_challenges import LABELS_2020, NAMES_2020, rows_2020
 from cascade.data.sources.public.isic_one_hot import DIAGNOSES, HAM10000_LABELS
 from cascade.data.sources.rows import (
@@ -43,13 +41,8 @@ def read_dermamnist(layout: Layout) -> SourceTable:
         for part, split in _PARTS:
             images = ArrayImages(path, f"{part}_images")
             notes[images.note] = None
-            labels = read_small_array(path, f"{part}_labels")
-            if labels.shape not in ((images.count,), (images.count, 1)):
-                raise DataError(
-                    f"{path}: {part}_labels has the shape {labels.shape}, but there are "
-                    f"{images.count} images"
-                )
-            for index, number in enumerate(np.ravel(labels).tolist()):
+            labels = read_labels(path, f"{part}_labels", images.count)
+            for index, number in enumerate(labels.tolist()):
                 stem = f"dermamnist_{part}_{index:05d}"
                 code, where = str(number), f"{path.name} {part}_labels[{index}]"
                 known = {"diagnosis": DERMAMNIST_DIAGNOSES.get(code, "")}
