@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import typing
@@ -227,6 +228,7 @@ DOCUMENTED = {
     "prepare": {"--source": None, "--count": 200, "--test_fraction": 0.2},
     "calibrate": {"-d --device": "auto", "--sensitivity": 0.9},
     "fit-diagnoses": {"-d --device": "auto", "--tta": "none"},
+    "fit-metadata": {"-d --device": "auto"},
     "default-model": {"-d --device": "auto", "--encoder_weights": "imagenet"},
     "oof-masks": {"--folds": 5, "-e --epochs": 20},
 }
@@ -569,3 +571,21 @@ def test_the_package_is_the_console_command(monkeypatch, capsys):
         runpy.run_module("cascade", run_name="__main__")
     assert ended.value.code in (0, None)
     assert capsys.readouterr().out.startswith("cascade ")
+
+
+def test_a_data_set_without_any_mask_is_told_what_a_classifier_can_do(
+    capsys, tmp_path, dataset_folder
+):
+    shutil.copytree(dataset_folder, tmp_path / "data", ignore=shutil.ignore_patterns("masks_all"))
+    words = ["cls-train", "--data_path", str(tmp_path / "data"), "--output", str(tmp_path / "o")]
+    assert console([*words, "--encoder_weights", "none"]) == 2
+    error = capsys.readouterr().err
+    assert "none of the 12 images has a mask" in error
+    assert "cascade segment (--masks)" in error
+
+
+def test_a_table_that_is_missing_is_named_with_its_folder(capsys, tmp_path):
+    assert (
+        console(["seg-train", "--data_path", str(tmp_path), "--output", str(tmp_path / "o")]) == 2
+    )
+    assert f"{tmp_path}/train_data.csv" in capsys.readouterr().err

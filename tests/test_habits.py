@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 import string
 import subprocess
 
@@ -60,6 +61,12 @@ def test_the_next_command_has_flags_that_exist(name):
             {"output": "it's", "data_path": "d"},
             "cascade seg-eval --model 'it'\"'\"'s'/best.safetensors --data_path d",
         ),
+        ("explain", {"model": None}, "cascade app"),
+        (
+            "evaluate",
+            {"model": None, "output": "o"},
+            "cascade card --model MODEL --evaluations o --output card.md",
+        ),
         ("serve", {}, None),
     ],
 )
@@ -74,6 +81,17 @@ def test_a_command_ends_with_the_next_one(tmp_path, capsys):
     assert main(["check", str(tmp_path / "data")]) == OK
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith(f"next: cascade seg-train --data_path {tmp_path}/data")
+
+
+def test_after_a_check_of_images_without_masks_the_masks_are_predicted(tmp_path, capsys):
+    assert main([*PREPARE, str(tmp_path)]) == OK
+    for path in (tmp_path / "masks_all").iterdir():
+        path.unlink()
+    assert main(["check", str(tmp_path)]) == OK
+    last = capsys.readouterr().out.splitlines()[-1]
+    words = shlex.split(last)[1:]
+    assert words[:2] == ["cascade", "segment"]
+    module_of("segment").build_parser().parse_args(words[2:])
 
 
 def test_a_failed_command_names_no_next_one(tmp_path, capsys):

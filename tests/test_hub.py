@@ -219,6 +219,7 @@ def test_commands_take_a_model_of_the_hub(hub, model, tmp_path, capsys):
     code = console.main(["card", "--model", f"hf://{NAME}", "--output", str(output)])
     assert code == 0, capsys.readouterr().err
     assert output.read_text().startswith("# Model card: cascade.safetensors")
+    assert f"next: cascade export --model hf://{NAME} " in capsys.readouterr().out
     assert console.main(["card", "--model", "hf://a/b", "--output", str(output) + "2"]) == 2
     assert "hf://a/b/cascade.safetensors: there is no such repository" in capsys.readouterr().err
 

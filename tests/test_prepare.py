@@ -174,7 +174,10 @@ def test_repeated_row_is_refused(tmp_path):
     layouts.isic_client(tmp_path / "in")
     path = tmp_path / "in" / "metadata.csv"
     layouts.table(path, [*rows(path), rows(path)[0]])
-    with pytest.raises(DataError, match="more than one row: ISIC_1234560"):
+    with pytest.raises(
+        DataError,
+        match=r"more than one row: ISIC_1234560; .* row 2 and metadata.csv row \d+; remove",
+    ):
         prepare("isic_client", tmp_path / "in", tmp_path / "out")
 
 

@@ -126,6 +126,28 @@ def test_missing_image_is_named_and_can_be_left_out(tmp_path, name):
     assert summary.missing == (gone.stem,)
 
 
+@pytest.mark.parametrize("name", NEW)
+def test_another_source_for_the_folder_is_told_by_its_tables(tmp_path, name):
+    getattr(layouts, name)(tmp_path)
+    with pytest.raises(DataError) as caught:
+        read("isic2019", tmp_path)
+    message = str(caught.value)
+    tables = [path.name for path in Layout(tmp_path).tables()]
+    assert "holds no ISIC_2019_Training_GroundTruth.csv, but " in message
+    assert tables[0] in message
+    assert message.endswith("or another --source")
+
+
+def test_a_folder_without_any_of_the_images_is_not_told_of_each(tmp_path):
+    layouts.bcn20000(tmp_path / "in")
+    for path in (tmp_path / "in").rglob("*.jpg"):
+        path.unlink()
+    with pytest.raises(
+        DataError, match=r"none of the \d images, e.g. BCN_\S+, BCN_\S+, BCN_\S+ and"
+    ):
+        run(tmp_path, "bcn20000")
+
+
 def test_row_without_a_name_is_named_by_its_place(tmp_path):
     layouts.pad_ufes_20(tmp_path / "in")
     replace_text(tmp_path / "in" / "metadata.csv", "PAT_46_881_14.png", "")
@@ -398,8 +420,8 @@ def test_fitzpatrick17k_keeps_skin_types_and_leaves_out_what_is_no_neoplasm(tmp_
     assert attribute(table, "skin_type") == ["3", "6", "", "1", "2", "5"]
     summary = run(tmp_path, "fitzpatrick17k", test_fraction=0.5)
     assert summary.excluded == {
-        "unknown: drug induced pigmentary changes": 1, "indeterminate: actinic keratosis": 1,
-        "unknown: melanoma": 1,
+        "unknown: non-neoplastic": 1, "indeterminate: actinic keratosis": 1,
+        "unknown: wrongly labelled (`qc`)": 1,
     }  # fmt: skip
 
 

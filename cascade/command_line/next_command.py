@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 NEXT = {
@@ -41,6 +42,12 @@ NEXT = {
 """What follows each command; names in braces are values of its flags. ``None`` where it runs until
 it is stopped, or its output is a script."""
 
+_DEFAULT_MODEL = ("predict", "explain", "bench")
+"""Commands that, as those after them, take the default cascade where none is named."""
+
+_WITHOUT_MASKS = "cascade segment --model MODEL --data_path {dataset} --output MASKS"
+"""What follows a check of images of which none has a mask."""
+
 _MOST = 3
 """Values of one flag that are repeated."""
 
@@ -60,6 +67,11 @@ class _Filled(dict[str, str]):
         return shlex.join(str(one) for one in values)
 
 
+def _has_masks(arguments: Any) -> bool:
+    folder = Path(arguments.get("masks") or Path(arguments["dataset"], "masks_all"))
+    return folder.is_dir() and any(folder.iterdir())
+
+
 def next_command(name: str, arguments: Any) -> str | None:
     """What to type after a command, or ``None``.
 
@@ -70,6 +82,8 @@ def next_command(name: str, arguments: Any) -> str | None:
     template = NEXT[name]
     if template is None or arguments.get("list"):  # what is listed may be given to a shell
         return None
-    if not arguments.get("model"):
-        template = template.replace(" --model {model}", "")  # what follows has the same default
+    if name in _DEFAULT_MODEL and not arguments.get("model"):
+        template = template.replace(" --model {model}", "")
+    if name == "check" and not _has_masks(arguments):
+        template = _WITHOUT_MASKS
     return template.format_map(_Filled(arguments))

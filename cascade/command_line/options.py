@@ -195,7 +195,7 @@ def _read(folder: Path, name: str, *, labels: bool, skip: bool) -> Table:
     path = folder / name
     mask_folder = folder / "masks_all"
     return read_table(
-        path if path.is_file() else Path(name),
+        Path(name) if Path(name).is_file() and not path.is_file() else path,
         images=folder / "images_all",
         masks=mask_folder if mask_folder.is_dir() else None,
         require_labels=labels,
@@ -211,7 +211,12 @@ def with_masks(arguments: Any, table: Table) -> Table:
     """
     masked = table.with_mask()
     missing = sorted(set(table.names()) - set(masked.names()))
-    if missing and not (arguments.skip_missing and len(masked)):
+    if not len(masked):
+        raise DataError(
+            f"{table.path}: none of the {len(table)} images has a mask in masks_all; add masks. A "
+            "classifier can do with those of cascade segment (--masks), or with --mask_mode whole"
+        )
+    if missing and not arguments.skip_missing:
         raise DataError(
             f"{table.path}: {len(missing)} of {len(table)} images have no mask in masks_all, e.g. "
             f"{', '.join(missing[:3])}; add them, or leave these images out with --skip_missing"

@@ -293,9 +293,11 @@ def command(
                     verbosity(quiet=arguments.quiet, verbose=arguments.verbose) as outermost,
                     parser.placing_errors(),
                 ):
-                    _fetch_models(arguments)
+                    addresses = _fetch_models(arguments)
                     code = body(arguments)
                     if outermost and code == OK:
+                        for flag, address in addresses.items():
+                            arguments[flag] = address
                         say_next(name, arguments)
                     return code
 
@@ -307,12 +309,17 @@ def command(
     return decorate
 
 
-def _fetch_models(arguments: Any) -> None:
-    """Put the file in the cache in the place of a model on the hub."""
-    for name in _MODEL_FLAGS:
-        value = arguments.get(name)
-        if is_hub_address(value):
-            arguments[name] = str(local_path(value))
+def _fetch_models(arguments: Any) -> dict[str, str]:
+    """Put the file in the cache in the place of a model on the hub.
+
+    Returns:
+        The flags and the addresses that they had.
+    """
+    given = {name: arguments.get(name) for name in _MODEL_FLAGS}
+    addresses = {name: value for name, value in given.items() if is_hub_address(value)}
+    for name, address in addresses.items():
+        arguments[name] = str(local_path(address))
+    return addresses
 
 
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:

@@ -31,7 +31,8 @@ class SourceRow:
 
     ``split`` is the side that the source itself puts the image on, ``where`` the file and row that
     the label comes from; ``attributes`` of other names than ``ATTRIBUTES`` are columns that only
-    some sources have, such as ``license``.
+    some sources have, such as ``license``. ``why_not`` is why a row has no class, where its
+    diagnosis does not say so.
     """
 
     stem: str
@@ -41,6 +42,7 @@ class SourceRow:
     image: Path | PackedImage | None
     mask: Path | DrawnMask | None
     attributes: Mapping[str, str]
+    why_not: str = ""
 
     @property
     def file_name(self) -> str:

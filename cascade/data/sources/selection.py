@@ -157,7 +157,7 @@ def with_class(table: SourceTable, config: PrepareConfig) -> tuple[list[SourceRo
         elif row.label in CLASSES:
             kept.append(row)
         else:
-            reason = row.attributes.get("diagnosis") or "no diagnosis"
+            reason = row.why_not or row.attributes.get("diagnosis") or "no diagnosis"
             excluded[f"{row.label}: {reason}"] += 1
     if not kept:
         raise DataError(f"no image is left; excluded: {dict(excluded)}")
@@ -175,14 +175,17 @@ def with_image(
         DataError: images are missing (all are listed) and ``config.skip_missing`` is not set.
     """
     missing = [row.stem or f"no name in {row.where}" for row in rows if row.image is None]
+    if len(missing) == len(rows):
+        raise DataError(
+            f"{origin}: holds none of the {len(rows)} images, e.g. {listed(missing, limit=3)}; "
+            f"{packed or 'name the folder that holds images and tables'}"
+        )
     if missing and not config.skip_missing:
         raise DataError(
             f"{origin}: {len(missing)} of {len(rows)} images are missing: "
             f"{listed(missing, limit=_MOST_NAMES)}; {packed or 'add them'}, or leave them out with "
             "--skip_missing"
         )
-    if len(missing) == len(rows):
-        raise DataError(f"{origin}: holds none of the {len(rows)} images{packed and '; '}{packed}")
     return [row for row in rows if row.image is not None], missing
 
 
@@ -196,9 +199,15 @@ def check_names(rows: Sequence[SourceRow], old: Mapping[Split, Sequence[Row]]) -
         reason = unsafe_name(row.stem) or ("holds a /" if "/" in row.stem else None)
         if reason or row.stem.startswith(("=", "+", "-", "@")):
             raise DataError(f"{row.where}: name {row.stem!r} {reason or 'looks like a formula'}")
-    repeated = sorted(stem for stem, n in Counter(row.stem for row in rows).items() if n > 1)
+    places: dict[str, list[str]] = {}
+    for row in rows:
+        places.setdefault(row.stem, []).append(row.where)
+    repeated = sorted(stem for stem, found in places.items() if len(found) > 1)
     if repeated:
-        raise DataError(f"{len(repeated)} images have more than one row: {listed(repeated)}")
+        raise DataError(
+            f"{len(repeated)} images have more than one row: {listed(repeated)}; {repeated[0]} "
+            f"stands in {' and '.join(places[repeated[0]][:2])}; remove all rows but one"
+        )
     taken = {match_stem(row["name"]) for table in old.values() for row in table}
     shared = sorted(taken.intersection(row.stem for row in rows))
     if shared:

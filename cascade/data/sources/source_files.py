@@ -16,6 +16,7 @@ MASK_FOLDERS = {"masks", "mask", "masks_all", "segmentations", "segmentation"}
 """Folders in which all images are masks."""
 
 _NOT_IMAGES = ("_superpixels", "_expert", "_roi", "_label")
+_TABLES = {".csv", ".tsv", ".tab", ".txt", ".xlsx", ".npz", ".npy", ".hdf5"}
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
 
 
@@ -87,10 +88,18 @@ class Layout:
         path = self.find(*patterns)
         if path is None:
             raise DataError(
-                f"{self.root}: holds no {' or '.join(patterns)}; "
-                + (self.packed() or "name the folder that the data set was unpacked to")
+                f"{self.root}: holds no {' or '.join(patterns)}{self._instead()}; "
+                + (
+                    self.packed()
+                    or "name the folder that the data set was unpacked to, or another --source"
+                )
             )
         return path
+
+    def _instead(self) -> str:
+        """The tables that are there, which tell what data set it is."""
+        found = [path.name for path in self.tables() if path.suffix.lower() in _TABLES]
+        return f", but {listed(found, limit=3)}" if found else ""
 
     def packed(self) -> str:
         """Advice to unpack the archives in the folder, or nothing."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from cascade.data.sources.rows import (
@@ -85,6 +86,7 @@ FITZPATRICK_LABELS: Mapping[str, Label] = {
 }  # fmt: skip
 """A value of ``qc``, a label that is between the classes, and ``three_partition_label``."""
 
+FITZPATRICK_NAMES = {"3 wrongly labelled": "wrongly labelled (`qc`)"}
 _TYPES = ("fitzpatrick_scale", "fitzpatrick")
 
 
@@ -107,8 +109,16 @@ def read_fitzpatrick17k(layout: Layout) -> SourceTable:
                 "skin_type": "" if skin.startswith("-") else skin.removesuffix(".0"),
             }
             label = classify(*words, where=where)
-            rows.append(found_row(layout, cells["md5hash"].strip(), label, where, known))
+            row = found_row(layout, cells["md5hash"].strip(), label, where, known)
+            rows.append(replace(row, why_not=_why_not(words) if label == "unknown" else ""))
     return SourceTable(tuple(rows), (path,))
+
+
+def _why_not(words: Sequence[str]) -> str:
+    """The first word that leaves a row of Fitzpatrick17k out; its diagnosis does not say why."""
+    keys = (word.strip().casefold() for word in words)
+    found = next((key for key in keys if FITZPATRICK_LABELS.get(key) == "unknown"), "")
+    return FITZPATRICK_NAMES.get(found, found)
 
 
 PAD_UFES_20 = Source(
@@ -140,7 +150,7 @@ FITZPATRICK17K = Source(
     "CC-BY-NC-SA-3.0",
     read_fitzpatrick17k,
     labels=FITZPATRICK_LABELS,
-    names={"3 wrongly labelled": "wrongly labelled (`qc`)"},
+    names=FITZPATRICK_NAMES,
     size="16,577 clinical images",
     classes="114",
 )
