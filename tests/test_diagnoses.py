@@ -1,12 +1,14 @@
 """Probabilities of diagnoses agree with the probability of malignant, whatever computes them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_metadata import FUSION
 from tiny_export import tiny_cascade, tiny_classifier
 
 from cascade.command_line.main import main
@@ -20,7 +22,7 @@ from cascade.models.onnx_runtime import DIAGNOSIS_SHARES, OnnxClassifier
 from cascade.pipeline import Cascade
 from cascade.pipeline.augmented_views import VIEWS, view
 from cascade.pipeline.stages import classify_with_shares
-from cascade.reliability import Diagnoses, diagnosis_name
+from cascade.reliability import Diagnoses, Metadata, diagnosis_name
 
 TOLD = Diagnoses(
     ("dermatofibroma", "melanocytic nevus"), ("melanoma", "other"), (0.1, 0.6, 0.2, 0.1)
@@ -39,7 +41,8 @@ def telling_classifier(**options):
 def telling():
     silent = tiny_cascade()
     classifier = telling_classifier(temperature=1.7, bias=-0.4)
-    return Cascade(silent.segmenter, classifier, safeguards=silent.safeguards)
+    safeguards = replace(silent.safeguards, metadata=FUSION)
+    return Cascade(silent.segmenter, classifier, safeguards=safeguards)
 
 
 @pytest.fixture(scope="module")
@@ -212,12 +215,22 @@ def test_where_the_cascade_abstains_there_are_no_diagnoses(telling):
     assert found.probabilities == found.diagnoses == {}
 
 
+def test_diagnoses_agree_with_a_probability_that_metadata_moved(telling, lesion):
+    (plain,) = telling(lesion.image)
+    (fused,) = telling(lesion.image, metadata=Metadata(age=80, sex="male"))
+    moved = fused.probabilities["malignant"]
+    assert moved != pytest.approx(plain.probabilities["malignant"], abs=0.01)
+    assert sum(fused.diagnoses[name] for name in TOLD.malignant) == pytest.approx(moved)
+    assert sum(fused.diagnoses.values()) == pytest.approx(1)
+
+
 def test_a_file_and_its_export_tell_the_same(telling, saved, lesion):
     folder, parity = saved
     expected = telling(lesion.image)[0].diagnoses
     for model, runtime in (("model.safetensors", "torch"), ("model_onnx", "onnx")):
         cascade = Cascade.load(folder / model, runtime=runtime, device="cpu")
         assert cascade.diagnoses == TOLD
+        assert cascade.safeguards.metadata == FUSION
         found = cascade(lesion.image)[0].diagnoses
         assert found == pytest.approx(expected, abs=1e-5)
     assert parity["float32"]["noise"]["diagnosis_difference"] < 1e-4

@@ -224,6 +224,21 @@ def test_an_abstention_has_no_probability(fake_cascade, source, tmp_path):
     assert "The cascade gave no probability for this image." in comments(report)
 
 
+def test_a_report_says_what_was_used_beside_the_image(fake_cascade, source, tmp_path):
+    from dataclasses import replace
+
+    path = tmp_path / "in" / "a.dcm"
+    (found,) = fake_cascade.predict_iter([path])
+    fused = replace(found, metadata_used=("age 55", "sex male"), image_probability=0.25)
+    _, encoded = encode_results(path, fused, ModelIdentity("1", DIGEST, 0.5))
+    (tmp_path / "r.dcm").write_bytes(encoded)
+    said = (
+        "Beside the image, age 55, sex male was used; from the image alone the probability of "
+        "malignant is 0.250."
+    )
+    assert said in comments(highdicom.sr.srread(tmp_path / "r.dcm"))
+
+
 @pytest.mark.parametrize(
     ("charset", "name"),
     [

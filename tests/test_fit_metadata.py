@@ -183,6 +183,13 @@ def test_a_wrong_cell_is_named(folder, capsys, column, value, said):
     assert not (folder / "never.safetensors").exists()
 
 
+def test_an_exported_cascade_is_refused(folder, capsys):
+    (folder / "exported").mkdir()
+    (folder / "exported" / "cascade.json").write_text("{}")
+    assert fit(folder, model="exported", output="never.safetensors") == 2
+    assert "name the .safetensors file that it was exported from" in capsys.readouterr().err
+
+
 def test_another_division_is_refused(folder, capsys):
     table = read_table(folder / "data" / "train_data.csv")
     write_splits(folder / "other.json", make_splits(table, fraction=0.4, seed=7))

@@ -337,7 +337,10 @@ def test_there_is_no_input_by_address(client):
     """Row 98: no option takes a URL, so nothing can make the server fetch one."""
     document = client.get("/openapi.json").json()
     names = {item["name"] for item in document["paths"]["/v1/predict"]["post"]["parameters"]}
-    assert names == {"tta", "operating_point", "pixels_per_millimetre", "patient", "include"}
+    assert names == {
+        "tta", "operating_point", "pixels_per_millimetre", "patient", "include",
+        "age", "sex", "site",
+    }  # fmt: skip
     for name in ("url", "uri", "path", "file"):
         response = predict(client, lesion_png(), params={name: "http://169.254.169.254/"})
         assert response.status_code == 422

@@ -1,4 +1,4 @@
-"""What is known beside each image of a stream, in step with it."""
+"""What is known beside each image of a stream, in step with it, and what it did to an answer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from cascade.errors import ConfigError, ShapeError
+from cascade.pipeline.prediction import Prediction
 from cascade.reliability import Metadata, MetadataFusion
 from cascade.reliability.metadata import UNKNOWN
 
@@ -56,3 +57,13 @@ def paired(
             ) from None
         require_fusion(fusion, known)
         yield source, known
+
+
+def metadata_sentence(prediction: Prediction) -> str:
+    """What metadata did to the probability, as a sentence; empty where none was used."""
+    if not prediction.metadata_used or prediction.image_probability is None:
+        return ""
+    return (
+        f"Beside the image, {', '.join(prediction.metadata_used)} was used; from the image alone "
+        f"the probability of malignant is {prediction.image_probability:.3f}."
+    )

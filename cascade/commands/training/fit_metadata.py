@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cascade.command_line.options import add_data, add_model, add_output, load_table, stored_splits
 from cascade.command_line.outputs import refuse_to_replace, say
 from cascade.command_line.parser import OK, CommandParser, command
+from cascade.errors import ConfigError
 
 if TYPE_CHECKING:
     from cascade.data.tables import Table
@@ -45,10 +46,16 @@ def main(arguments: Any) -> int:
     """Run the command; returns its exit code."""
     output = Path(arguments.output)
     refuse_to_replace(arguments, output)
-    table = load_table(arguments)
 
     from cascade.models.artifact import read_artifact, write_artifact
-    from cascade.models.exported import read_safeguards, with_safeguards
+    from cascade.models.exported import is_exported, read_safeguards, with_safeguards
+
+    if is_exported(arguments.model):
+        raise ConfigError(
+            f"{arguments.model}: is an exported cascade; name the .safetensors file that it was "
+            "exported from, and export the result again"
+        )
+    table = load_table(arguments)
 
     artifact = read_artifact(arguments.model, needs=("segmenter", "classifier"))
     result = _fit(arguments, table)

@@ -7,6 +7,7 @@ from typing import Any
 
 from cascade.pipeline.dicom_results.model_identity import ModelIdentity
 from cascade.pipeline.dicom_results.segmentation import LESION, SERIES_NUMBER, anatomic_region
+from cascade.pipeline.metadata import metadata_sentence
 from cascade.pipeline.prediction import Prediction
 
 PURPOSE = "Output of research software. Not a diagnosis."
@@ -142,6 +143,8 @@ def _comments(prediction: Prediction, model: ModelIdentity) -> Iterator[str]:
         yield NO_ANSWER
     else:
         yield f"Class by the cutoff {model.cutoff:.6g}: {prediction.label}."
+    if known := metadata_sentence(prediction):
+        yield known
     if prediction.prediction_set:
         yield f"Classes that remain possible: {', '.join(prediction.prediction_set)}."
     if prediction.mask_quality is not None:

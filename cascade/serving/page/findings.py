@@ -11,6 +11,8 @@ from cascade.errors import CascadeError
 from cascade.imaging import printable, read_image
 from cascade.pipeline.augmented_views import TestTimeAugmentation
 from cascade.pipeline.patients import compared_numbers
+from cascade.reliability import Metadata
+from cascade.reliability.metadata import UNKNOWN
 from cascade.serving.page.images import ShownImage, draw_images
 from cascade.serving.page.words import (
     Answer,
@@ -39,10 +41,12 @@ class Settings:
     Attributes:
         tta: test-time augmentation.
         pixels_per_millimetre: scale of the images; ``None`` where it is not known.
+        metadata: age, sex and site, the same for all images.
     """
 
     tta: TestTimeAugmentation = "none"
     pixels_per_millimetre: float | None = None
+    metadata: Metadata = UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ def examine(cascade: Cascade, name: str, data: bytes, settings: Settings) -> Fin
             image,
             tta=settings.tta,
             pixels_per_millimetre=settings.pixels_per_millimetre,
+            metadata=settings.metadata,
         )
         answer = answer_of(
             prediction, uses_mask=cascade.policy.uses_mask, coverage=cascade.coverage

@@ -21,6 +21,8 @@ from cascade.errors import CascadeError
 from cascade.imaging import safe_stem
 from cascade.imaging.formats import FORMATS
 from cascade.pipeline.augmented_views import TestTimeAugmentation
+from cascade.reliability import Metadata
+from cascade.reliability.metadata import OLDEST, SEXES, SITES, UNKNOWN
 from cascade.serving.page import html as web_html
 from cascade.serving.page import memory as web_memory
 from cascade.serving.page.examples import EXAMPLES, example_file
@@ -138,8 +140,29 @@ def _choose(settings: PageSettings) -> Chosen | None:
             help="Read it off a ruler in the image, or ask the maker of the dermatoscope. It must "
             "hold for all images at their original size. Lengths are then in millimetres.",
         )
+        known = _ask_metadata() if model.cascade.safeguards.metadata else UNKNOWN
         st.html(web_html.part("about", model))
-    return Chosen(model, point, Settings(VIEWS[views], scale))
+    return Chosen(model, point, Settings(VIEWS[views], scale, known))
+
+
+def _ask_metadata() -> Metadata:
+    """What the user knows beside the images, for a model that can use it."""
+    import streamlit as st
+
+    age = st.number_input(
+        "Age in years",
+        min_value=0.0,
+        max_value=OLDEST,
+        value=None,
+        step=1.0,
+        format="%g",
+        placeholder="not known",
+        help="Age, sex and site are optional and hold for all images. What is known moves the "
+        "probability; the result also says what the image alone gives.",
+    )
+    sex = st.selectbox("Sex", SEXES, index=None, placeholder="not known")
+    site = st.selectbox("Site of the lesion", SITES, index=None, placeholder="not known")
+    return Metadata(age, sex, site)
 
 
 def _point_words(point: OperatingPoint) -> str:

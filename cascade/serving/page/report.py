@@ -39,6 +39,7 @@ class Circumstances:
     def facts(self, moment: datetime) -> dict[str, str]:
         """Name to value of what stands at the head of a report."""
         scale, reached = self.settings.pixels_per_millimetre, self.point.sensitivity
+        told = self.settings.metadata
         known = "not stored" if reached is None else whole_percent(reached)
         return {
             "Date": f"{moment:%Y-%m-%d %H:%M} UTC",
@@ -47,6 +48,7 @@ class Circumstances:
             "Sensitivity on validation": known,
             "Views of each image": VIEWS[self.settings.tta],
             "Scale": "not given" if scale is None else f"{scale:g} pixels per millimetre",
+            "Known beside the images": ", ".join(told.words(told.known())) or "nothing",
             "Software": f"cascade {__version__}",
         }
 

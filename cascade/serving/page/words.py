@@ -12,6 +12,7 @@ from typing import Any, Literal
 from cascade.config import CLASSES
 from cascade.fields import declared
 from cascade.imaging.quality import NOT_A_LESION
+from cascade.pipeline.metadata import metadata_sentence
 from cascade.pipeline.prediction import Prediction
 from cascade.serving.shared.judgement import reasons_not_to_judge
 
@@ -62,6 +63,7 @@ class Answer:
         possible: the prediction set; empty where the model has none.
         coverage: of prediction sets, in (0, 1].
         diagnoses: the most probable ones with their probabilities; empty where none are told.
+        metadata: what was used beside the image, as a sentence; empty where nothing was.
     """
 
     reasons: tuple[str, ...]
@@ -69,6 +71,7 @@ class Answer:
     possible: tuple[str, ...] = ()
     coverage: float = 0.9
     diagnoses: tuple[tuple[str, float], ...] = ()
+    metadata: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,14 @@ def answer_of(prediction: Prediction, *, uses_mask: bool, coverage: float) -> An
         return Answer(tuple(sentence(reason) for reason in reasons))
     chance = prediction.probabilities[CLASSES[1]]
     likely = sorted(prediction.diagnoses.items(), key=lambda item: -item[1])[:SHOWN_DIAGNOSES]
-    return Answer((), chance, prediction.prediction_set, coverage, tuple(likely))
+    return Answer(
+        (),
+        chance,
+        prediction.prediction_set,
+        coverage,
+        tuple(likely),
+        metadata_sentence(prediction),
+    )
 
 
 def sentence(text: str) -> str:
@@ -153,14 +163,18 @@ def verdict(answer: Answer, point: OperatingPoint) -> Verdict:
     label = CLASSES[int(answer.probability >= point.cutoff)]
     unsure = len(possible) > 1
     limit = ", not certain" if unsure else ""
+    known = (answer.metadata,) if answer.metadata else ()
     certainty = _certainty(possible, label, answer.coverage)
     if label == CLASSES[1]:
         headline = "Reaches the cutoff: label malignant" + limit
         meaning = "This is not a diagnosis: many benign lesions reach the cutoff, too."
-        return Verdict("above", "▲", headline, (meaning,), certainty, unsure, answer.diagnoses)
+        return Verdict(
+            "above", "▲", headline, (meaning, *known), certainty, unsure, answer.diagnoses
+        )
     headline = "Below the cutoff: label benign" + limit
     meaning = "This does not rule out cancer: some malignant lesions are below the cutoff, too."
-    return Verdict("below", "▼", headline, (meaning,), certainty, unsure, answer.diagnoses)
+    said = (meaning, *known)
+    return Verdict("below", "▼", headline, said, certainty, unsure, answer.diagnoses)
 
 
 def _certainty(possible: Sequence[str], label: str, coverage: float) -> str:

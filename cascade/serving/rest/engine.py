@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Self
 
 from cascade.errors import ConfigError
+from cascade.pipeline.metadata import require_fusion
 from cascade.serving.rest.model import ServedModel
 from cascade.serving.rest.problems import HttpProblem, busy
 from cascade.serving.rest.results import compare, judge
@@ -146,14 +147,15 @@ class Engine:
             is_wanted: asked when the turn of the request has come.
 
         Raises:
-            HttpProblem: 422 no such operating point, 501 no heat maps here, 503 too busy, 504 too
-                slow.
+            HttpProblem: 422 no such operating point or no use for metadata, 501 no heat maps here,
+                503 too busy, 504 too slow.
         """
         try:
             model, sensitivity = self.model.at(options.operating_point)
         except ConfigError as error:
             errors = [{"field": "operating_point", "message": str(error)}]
             raise HttpProblem(422, str(error), errors=errors) from error
+        _require_fusion(model, options)
         options = options.model_copy(update={"tta": options.tta or self._settings.tta})
 
         workers = self.workers
@@ -181,3 +183,12 @@ class Engine:
         else:
             self._telemetry.predictions.labels(result.answer).inc()
         log.info("image=%.16s status=%s ms=%.0f", result.sha256, result.status, 1000 * seconds)
+
+
+def _require_fusion(model: ServedModel, options: Options) -> None:
+    known = options.metadata
+    try:
+        require_fusion(model.cascade.safeguards.metadata, known)
+    except ConfigError as error:
+        errors = [{"field": name, "message": str(error)} for name in known.known()]
+        raise HttpProblem(422, str(error), errors=errors) from error

@@ -15,6 +15,7 @@ from cascade.explain import Explanation, explain, overlay_heat
 from cascade.fields import to_json
 from cascade.imaging import LoadedImage, encode_image, encode_mask, read_image
 from cascade.pipeline import Cascade, Prediction
+from cascade.pipeline.metadata import metadata_sentence
 from cascade.pipeline.patients import contexts_of
 from cascade.serving.rest.problems import HttpProblem
 from cascade.serving.rest.schemas import (
@@ -66,6 +67,7 @@ def judge(
             image,
             tta=options.tta or "none",
             pixels_per_millimetre=options.pixels_per_millimetre,
+            metadata=options.metadata,
         )
         drawn, heat = _images(cascade, image, prediction, options)
     except Exception as error:
@@ -160,6 +162,8 @@ def _answer(cascade: Cascade, prediction: Prediction) -> tuple[Answer, str]:
     chance = f"probability of malignant {prediction.probabilities[TARGET]:.3f}"
     quality = prediction.image_quality
     caution = "".join(f" The image is {text}." for text in (quality.warnings if quality else ()))
+    if known := metadata_sentence(prediction):
+        caution = f" {known}{caution}"
     if len(prediction.prediction_set) > 1:
         return "undecided", (
             f"Undecided: {chance}; both classes remain possible at coverage {cascade.coverage:g}."

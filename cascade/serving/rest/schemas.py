@@ -6,11 +6,15 @@ import typing
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic_core import PydanticCustomError
 
+from cascade.errors import ConfigError
 from cascade.fields import alternatives, declared, example
 from cascade.lesion.patient import PatientContext
 from cascade.pipeline.augmented_views import TestTimeAugmentation
 from cascade.pipeline.prediction import Prediction
+from cascade.reliability import Metadata
+from cascade.reliability.metadata import SEXES, SITES
 
 Answer = Literal["benign", "malignant", "undecided", "cannot_judge"]
 ImageKind = Literal["mask", "overlay", "heat_map"]
@@ -23,6 +27,18 @@ def _split(value: Any) -> Any:
         return items
     words = [word.strip() for item in items for word in str(item).split(",")]
     return tuple(dict.fromkeys(word for word in words if word))
+
+
+def _known(name: str) -> Any:
+    """A field of :class:`cascade.reliability.Metadata`, with its own checks."""
+
+    def check(value: Any) -> Any:
+        try:
+            return getattr(Metadata(**{name: value}), name)
+        except ConfigError as error:
+            raise PydanticCustomError("metadata", "{said}", {"said": str(error)}) from error
+
+    return BeforeValidator(check)
 
 
 class Options(BaseModel):
@@ -51,10 +67,27 @@ class Options(BaseModel):
         description="All images of the request are of one patient: compare their lesions, see "
         "patient in the results. An image that is sent twice counts once.",
     )
+    age: Annotated[float | None, _known("age")] = Field(
+        default=None,
+        description="Age of the person in years, where it is known; for a model with metadata "
+        "fusion, as sex and site.",
+    )
+    sex: Annotated[str | None, _known("sex")] = Field(
+        default=None, description=f"Sex of the person: {' or '.join(SEXES)}."
+    )
+    site: Annotated[str | None, _known("site")] = Field(
+        default=None,
+        description=f"Site of the lesion: {', '.join(SITES)}, or another usual word such as back.",
+    )
     include: Annotated[tuple[ImageKind, ...], BeforeValidator(_split)] = Field(
         default=(),
         description="Images to return as PNG; several with commas.",
     )
+
+    @property
+    def metadata(self) -> Metadata:
+        """What is known beside all images of the request."""
+        return Metadata(self.age, self.sex, self.site)
 
 
 class _Sent(BaseModel):

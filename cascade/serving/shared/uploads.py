@@ -10,6 +10,7 @@ import numpy as np
 from cascade.imaging import LoadedImage
 from cascade.pipeline import Cascade, Failure, Prediction
 from cascade.pipeline.augmented_views import TestTimeAugmentation
+from cascade.reliability import Metadata
 
 LONGEST_SIDE = 1024
 """Drawings have no longer side, so that an image does not become a huge file."""
@@ -23,6 +24,7 @@ def predict_upload(
     *,
     tta: TestTimeAugmentation = "none",
     pixels_per_millimetre: float | None = None,
+    metadata: Metadata | None = None,
 ) -> Prediction:
     """Predict one image, which is decoded no finer than the networks need.
 
@@ -31,11 +33,14 @@ def predict_upload(
         image: the bytes of the file, or what was read from them.
         tta: test-time augmentation.
         pixels_per_millimetre: scale of the image, where it is known.
+        metadata: age, sex and site, as far as they are known.
 
     Raises:
         CascadeError: the image cannot be read or predicted.
     """
-    (result,) = cascade.predict_iter([image], tta=tta, pixels_per_millimetre=pixels_per_millimetre)
+    (result,) = cascade.predict_iter(
+        [image], tta=tta, pixels_per_millimetre=pixels_per_millimetre, metadata=metadata
+    )
     if isinstance(result, Failure):
         raise result.error
     return result
