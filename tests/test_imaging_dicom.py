@@ -242,5 +242,5 @@ def test_random_damage_never_escapes_as_another_error():
 
 def test_missing_extra_names_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(MissingExtraError, match=r"pip install cascade\[dicom\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'cascade\[dicom\]"):
         read_image(encode(dataset(scene(), "RGB")))

@@ -1,5 +1,6 @@
 """HEIC, AVIF, JPEG 2000 and JPEG XL: what holds for JPEG holds for them."""
 
+import contextlib
 import io
 import struct
 import sys
@@ -7,10 +8,13 @@ import sys
 import numpy as np
 import pytest
 from drawn_files import P3, encode, make_profile, p3_to_srgb, scene
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from cascade.errors import CascadeError, ImageError, MissingExtraError
 from cascade.imaging import ImageLimits, iter_image_paths, read_image, read_mask, read_shape
+from cascade.imaging.codecs.av1 import largest_stream
 from cascade.imaging.codecs.boxes import CODED_COLOURS
 from cascade.imaging.codecs.jpeg_xl import read_jxl_header
 from cascade.imaging.orientation import apply_orientation
@@ -219,6 +223,59 @@ def test_code_stream_of_another_size_than_its_box_is_refused():
         read_image(_boxed_claims(made("heic"), 64, 64))
 
 
+def _track_claims(data, width, height):
+    """In the header of each track and of its samples."""
+    fixed = struct.pack(">II", 128 << 16, 96 << 16), struct.pack(">II", width << 16, height << 16)
+    return data.replace(*fixed).replace(
+        struct.pack(">HH", 128, 96), struct.pack(">HH", width, height)
+    )
+
+
+def _sequence(shape=(96, 128), alpha=False):
+    """An AVIF of two frames, or one with transparency."""
+    image = Image.new("RGBA" if alpha else "RGB", shape[::-1], (200, 120, 90))
+    file = io.BytesIO()
+    image.save(file, "AVIF", **({} if alpha else {"save_all": True, "append_images": [image]}))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("data", [made("avif"), _sequence(), _sequence(alpha=True)])
+def test_an_avif_stream_much_larger_than_its_box_is_refused(monkeypatch, data):
+    """libavif would decode it, however large, and scale it to the size in the box."""
+    assert largest_stream(data) == 96 * 128
+    read_image(data)
+    monkeypatch.setattr("cascade.imaging.read.decode", None)  # never called
+    with pytest.raises(ImageError, match="its two headers differ"):
+        read_image(_track_claims(_boxed_claims(data, 64, 64), 64, 64))
+
+
+@given(
+    shape=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    alpha=st.booleans(),
+)
+@settings(max_examples=15, deadline=None)
+def test_the_size_of_an_avif_stream_is_that_of_the_image(shape, alpha):
+    assert largest_stream(_sequence(shape, alpha)) == shape[0] * shape[1]
+
+
+@given(position=st.integers(0, 10_000), value=st.binary(min_size=1, max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_a_damaged_avif_is_a_value_error_at_most(position, value):
+    data = made("avif")
+    start = position % len(data)
+    with contextlib.suppress(ValueError, struct.error):
+        largest_stream(data[:start] + value + data[start + len(value) :])
+
+
+def test_a_table_of_countless_parts_is_refused_at_once():
+    item = struct.pack(">HHHH", 1, 0, 0, 65535)  # no number has any bytes
+    table = b"\1\0\0\0\0\0" + struct.pack(">H", 60_000) + item * 60_000
+    box = struct.pack(">I4s", 8 + len(table), b"iloc") + table
+    data = struct.pack(">I4sI", 12 + len(box), b"meta", 0) + box
+    with pytest.raises(ValueError, match="more than 1000 parts"):
+        largest_stream(data)
+
+
 @pytest.mark.parametrize("suffix", KINDS)
 def test_limits_are_those_of_the_caller(suffix):
     with pytest.raises(ImageError, match="too large"):
@@ -257,5 +314,5 @@ def test_folder_lists_all_suffixes(tmp_path):
 def test_missing_extra_names_what_to_install(monkeypatch, suffix, extra):
     data = made(suffix)
     without_extras(monkeypatch)
-    with pytest.raises(MissingExtraError, match=rf"^image: .*pip install cascade\[{extra}\]"):
+    with pytest.raises(MissingExtraError, match=rf"^image: .*pip install 'cascade\[{extra}\]"):
         read_image(data)

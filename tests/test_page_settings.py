@@ -103,7 +103,7 @@ def test_a_page_for_this_machine_refuses_other_host_names():
 
 def test_without_streamlit_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "streamlit.starlette", None)
-    with pytest.raises(MissingExtraError, match=r"pip install cascade\[app\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'cascade\[app\]'"):
         serve_page(PageSettings())
 
 

@@ -253,7 +253,7 @@ def test_a_heat_map_comes_with_its_share_inside_the_lesion(client):
 @pytest.mark.parametrize("error", [MissingExtraError, ConfigError])
 def test_heat_maps_that_cannot_be_made_are_501(client, monkeypatch, error):
     def missing(*_, **__):
-        raise error("needs grad-cam; run: pip install cascade[explain]")
+        raise error("needs grad-cam; run: pip install 'cascade[explain]'")
 
     monkeypatch.setattr("cascade.serving.rest.results.explain", missing)
     response = predict(client, lesion_png(), params={"include": "heat_map"})

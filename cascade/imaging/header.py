@@ -19,6 +19,7 @@ from PIL import (
 )
 
 from cascade.errors import ImageError
+from cascade.imaging.codecs.av1 import largest_stream
 from cascade.imaging.codecs.boxes import coded_colour_warnings
 from cascade.imaging.codecs.dicom import read_dicom_shape
 from cascade.imaging.codecs.heif import read_heif_shape
@@ -30,6 +31,8 @@ from cascade.imaging.orientation import exif_orientation, stored_orientation
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MOST_CHUNKS = 200_000
+_MOST_OF_BOX = 2
+"""Times the pixels of its box that an AV1 stream may have: parts of a grid may stand out."""
 _EXIF = ("jpeg", "avif")  # of AVIF, Pillow puts what its own boxes say into the EXIF block
 _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     # the plugin classes are called directly: Image.open would warn or raise by its own global
@@ -95,8 +98,15 @@ def _read(file: BinaryIO, kind: str, name: str) -> Header:
     orientation, warnings = stored_orientation(image.info) if kind in _EXIF else (1, ())
     if kind == "avif":
         file.seek(0)
-        warnings += coded_colour_warnings(file.read())
+        warnings += _check_avif(file.read(), shape, name)
     return Header(kind, shape, orientation, warnings=warnings)
+
+
+def _check_avif(data: bytes, shape: tuple[int, int], name: str) -> tuple[str, ...]:
+    """Refuse what libavif would shrink to ``shape``; returns warnings of the colours."""
+    if largest_stream(data) > _MOST_OF_BOX * shape[0] * shape[1]:
+        raise ImageError(f"{name}: is damaged, its two headers differ")
+    return coded_colour_warnings(data)
 
 
 def _read_whole(data: bytes, kind: str, name: str) -> Header:

@@ -89,7 +89,7 @@ def quietly(name: str, damage: str = "is a damaged DICOM file") -> Iterator[None
         from pydicom.errors import BytesLengthException
     except ImportError as error:
         raise MissingExtraError(
-            f"{name}: reading DICOM needs more packages; run: pip install cascade[dicom]"
+            f"{name}: reading DICOM needs more packages; run: pip install 'cascade[dicom]'"
         ) from error
     damaged = (
         *DECODER_ERRORS,
@@ -274,7 +274,7 @@ def _pixels(dataset: Any, name: str) -> np.ndarray:
         if not get_decoder(dataset.file_meta.TransferSyntaxUID).is_available:
             raise MissingExtraError(
                 f"{name}: this compressed DICOM needs more packages; run: "
-                "pip install cascade[dicom]"
+                "pip install 'cascade[dicom]'"
             )
     return np.asarray(pixel_array(dataset))
 

@@ -54,7 +54,7 @@ def _main_image(data: bytes, name: str) -> tuple[Any, int]:
         import pillow_heif
     except ImportError as error:
         raise MissingExtraError(
-            f"{name}: reading HEIC needs more packages; run: pip install cascade[heif]"
+            f"{name}: reading HEIC needs more packages; run: pip install 'cascade[heif]'"
         ) from error
     file = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False, hdr_to_16bit=False)
     return file[file.primary_index], len(file)

@@ -86,7 +86,7 @@ def decode_jxl(data: bytes, name: str) -> tuple[np.ndarray | bytes, bytes | None
         from pillow_jxl import Decoder
     except ImportError as error:
         raise MissingExtraError(
-            f"{name}: reading JPEG XL needs more packages; run: pip install cascade[jxl]"
+            f"{name}: reading JPEG XL needs more packages; run: pip install 'cascade[jxl]'"
         ) from error
     try:
         is_jpeg, info, content, profile, _ = Decoder(num_threads=1)(data)

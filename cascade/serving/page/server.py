@@ -93,7 +93,7 @@ def serve_page(settings: PageSettings, *, host: str = "127.0.0.1", port: int = 8
         from streamlit.web.bootstrap import load_config_options
     except ImportError as error:
         raise MissingExtraError(
-            "the page needs Streamlit; run: pip install cascade[app]"
+            "the page needs Streamlit; run: pip install 'cascade[app]'"
         ) from error
     bound_heap()
     use_settings(settings)
