@@ -184,6 +184,15 @@ def test_predictions_that_cannot_be_used_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_mask_of_another_size_than_its_image_is_refused(predictions, tmp_path, capsys):
+    predictions({"a.png": RING}, width="7", height="5")
+    assert annotate_export.main(["predictions", "--output", "out"]) == 0
+    write_mask(tmp_path / "predictions" / "masks" / "0.png", RING[:3])
+    assert annotate_export.main(["predictions", "--output", "other"]) == 2
+    assert "0.png: has 7 x 3 pixels, but in/a.png has 7 x 5" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_folder_of_another_command_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     layouts.text(tmp_path / "predictions" / "predictions.csv", "name,label\na,b\n")

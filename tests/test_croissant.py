@@ -7,7 +7,7 @@ import pytest
 
 from cascade.commands.datasets.croissant import main
 from cascade.data.tables import read_csv
-from cascade.files import file_digest
+from cascade.files import file_digest, write_csv
 
 
 @pytest.fixture
@@ -41,6 +41,26 @@ def test_the_validator_accepts_it_and_reads_the_rows(described):
     rows = list(dataset.records("train"))
     expected = read_csv(folder / "train_data.csv")[1]
     assert [row["train/name"].decode() for row in rows] == [row["name"] for row in expected]
+
+
+def test_columns_and_folders_of_any_name_are_accepted(dataset_folder, tmp_path, capsys):
+    croissant = pytest.importorskip("mlcroissant")
+    folder = tmp_path / "Häufige Läsionen 痣"
+    shutil.copytree(dataset_folder, folder)
+    for name in ("train_data.csv", "test_data.csv"):
+        columns, rows = read_csv(folder / name)
+        more = {"Größe in mm": "3,5", "Größe  in mm": "4", "Größe_in_mm": "5"}
+        write_csv(folder / name, [*columns, *more], [{**row, **more} for row in rows])
+    assert main([str(folder), "--output", str(folder / "croissant.json")]) == 0
+    assert "move it" not in capsys.readouterr().out
+    first = next(iter(croissant.Dataset(str(folder / "croissant.json")).records("train")))
+    values = [value.decode() for name, value in first.items() if "mm" in name]
+    assert values == ["3,5", "4", "5"]
+
+
+def test_a_description_elsewhere_is_told_to_be_moved(dataset_folder, tmp_path, capsys):
+    assert main([str(dataset_folder), "--output", str(tmp_path / "c.json")]) == 0
+    assert f"move it to {dataset_folder}, where its paths begin" in capsys.readouterr().out
 
 
 def test_a_folder_without_tables_is_refused(tmp_path, capsys):

@@ -160,7 +160,10 @@ def test_what_was_fetched_is_there_without_a_network(hub, model, monkeypatch, ca
     [
         ("hf://clinic/absent", "no such repository, or it is private and the token does not"),
         (f"hf://{NAME}@absent", "no such branch, tag or commit"),
-        (f"hf://{NAME}/absent.safetensors", "no such file; name another"),
+        (
+            f"hf://{NAME}/absent.safetensors",
+            r"no such file; name another one, hf://OWNER/NAME/FILE",
+        ),
         (f"hf://{NAME}/model.pkl", r"only .safetensors files are fetched"),
         (f"hf://{NAME}/../x.safetensors", r"only .safetensors files are fetched"),
         ("hf://moles", "expected hf://OWNER/NAME"),
@@ -177,6 +180,20 @@ def test_what_cannot_be_loaded_is_named(hub, tmp_path, address, message):
     with pytest.raises(ModelFileError, match=message):
         Cascade.load(address)
     assert not any("model.pkl" in request for request in hub.requests)
+
+
+@pytest.mark.parametrize("path", ["hf:/a/b", "HF://a/b", "https://huggingface.co/a/b"])
+def test_what_was_meant_as_an_address_is_told_its_form(path):
+    with pytest.raises(ModelFileError, match=r"no such model file; models on the hub are hf://OW"):
+        Cascade.load(path)
+
+
+def test_a_cache_that_cannot_be_written_to_is_told(hub, model, tmp_path, monkeypatch):
+    hub.add(NAME, {"cascade.safetensors": model.read_bytes()})
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(HubError, match=f"hf://{NAME}.*cache cannot be written to .*HF_HOME"):
+        fetch(f"hf://{NAME}")
 
 
 def test_no_token_and_a_wrong_one_are_told(hub):

@@ -159,6 +159,16 @@ def test_scores_that_are_none_are_refused(tmp_path, text, message):
         read_scores(tmp_path / "scores.csv")
 
 
+def test_no_label_issue_is_told_too(dataset_folder, table, tmp_path, capsys):
+    rows = [[record.name, float(record.label == "malignant")] for record in table]
+    with (tmp_path / "scores.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["name", "probability"], *rows])
+    words = ["--label_issues", str(tmp_path / "scores.csv"), "--skip_duplicates"]
+    assert main([str(dataset_folder), *words]) == 0
+    out = capsys.readouterr().out
+    assert "note: labels that the scores contradict, of 12 scored: 0" in out
+
+
 def test_scores_of_other_data_and_flags_without_use_are_refused(
     dataset_folder, scored, tmp_path, capsys
 ):
@@ -168,6 +178,10 @@ def test_scores_of_other_data_and_flags_without_use_are_refused(
     words = ["--label_issues", str(tmp_path / "scores.csv"), "--skip_duplicates"]
     assert main([folder, *words]) == 2
     assert "none of its 1 images is in the data set, e.g. elsewhere" in capsys.readouterr().err
+    with (tmp_path / "scores.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["name", "probability"], ["failed.jpg", ""]])
+    assert main([folder, *words]) == 2
+    assert "no row has a probability; all images failed" in capsys.readouterr().err
     assert main([folder, "--model", "m"]) == 2
     assert "--model belongs to --label_issues" in capsys.readouterr().err
     words = ["--label_issues", str(scored[0]), "--model", "m", "--skip_duplicates"]

@@ -519,6 +519,12 @@ def test_arrays_of_objects_are_never_unpickled(tmp_path):
         ArrayImages(tmp_path / "x_train_32.npy")
 
 
+def test_an_array_with_columns_first_is_told_so(tmp_path):
+    np.save(tmp_path / "x_train_33.npy", np.asfortranarray(layouts.colours(2, 33)))
+    with pytest.raises(DataError, match=r"shape \(2, 33, 33, 3\), columns first; .* rows first"):
+        ArrayImages(tmp_path / "x_train_33.npy")
+
+
 @pytest.mark.parametrize("side", [10_000, 2**33])
 def test_an_array_of_huge_images_is_refused_by_its_header(tmp_path, side):
     path = tmp_path / "x_train_32.npy"

@@ -27,10 +27,9 @@ def with_label_issues(
     records = read_records(report.folder, options)
     issues, scored = find_label_issues(records, scores)
     found = _about_scores(scores, [record.name for record in records], model)
-    if issues:
-        text = f"labels that the scores contradict, of {scored} scored: {len(issues)}"
-        names = tuple(issue.record.name for issue in issues)
-        found.append(Finding("warning", "label_issues", text, names))
+    text = f"labels that the scores contradict, of {scored} scored: {len(issues)}"
+    names = tuple(issue.record.name for issue in issues)
+    found.append(Finding("warning" if issues else "note", "label_issues", text, names))
     if scored < len(records):
         text = f"labels without a score: {len(records) - scored} of {len(records)}"
         found.append(Finding("note", "label_unscored", text))

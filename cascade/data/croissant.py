@@ -85,6 +85,11 @@ def describe_dataset(folder: Path, *, license: str | None = None) -> dict[str, A
 
 
 def _records(split: str, table: str, columns: list[str], count: int) -> dict[str, Any]:
+    """One record set; readers take no white space in the name of a field."""
+    names: dict[str, str] = {}
+    for column in columns:
+        name = "_".join(column.split())
+        names[column] = name if name not in names.values() else f"{name}_{len(names) + 1}"
     return {
         "@type": "cr:RecordSet",
         "@id": split,
@@ -93,11 +98,11 @@ def _records(split: str, table: str, columns: list[str], count: int) -> dict[str
         "field": [
             {
                 "@type": "cr:Field",
-                "@id": f"{split}/{column}",
+                "@id": f"{split}/{name}",
                 "name": column,
                 "dataType": "sc:Text",
                 "source": {"fileObject": {"@id": table}, "extract": {"column": column}},
             }
-            for column in columns
+            for column, name in names.items()
         ],
     }

@@ -87,6 +87,8 @@ def find_label_issues(records: Sequence[Record], scores: Scores) -> tuple[list[L
     Raises:
         DataError: no image has a score, or those that have are of one class.
     """
+    if not scores.probabilities:
+        raise DataError(f"{scores.path}: no row has a probability; all images failed")
     scored = [record for record in records if match_stem(record.name) in scores.probabilities]
     if not scored:
         raise DataError(

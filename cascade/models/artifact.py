@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 
 from cascade.errors import ModelFileError
 from cascade.files import atomic_path
-from cascade.models.hub import local_path
+from cascade.models.hub import hub_hint, local_path
 from cascade.version import __version__
 
 FORMAT = 1
@@ -194,7 +194,7 @@ def check_tensors(
 def _opened(path: str | os.PathLike[str]) -> Any:
     path = local_path(path)
     if not path.is_file():
-        raise ModelFileError(f"{path}: there is no such model file")
+        raise ModelFileError(f"{path}: there is no such model file{hub_hint(str(path))}")
     try:
         return safe_open(path, framework="numpy")
     except (SafetensorError, OSError) as error:

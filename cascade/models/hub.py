@@ -61,6 +61,12 @@ def is_hub_address(path: object) -> bool:
     return isinstance(path, str) and path.startswith(SCHEME)
 
 
+def hub_hint(path: str) -> str:
+    """The form of an address, if a path that is not there looks like one."""
+    looks_so = re.match(r"(hf|https?):|huggingface\.co", path, re.IGNORECASE)
+    return f"; models on the hub are {_FORM}" if looks_so else ""
+
+
 def local_path(path: str | os.PathLike[str]) -> Path:
     """The file behind a path; one on the hub is fetched into the cache, if it is not there.
 
@@ -246,7 +252,7 @@ def _translated(what: str) -> Iterator[None]:
         ),
         (
             errors.EntryNotFoundError,
-            f"the repository has no such file; name another behind it, as in {_FORM}",
+            f"the repository has no such file; name another one, {SCHEME}OWNER/NAME/FILE",
         ),
         (errors.OfflineModeIsEnabled, "cannot be reached, because HF_HUB_OFFLINE is set"),
     )
@@ -257,6 +263,10 @@ def _translated(what: str) -> Iterator[None]:
         raise HubError(f"{what}: {reason}") from error
     except errors.HFValidationError as error:
         raise HubError(f"{what}: {error}") from error
+    except (PermissionError, FileNotFoundError, NotADirectoryError, FileExistsError) as error:
+        raise HubError(
+            f"{what}: the cache cannot be written to ({error}); name another folder in HF_HOME"
+        ) from error
     except (errors.HTTPError, OSError) as error:  # refused, no permission, no network, full disk
         first = next((line for line in str(error).splitlines() if line.strip()), type(error))
         raise HubError(f"{what}: {first}") from error

@@ -148,4 +148,12 @@ def _masks(
 
     pairs = list(zip(names, rows, strict=True))
     for name, row in progress(pairs, description="encoding"):
-        yield name, read_mask(folder / row["mask"], predicted=True)
+        mask = read_mask(folder / row["mask"], predicted=True)
+        size = f"{mask.shape[1]} x {mask.shape[0]}"
+        expected = f"{row.get('width', '')} x {row.get('height', '')}"
+        if expected not in (size, " x "):
+            raise DataError(
+                f"{folder / row['mask']}: has {size} pixels, but {row['path']} has {expected}; "
+                "predict again with --save_masks --overwrite"
+            )
+        yield name, mask

@@ -36,4 +36,6 @@ def main(arguments: Any) -> int:
     description = describe_dataset(Path(arguments.dataset), license=arguments.license)
     write_json(arguments.output, description)
     say(f"written: {arguments.output}")
+    if Path(arguments.output).resolve().parent != Path(arguments.dataset).resolve():
+        say(f"move it to {arguments.dataset}, where its paths begin")
     return OK

@@ -176,8 +176,9 @@ class ArrayImages:
         fits = len(shape) == 4 and shape[3] == 3 and shape[0] >= 0 and min(shape[1:]) > 0
         if kind != np.uint8 or not fits or column_major:
             raise DataError(
-                f"{self._name}: holds {kind} of the shape {shape}; expected uint8 images, "
-                "(N, H, W, 3)"
+                f"{self._name}: holds {kind} of the shape {shape}"
+                f"{', columns first' if column_major else ''}; expected uint8 images, (N, H, W, 3)"
+                f"{', rows first (np.ascontiguousarray)' if column_major else ''}"
             )
         return shape
 
