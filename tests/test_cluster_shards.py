@@ -15,6 +15,7 @@ from PIL import Image
 from cascade.commands.prediction.predict import main as predict
 from cascade.errors import ConfigError, DataError
 from cascade.pipeline import Cascade
+from cascade.reliability import MetadataFusion, Safeguards
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("fsspec")
@@ -60,6 +61,18 @@ def test_rows_are_those_of_a_single_process(single, many, tmp_path, fake_cascade
     done = finish(fake_cascade, run)
     assert [(item.rows, item.failed) for item in done] == [(2, 1), (2, 0), (2, 1)]
     assert as_csv(tmp_path / "run") == single
+
+
+def test_metadata_of_a_run_holds_for_all_its_rows(many, tmp_path, fake_segmenter, fake_classifier):
+    safeguards = Safeguards(metadata=MetadataFusion({"male": 0.7}))
+    cascade = Cascade(fake_segmenter, fake_classifier, safeguards=safeguards)
+    run = run_of(tmp_path / "run", [many], age="50", sex="male", site=None)
+    finish(cascade, run)
+    rows = [row for row in read_rows(str(tmp_path / "run")) if not row["error"]]
+    assert [row["metadata_used"] for row in rows] == ["sex male"] * 4
+    for row in rows:
+        odds = row["image_probability"] / (1 - row["image_probability"]) * np.exp(0.7)
+        assert row["probability_malignant"] == pytest.approx(odds / (1 + odds), rel=1e-4)
 
 
 def test_rows_of_another_file_system_differ_in_their_paths_only(single, many, fake_cascade):

@@ -17,6 +17,7 @@ from cascade.data.splits import make_splits, write_splits
 from cascade.data.synthetic import SyntheticConfig, write_synthetic_dataset
 from cascade.data.tables import read_csv, read_table
 from cascade.evaluation.metadata import with_metadata
+from cascade.evaluation.model_card import write_model_card
 from cascade.evaluation.stages import Evaluation
 from cascade.files import write_csv
 from cascade.lesion.masking import MaskPolicy
@@ -117,6 +118,11 @@ def test_an_evaluation_compares_on_the_same_images(folder, capsys):
     said = capsys.readouterr().out
     assert "The probability with metadata ranks better than that of the image alone." in said
     assert "Age, sex and site beside the image" in (output / "report.html").read_text()
+    card = folder / "card.md"
+    write_model_card(card, model=folder / "fused.safetensors", evaluations=[output])
+    written = card.read_text(encoding="utf-8")
+    assert f"| ROC AUC | {found['image_alone']['roc_auc']:.4f} | {expected:.4f} |" in written
+    assert max(map(len, written.splitlines())) < 2000, "no list of calibration scores"
 
 
 def test_without_a_fusion_or_metadata_nothing_is_compared(folder):

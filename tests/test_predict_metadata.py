@@ -1,17 +1,20 @@
-"""``cascade predict`` where age, sex and site are known, and ``cascade fit-metadata``."""
+"""``cascade predict`` where age, sex and site are known."""
 
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from test_metadata import FUSION
 
+from cascade.command_line.metadata import check_cluster_metadata
 from cascade.commands.prediction.predict import main
 from cascade.data.synthetic import draw_lesion
 from cascade.data.tables import read_csv
+from cascade.errors import ConfigError
 from cascade.pipeline import Cascade
 from cascade.pipeline.rows import COLUMNS
 from cascade.reliability import Metadata, Safeguards
@@ -132,3 +135,33 @@ def test_going_on_with_other_metadata_is_refused(folder, capsys):
     )
     assert main([*flags, "--resume"]) == 0
     assert main([*flags[:-1], "60", "--overwrite"]) == 0
+
+
+@pytest.fixture
+def planned(folder, monkeypatch):
+    """Arguments of a run on a cluster, for a model of which only the description is read."""
+
+    def arguments(fused, **flags):
+        document = {"stages": {"safeguards": {"metadata": FUSION.to_dict()} if fused else {}}}
+        monkeypatch.setattr("cascade.models.runtimes.model_document", lambda _: document)
+        given = {"inputs": ["table.csv", "s3://bucket/a.csv"], "age": None, "sex": None}
+        return {"site": None, **given, **flags}
+
+    class Arguments(dict):
+        inputs = property(lambda self: self["inputs"])
+
+    return lambda fused, **flags: Arguments(arguments(fused, **flags))
+
+
+def test_a_run_on_a_cluster_checks_its_flags_before_it_begins(planned):
+    with pytest.raises(ConfigError, match="cannot use site"):
+        check_cluster_metadata(planned(False, site="back"), Path("model"))
+    with pytest.raises(ConfigError, match="--site is 'moon'"):
+        check_cluster_metadata(planned(True, site="moon"), Path("model"))
+
+
+def test_a_run_on_a_cluster_says_that_it_does_not_use_columns(planned, caplog):
+    check_cluster_metadata(planned(False), Path("model"))
+    assert not caplog.records, "nothing is lost with a model that cannot use them"
+    check_cluster_metadata(planned(True, age="50"), Path("model"))
+    assert "does not use the columns age, sex and site" in caplog.text

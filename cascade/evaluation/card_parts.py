@@ -13,6 +13,12 @@ from cascade.config import CLASSES
 from cascade.data.spreadsheet import read_csv
 from cascade.errors import DataError
 from cascade.evaluation.diagnosis_scores import diagnosis_note, diagnosis_tables
+from cascade.evaluation.metadata import (
+    METADATA_HEADERS,
+    METADATA_NOTE,
+    metadata_rows,
+    metadata_sentences,
+)
 from cascade.evaluation.report import PLOT_TITLES
 from cascade.evaluation.safeguard_metrics import measure_operating_points
 from cascade.evaluation.safeguard_report import safeguard_tables
@@ -97,6 +103,7 @@ def evaluation_part(
         "classification_table": _scores(classification, ranking),
         "calibration_table": _scores(classification, calibration),
         "diagnoses": _diagnoses(metrics.get("diagnoses")),
+        "metadata": _metadata(metrics.get("metadata")),
         "stages_table": _table(STAGE_HEADERS, stage_rows(metrics.get("stages") or {})),
         "safeguards": _safeguards(folder, points),
         "subgroups": [
@@ -118,6 +125,14 @@ def _diagnoses(scores: Mapping[str, Any] | None) -> tuple[str, list[tuple[str, s
     return markdown_text(diagnosis_note(scores)), [
         (table.caption, markdown_table(table.headers, table.rows)) for table in tables
     ]
+
+
+def _metadata(scores: Mapping[str, Any] | None) -> tuple[str, str] | None:
+    """A note and a table of what age, sex and site changed."""
+    if not scores:
+        return None
+    note = " ".join([*metadata_sentences(scores), METADATA_NOTE])
+    return markdown_text(note), markdown_table(METADATA_HEADERS, metadata_rows(scores))
 
 
 def count_operating_points(

@@ -130,6 +130,16 @@ def trainings_of(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [training for training in reversed(chain) if training]
 
 
+def _without_scores(part: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with the number of calibration scores, as each of them says nothing to a reader."""
+    counted = dict(part)
+    if counted.get("conformal"):
+        counted["conformal"] = {f"{k} images": len(v) for k, v in counted["conformal"].items()}
+    if counted.get("metadata"):
+        counted["metadata"] = _without_scores(counted["metadata"])
+    return counted
+
+
 def _model(path: Path) -> dict[str, Any]:
     document = read_document(path)
     artifact = read_artifact(path, needs=("segmenter", "classifier"))
@@ -137,10 +147,8 @@ def _model(path: Path) -> dict[str, Any]:
     for name, description in document["stages"].items():
         trainings = trainings_of(document["provenance"].get(name, {}))
         config = description.get("config") or {}
-        others = {k: v for k, v in description.items() if k not in ("config", "operating_points")}
-        if "conformal" in others:  # a number for each validation image says nothing to a reader
-            counts = {f"{k} images": len(v) for k, v in others["conformal"].items()}
-            others["conformal"] = counts
+        kept = {k: v for k, v in description.items() if k not in ("config", "operating_points")}
+        others = _without_scores(kept)
         stages.append(
             {
                 "name": name,
