@@ -85,7 +85,7 @@ def test_a_blank_value_is_unknown(blank):
         ("age", math.inf, "age is inf"),
         ("age", True, "age is True"),
         ("sex", "x", "sex is 'x'; choose from female, male"),
-        ("site", "bakc", "site is 'bakc'; did you mean back"),
+        ("site", "bakc", "not known; did you mean back"),
         ("site", 7, "site is 7"),
     ],
 )
@@ -99,6 +99,13 @@ def test_text_of_a_table_is_read():
     assert Metadata.of({"age": "55.0", "sex": "M", "site": "", "other": "1"}) == Metadata(
         55, "male"
     )
+
+
+@pytest.mark.parametrize("name", ["Age", "SEX ", " site"])
+def test_a_column_that_would_be_lost_is_an_error(name):
+    with pytest.raises(ConfigError, match="only '(age|sex|site)' is read, rename it"):
+        Metadata.of({"name": "a.png", name: ""})
+    assert Metadata.of({name.strip().lower(): "", name: "?", "stage": "1"}) == UNKNOWN
 
 
 @given(some_metadata, some_metadata)

@@ -80,8 +80,8 @@ def _word(name: str, value: Any) -> str | None:
     if plain not in words:
         choices = ", ".join(dict.fromkeys(words.values()))
         raise ConfigError(
-            f"{name} is {value!r}{did_you_mean(plain, words)}; choose from {choices}, or leave it "
-            "blank where it is not known"
+            f"{name} is {value!r}; choose from {choices}, or leave it blank where it is not known"
+            f"{did_you_mean(plain, words)}"
         )
     return words[plain]
 
@@ -114,8 +114,13 @@ class Metadata:
         """What the cells or flags of these names say; others are not looked at.
 
         Raises:
-            ConfigError: a value is not one that it may have.
+            ConfigError: a value is not one that it may have, or a name is one of these but for
+                capitals or spaces, and would be lost.
         """
+        for name in cells:
+            plain = name.strip().lower()
+            if plain in FIELDS and plain not in cells:
+                raise ConfigError(f"a column is called {name!r}; only {plain!r} is read, rename it")
         return cls(**{name: cells.get(name) for name in FIELDS})
 
     def known(self) -> Iterator[str]:
