@@ -103,7 +103,7 @@ def test_text_of_a_table_is_read():
 
 @pytest.mark.parametrize("name", ["Age", "SEX ", " site"])
 def test_a_column_that_would_be_lost_is_an_error(name):
-    with pytest.raises(ConfigError, match="only '(age|sex|site)' is read, rename it"):
+    with pytest.raises(ConfigError, match=r"only '(age|sex|site)' is read, rename it"):
         Metadata.of({"name": "a.png", name: ""})
     assert Metadata.of({name.strip().lower(): "", name: "?", "stage": "1"}) == UNKNOWN
 
