@@ -116,9 +116,19 @@ def test_a_data_set_that_lies_there_twice_is_taken_once(tmp_path):
         run(tmp_path, overwrite=True)
 
 
+def test_images_without_class_folders_are_for_the_segmenter(tmp_path):
+    tree(tmp_path / "in", ".")
+    layouts.outline(tmp_path / "in" / "masks" / "1.png")
+    summary = run(tmp_path, without_labels=True, test_fraction=0.0)
+    assert (summary.counts["train"], summary.masks) == ({"unlabelled": 4}, 1)
+    assert summary.notes == ("no class folders",)
+    table = read_table(tmp_path / "out" / "train_data.csv", require_labels=False)
+    assert [record.label for record in table] == [None] * 4
+
+
 def test_folders_without_classes_are_refused(tmp_path):
     tree(tmp_path / "in", ".")
-    with pytest.raises(DataError, match=r"no class folders.*--source table"):
+    with pytest.raises(DataError, match=r"no class folders.*--source table.*--without_labels"):
         run(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no images"):

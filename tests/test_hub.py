@@ -206,6 +206,18 @@ def test_no_token_and_a_wrong_one_are_told(hub):
         tiny_cascade().push_to_hub(NAME, token="hf_wrong")
 
 
+@pytest.mark.parametrize("name", ["moles", "hf://a/b", "a/b@v1", "a/b/c.safetensors", "a/b c"])
+def test_a_repository_is_an_owner_and_a_name(hub, name):
+    with pytest.raises(HubError, match=f"'{name}': expected OWNER/NAME.*revision names a branch"):
+        tiny_cascade().push_to_hub(name, token=TOKEN)
+    assert hub.requests == []
+
+
+def test_a_message_that_the_client_refuses_is_told(hub):
+    with pytest.raises(HubError, match=r"hf://clinic/moles: .*commit_message"):
+        tiny_cascade().push_to_hub(NAME, token=TOKEN, commit_message="")
+
+
 def test_an_exported_cascade_cannot_be_sent(hub, fake_cascade):
     with pytest.raises(ConfigError, match="only a cascade of torch networks"):
         fake_cascade.push_to_hub(NAME, token=TOKEN)

@@ -132,20 +132,24 @@ def push(
             than was asked for.
         MissingExtraError: huggingface_hub is not installed.
     """
-    address = HubAddress.parse(SCHEME + repository)
+    address = f"{SCHEME}{repository}"
+    if not re.fullmatch(rf"{_NAME}/{_NAME}", repository):
+        raise HubError(
+            f"{repository!r}: expected OWNER/NAME, such as clinic/moles; revision names a branch"
+        )
     hub = _library()
     if token is None and hub.get_token() is None:
         raise HubError(
             f"{address}: sending needs a token; log in with hf auth login, or set HF_TOKEN"
         )
-    _require_endpoint(hub, f"{SCHEME}{repository}")
+    _require_endpoint(hub, address)
     interface = hub.HfApi(token=token, library_name="cascade")
-    with _translated(f"{SCHEME}{repository}"):
+    with _translated(address):
         interface.create_repo(repository, private=private, exist_ok=True)
         if bool(interface.model_info(repository).private) != private:
             now, wanted = ("public", "private") if private else ("private", "public")
             raise HubError(
-                f"{SCHEME}{repository}: is {now}, but was to be {wanted}; nothing was sent. Change "
+                f"{address}: is {now}, but was to be {wanted}; nothing was sent. Change "
                 f"it in the settings of the repository, or push with private={not private}"
             )
         if revision is not None:
@@ -159,7 +163,7 @@ def push(
             commit_message=message,
             revision=revision,
         )
-    return f"{SCHEME}{repository}@{done.oid}"
+    return f"{address}@{done.oid}"
 
 
 def card_files(card: Path | None, document: Mapping[str, Any]) -> dict[str, bytes | Path]:
@@ -267,6 +271,10 @@ def _translated(what: str) -> Iterator[None]:
         raise HubError(
             f"{what}: the cache cannot be written to ({error}); name another folder in HF_HOME"
         ) from error
-    except (errors.HTTPError, OSError) as error:  # refused, no permission, no network, full disk
+    except (
+        errors.HTTPError,
+        OSError,
+        ValueError,
+    ) as error:  # refused, no permission, no network, full disk
         first = next((line for line in str(error).splitlines() if line.strip()), type(error))
         raise HubError(f"{what}: {first}") from error

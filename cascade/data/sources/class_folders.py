@@ -32,11 +32,11 @@ class Place(NamedTuple):
 
 
 def read_folders(layout: Layout, choices: OwnData | None = None) -> SourceTable:
-    """Read images whose classes are the names of their folders.
+    """Read images whose classes are the names of their folders; without these they have none.
 
     Raises:
-        DataError: there are no class folders, images lie beside train and test folders, or a class
-            is neither plain nor explained by ``choices.malignant``.
+        DataError: there are no images, images lie beside train and test folders, or a class is
+            neither plain nor explained by ``choices.malignant``.
     """
     choices = choices or OwnData()
     malignant = choices.malignant
@@ -45,12 +45,7 @@ def read_folders(layout: Layout, choices: OwnData | None = None) -> SourceTable:
     places = _places(files, plain)
     places, copies = _without_copies(files, places)
     words = {place.name for place in places.values() if place.name}
-    if not words:
-        raise DataError(
-            f"{layout.root}: holds no class folders such as benign and malignant; with the classes "
-            "in a table, use --source table"
-        )
-    meaning = class_meaning(words, malignant, place=str(layout.root))
+    meaning = class_meaning(words, malignant, place=str(layout.root)) if words else {}
     names = files.names(list(places))
     rows = [
         SourceRow(
@@ -60,17 +55,22 @@ def read_folders(layout: Layout, choices: OwnData | None = None) -> SourceTable:
             where=str(path.relative_to(layout.root)),
             image=path,
             mask=files.mask(path),
-            attributes={"diagnosis": _diagnosis(place.name)},
+            attributes={"diagnosis": _diagnosis(place.name) if words else ""},
         )
         for path, place in places.items()
     ]
     return SourceTable(
         tuple(rows),
         (),
+        has_labels=bool(words),
+        why_no_labels=f"{layout.root}: holds no class folders such as benign and malignant; with "
+        "the classes in a table, use --source table",
         warnings=(*copies, *left_out_warnings(files)),
         mask_files=files.mask_files,
         notes=_notes(
-            places, told(words, meaning), renamed=any(n != p.stem for p, n in names.items())
+            places,
+            f"class folders, {told(words, meaning)}" if words else "no class folders",
+            renamed=any(n != p.stem for p, n in names.items()),
         ),
     )
 
@@ -155,7 +155,7 @@ def _without_copies(
 
 
 def _notes(places: Mapping[Path, Place], classes: str, *, renamed: bool) -> tuple[str, ...]:
-    notes = [f"class folders, {classes}"]
+    notes = [classes]
     counts = Counter(place.split for place in places.values())
     if "" not in counts:
         tables = {"train": "train_data.csv", "test": "test_data.csv"}
