@@ -170,7 +170,7 @@ def test_an_evaluation_with_patients_says_whether_context_helps(run, capsys):
     said = capsys.readouterr().out
     for text in (said, page):
         assert "probability alone" in text
-        assert "of them malignant in" in text
+        assert "patients with one:" in text
         assert "includes 0 shows no difference" in text
 
 

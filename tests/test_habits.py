@@ -191,6 +191,8 @@ def test_bash_completes_commands_flags_and_choices(capsys, tmp_path):
     assert completed(text, "seg-") == ["seg-train", "seg-eval"]
     assert completed(text, "predict", "--tt") == ["--tta"]
     assert completed(text, "predict", "--tta", "") == ["none", "flips", "dihedral"]
+    assert completed(text, "prepare", "--source", "isic2016") == ["isic2016"]
+    assert completed(text, "prepare", "--source", "syn") == ["synthetic"]
     (tmp_path / "image.jpg").touch()
     assert completed(text, "predict", f"{tmp_path}/im") == [f"{tmp_path}/image.jpg"]
 

@@ -34,7 +34,7 @@ def test_no_more_inputs_are_searched_than_are_used(caplog):
     drawn = iter("abcdef")
     assert list(first(limit(2), drawn)) == ["a", "b"]
     assert next(drawn) == "c"
-    assert "only the first 2 of inputs" in caplog.text
+    assert "only the first 2 of the inputs" in caplog.text
 
 
 def test_a_limit_beyond_the_rows_takes_all(table):

@@ -298,6 +298,11 @@ def test_an_unusable_table_is_refused_before_anything_is_predicted(
     assert what in capfd.readouterr().err
 
 
+def test_a_pattern_of_tables_is_refused_as_such(predict, photos, capfd):
+    assert predict("lists/*.csv")[0] == 2
+    assert "patterns are for images; name each table" in capfd.readouterr().err
+
+
 def test_inputs_are_found_one_at_a_time(photos, tmp_path):
     found = find_inputs([str(photos)], recursive=True)
     next(found)

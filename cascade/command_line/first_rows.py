@@ -18,7 +18,9 @@ Item = TypeVar("Item")
 log = logging.getLogger(__name__)
 
 
-def first(arguments: Any, items: Iterable[Item], *, source: object = "inputs") -> Iterable[Item]:
+def first(
+    arguments: Any, items: Iterable[Item], *, source: object = "the inputs"
+) -> Iterable[Item]:
     """The first items, as many as ``--limit`` says, and a warning; all without it.
 
     Args:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from cascade.errors import DataError
 from cascade.imaging import FoundFile, expand_sources
 
 _RESULTS = ("masks", "overlays", "dicom_segmentations", "dicom_reports")
@@ -54,6 +55,8 @@ def table_images(path: Path) -> list[tuple[Path, Mapping[str, str]]]:
     from cascade.data.grouping import check_id_columns
     from cascade.data.tables import read_csv, read_table
 
+    if set("*?[") & set(path.name) and not path.exists():
+        raise DataError(f"{path}: patterns are for images; name each table")
     columns, rows = read_csv(path)
     if "path" in columns:
         check_id_columns(path, columns)

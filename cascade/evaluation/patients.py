@@ -100,9 +100,9 @@ def patient_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 def patient_sentences(metrics: Mapping[str, Any]) -> list[str]:
     """What was compared and what that shows, in plain sentences."""
     said = [
-        f"{metrics['n']} images of {metrics['patients']} patients have an ugly-duckling score, "
-        f"{metrics['positives']} of them malignant in {metrics['malignant_patients']} patients; "
-        f"{metrics['left_out']} images are left out."
+        f"Images with an ugly-duckling score: {metrics['n']}, patients: {metrics['patients']}; "
+        f"malignant images: {metrics['positives']}, patients with one: "
+        f"{metrics['malignant_patients']}; images left out: {metrics['left_out']}."
     ]
     if "undefined" in metrics:
         return [*said, f"Not compared: {metrics['undefined']}."]

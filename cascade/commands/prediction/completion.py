@@ -9,6 +9,7 @@ from typing import Any
 
 from cascade.command_line.main import COMMANDS, module_of
 from cascade.command_line.parser import OK, CommandParser, command
+from cascade.data.sources.registry import SOURCES
 from cascade.errors import MissingExtraError
 
 SHELLS = ("bash", "zsh")
@@ -74,6 +75,8 @@ def _copy(action: argparse.Action, parser: argparse.ArgumentParser, files: Any) 
 
 def _choices(action: argparse.Action) -> list[str] | None:
     """The words that a flag takes, if it takes these only."""
+    if action.dest == "source":
+        return [*SOURCES, "synthetic"]
     kind = getattr(action, "_typehint", action.type)
     kind = next((part for part in typing.get_args(kind) if typing.get_args(part)), kind)
     if typing.get_origin(kind) is not typing.Literal:
