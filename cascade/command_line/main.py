@@ -13,7 +13,7 @@ from cascade.version import __version__
 
 GROUPS = {
     "datasets": {
-        "prepare": "bring a public or synthetic data set into the project's layout",
+        "prepare": "bring your own, a public or a synthetic data set into the project's layout",
         "check": "look for faults in a data set",
         "croissant": "describe a data set in Croissant (JSON-LD)",
         "annotate-export": "write predicted masks for Label Studio and as COCO, to be corrected",
