@@ -7,6 +7,8 @@ import re
 import shlex
 import string
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -137,6 +139,16 @@ def test_a_quiet_check_tells_errors_and_warnings_only(tmp_path, capsys):
     assert main(["check", str(tmp_path), "--quiet", "--skip_duplicates"]) == PARTIAL
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith("error:")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full disk at hand")
+def test_a_full_disk_behind_the_output_is_an_error_in_one_line(tmp_path):
+    command = [sys.executable, "-m", "cascade", *PREPARE, str(tmp_path / "data")]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == USAGE
+    assert "error: standard output cannot be written (No space left on device)" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_verbose_command_says_where_an_error_comes_from(tmp_path, capsys):

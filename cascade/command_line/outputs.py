@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cascade.command_line.next_command import next_command
-from cascade.errors import ConfigError
+from cascade.errors import ConfigError, DataError
 from cascade.progress import is_quiet, silenced
 
 if TYPE_CHECKING:
@@ -23,8 +23,24 @@ def say(text: str = "", *, wrong: bool = False) -> None:
     """
     if silenced() or (is_quiet() and not wrong):
         return
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    write_output(text + "\n")
+
+
+def write_output(text: str) -> None:
+    """Write to standard output at once.
+
+    Raises:
+        BrokenPipeError: nobody reads it any more.
+        DataError: it goes to a file that cannot be written, on a full disk for instance.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still held
+        raise DataError(f"standard output cannot be written ({error.strerror})") from error
 
 
 def printable(text: str) -> str:

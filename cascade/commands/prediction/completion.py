@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import typing
 from typing import Any
 
 from cascade.command_line.main import COMMANDS, module_of
+from cascade.command_line.outputs import write_output
 from cascade.command_line.parser import OK, CommandParser, command
 from cascade.data.sources.registry import SOURCES
 from cascade.errors import MissingExtraError
@@ -31,7 +31,7 @@ def build_parser() -> CommandParser:
 @command(build_parser)
 def main(arguments: Any) -> int:
     """Run the command; returns its exit code."""
-    sys.stdout.write(completion_script(arguments.shell))
+    write_output(completion_script(arguments.shell))
     return OK
 
 
