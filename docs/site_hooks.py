@@ -28,6 +28,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 KEPT_ELSEWHERE = {
     "dataset/README.md": "sources.md",
     "models/README.md": "model_card.md",
+    "models/README_details.md": "model_card_details.md",
     "notebooks/README.md": "notebooks.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",

@@ -123,7 +123,7 @@ def test_a_list_of_the_commands_runs_none(workplace, capsys, tmp_path):
     assert [line.split()[1] for line in lines] == [
         "seg-train", "seg-train", "oof-masks", "segment", "cls-train", "cls-train", "cls-train",
         "average", "cls-train", "cls-train", "average", "cls-train", "average", "cls-train",
-        "calibrate", "evaluate", "evaluate", "evaluate", "card",
+        "calibrate", "fit-diagnoses", "evaluate", "evaluate", "evaluate", "card",
     ]  # fmt: skip
     assert not (tmp_path / "x").exists()
 

@@ -16,7 +16,7 @@ from cascade.commands.training.seg_train import build_parser as seg_parser
 from cascade.data.tables import read_table
 from cascade.errors import ConfigError, DataError, ModelFileError
 from cascade.evaluation.card_parts import count_operating_points, flat_facts
-from cascade.evaluation.model_card import trainings_of, write_model_card
+from cascade.evaluation.model_card import details_path, trainings_of, write_model_card
 from cascade.evaluation.report import write_evaluation
 from cascade.evaluation.score_table import (
     CLASSIFICATION_ROWS,
@@ -105,7 +105,7 @@ def folder(tmp_path_factory, dataset_folder):
 def card_of(tmp_path, model, *folders, **options):
     output = tmp_path / "card.md"
     write_model_card(output, model=model, evaluations=folders, **options)
-    return output.read_text(encoding="utf-8")
+    return "".join(path.read_text(encoding="utf-8") for path in (output, details_path(output)))
 
 
 def row_of(card, *cells):
@@ -138,6 +138,25 @@ def test_every_number_and_interval_of_an_evaluation_is_in_the_card(tmp_path, mod
     assert f"{metrics['classification']['positives']} of them malignant" in card
     headline = row_of(card, "demo/test\\_data.csv".replace("\\", ""), "mean IoU")
     assert headline[3] == f"{metrics['segmentation']['mean_iou']:.4f}"
+
+
+def test_the_card_is_short_and_leads_to_the_details(tmp_path, model, folder):
+    whole = card_of(tmp_path, model, folder)
+    card = (tmp_path / "card.md").read_text(encoding="utf-8")
+    details = (tmp_path / "card_details.md").read_text(encoding="utf-8")
+    assert card.count("\n") < 150 < details.count("\n")
+    assert whole.count("](card_details.md)") == whole.count("](card.md)") == 1
+    for title in ("## Summary", "## Intended use", "## Known failures and limits"):
+        assert title in card
+        assert title not in details
+    assert "## The networks" not in card
+
+
+def test_details_of_another_card_are_not_replaced(tmp_path, model, capsys):
+    (tmp_path / "card_details.md").write_text("mine")
+    assert main(["--model", str(model), "--output", str(tmp_path / "card.md")]) == 2
+    assert "card_details.md: exists already" in capsys.readouterr().err
+    assert not (tmp_path / "card.md").exists()
 
 
 def test_operating_points_are_counted_from_the_predictions(tmp_path, model, folder):
@@ -292,7 +311,7 @@ def test_the_command_writes_the_card(tmp_path, model, folder, capsys):
     flags = ["--model", model, "--evaluations", folder, "--output", output]
     assert main([str(flag) for flag in [*flags, "--images", tmp_path / "plots"]]) == 0
     assert "written" in capsys.readouterr().out
-    card = output.read_text(encoding="utf-8")
+    card = details_path(output).read_text(encoding="utf-8")
     assert "](../plots/1-" in card
     assert "cascade seg-train --data_path DATA" in card
 

@@ -1,7 +1,8 @@
 """A model card (Mitchell et al. 2019, "Model cards for model reporting") written from files.
 
 Every number comes from the model's file or from an evaluation's; the prose is in the template
-``model_card.md``. The same files give the same card, byte for byte.
+``model_card.md``. The same files give the same card, byte for byte. The card is
+short; its long tables are in a second file beside it, of the template ``model_card_details.md``.
 """
 
 from __future__ import annotations
@@ -54,10 +55,10 @@ def write_model_card(
     classifier_data: Sequence[str] = ("isic_task1", "ham10000"),
     commands: Sequence[str] = (),
 ) -> None:
-    """Write a model card as Markdown.
+    """Write a model card as Markdown, and its details to the file of :func:`details_path`.
 
     Args:
-        output: the file to write.
+        output: the file of the card.
         model: the cascade's file; its tensors are verified.
         evaluations: folders that ``cascade evaluate`` wrote.
         images: folder for copies of the evaluations' plots; without one the card has no figures.
@@ -89,19 +90,28 @@ def write_model_card(
     environment = jinja2.Environment(
         autoescape=False, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    source = resources.files("cascade.evaluation").joinpath("model_card.md").read_text("utf-8")
-    card = environment.from_string(source).render(
-        model=model_part,
-        data=data_part(segmenter_data, classifier_data),
-        evaluations=parts,
-        headlines=_headlines(folders, titles),
-        commands=list(commands),
-        stage_title=STAGE_TITLE,
-        safeguard_title=SAFEGUARD_TITLE,
-        safeguard_note=SAFEGUARD_NOTE,
-        subgroup_note=SUBGROUP_NOTE,
-    )
-    write_text(output, _one_blank_line(card))
+    texts = {
+        "card": output.name,
+        "details": details_path(output).name,
+        "model": model_part,
+        "data": data_part(segmenter_data, classifier_data),
+        "evaluations": parts,
+        "headlines": _headlines(folders, titles),
+        "commands": list(commands),
+        "stage_title": STAGE_TITLE,
+        "safeguard_title": SAFEGUARD_TITLE,
+        "safeguard_note": SAFEGUARD_NOTE,
+        "subgroup_note": SUBGROUP_NOTE,
+    }
+    for name, path in (("model_card_details", details_path(output)), ("model_card", output)):
+        source = resources.files("cascade.evaluation").joinpath(f"{name}.md").read_text("utf-8")
+        page = environment.from_string(source).render(texts)
+        write_text(path, _one_blank_line(page))
+
+
+def details_path(card: Path) -> Path:
+    """Where the long tables of a card are written: ``card_details.md`` beside ``card.md``."""
+    return card.with_name(f"{card.stem}_details{card.suffix}")
 
 
 def check_same_model(folder: EvaluationFolder, model: Path, digest: str) -> None:

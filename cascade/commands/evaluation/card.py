@@ -23,9 +23,9 @@ def build_parser() -> CommandParser:
     """The command's flags."""
     parser = CommandParser(
         "cascade card",
-        "Write a model card in Markdown: what the model is, what it learnt from, every measured "
-        "number with its interval, and its limits; or its model facts, one page to print. Numbers "
-        "come from files only.",
+        "Write a model card in Markdown: what the model is, for whom, its main numbers with their "
+        "intervals, and its limits, with every other number in a second file; or its model facts, "
+        "one page to print. Numbers come from files only.",
         example="cascade evaluate --model models/cascade.safetensors --output results/a\n"
         "  cascade card --model models/cascade.safetensors --evaluations results/a "
         "--output models/card.md --images models/card",
@@ -71,11 +71,15 @@ def build_parser() -> CommandParser:
 @command(build_parser)
 def main(arguments: Any) -> int:
     """Run the command; returns its exit code."""
-    from cascade.evaluation.model_card import PLOTS, write_model_card
+    from cascade.evaluation.model_card import PLOTS, details_path, write_model_card
     from cascade.evaluation.model_facts import write_model_facts
     from cascade.models.artifact import read_document
 
-    refuse_to_replace(arguments, arguments.output)
+    output = Path(arguments.output)
+    if arguments.format == "markdown":
+        refuse_to_replace(arguments, output, details_path(output))
+    else:
+        refuse_to_replace(arguments, output)
     if arguments.format == "facts":
         if arguments.images:
             raise ConfigError("--images: model facts have no plots; leave it out")
@@ -101,7 +105,7 @@ def main(arguments: Any) -> int:
         classifier_data=arguments.classifier_data,
         commands=training_commands(read_document(model)["provenance"]),
     )
-    say(f"written: {arguments.output}")
+    say(f"written: {output} and {details_path(output).name}")
     return OK
 
 
