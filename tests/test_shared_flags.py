@@ -27,6 +27,7 @@ OWN_DEFAULT = {
     "--weight_decay": "the two stages have recipes of their own",
 }
 OWN_MEANING = {
+    "--classes": "score names the two words of a class column",
     "--folds": "oof-masks always has some, cls-train only if asked",
     "--image_size": "built with, checked against or changed afterwards, by each kind of command",
     "--images": "what check reads, card writes and export compares; bench counts them",

@@ -11,6 +11,7 @@ from cascade.errors import ConfigError, DataError
 from cascade.lesion.policy import MaskPolicy
 
 if TYPE_CHECKING:
+    from cascade.data.class_column import ClassColumn
     from cascade.data.splits import Splits
     from cascade.data.tables import Table
 
@@ -82,7 +83,12 @@ def add_any_cascade(parser: CommandParser) -> None:
 def add_data(parser: CommandParser, *, table: str) -> None:
     """Add the data folders and the table, which is ``table`` by default; see :func:`load_table`."""
     parser.add_shared(
-        "more_data", "skip_missing", data_path=str(default_folder("dataset")), table=table
+        "more_data",
+        "classes",
+        "malignant",
+        "skip_missing",
+        data_path=str(default_folder("dataset")),
+        table=table,
     )
 
 
@@ -173,7 +179,13 @@ def load_table(arguments: Any, *, labels: bool = True) -> Table:
 
     return join_tables(
         [
-            _read(folder, arguments.table, labels=labels, skip=arguments.skip_missing)
+            _read(
+                folder,
+                arguments.table,
+                labels=labels,
+                skip=arguments.skip_missing,
+                classes=class_column(arguments),
+            )
             for folder in data_folders(arguments)
         ]
     )
@@ -184,7 +196,24 @@ def data_folders(arguments: Any) -> list[Path]:
     return [Path(arguments.data_path), *map(Path, arguments.more_data)]
 
 
-def _read(folder: Path, name: str, *, labels: bool, skip: bool) -> Table:
+def class_column(arguments: Any) -> ClassColumn | None:
+    """What ``--classes`` and ``--malignant`` say.
+
+    Raises:
+        ConfigError: one was given without the other.
+    """
+    from cascade.data.class_column import ClassColumn
+
+    if arguments.classes is None:
+        if arguments.malignant:
+            raise ConfigError("--malignant names classes of a column; give that with --classes")
+        return None
+    return ClassColumn(arguments.classes, tuple(arguments.malignant))
+
+
+def _read(
+    folder: Path, name: str, *, labels: bool, skip: bool, classes: ClassColumn | None = None
+) -> Table:
     from cascade.data.tables import read_table
 
     if not folder.is_dir():
@@ -198,6 +227,7 @@ def _read(folder: Path, name: str, *, labels: bool, skip: bool) -> Table:
         Path(name) if Path(name).is_file() and not path.is_file() else path,
         images=folder / "images_all",
         masks=mask_folder if mask_folder.is_dir() else None,
+        classes=classes,
         require_labels=labels,
         skip_missing=skip,
     )
@@ -278,4 +308,6 @@ def refuse_leak_into_test(arguments: Any, table: Table) -> None:
 
     for test in (folder / "test_data.csv" for folder in data_folders(arguments)):
         if test.is_file() and arguments.table != test.name:
-            require_disjoint(table, read_table(test, check_files=False, require_labels=False))
+            named = class_column(arguments)
+            other = read_table(test, classes=named, check_files=False, require_labels=False)
+            require_disjoint(table, other)

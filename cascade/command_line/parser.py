@@ -131,7 +131,10 @@ class CommandParser(jsonargparse.ArgumentParser):
             if known or (only is not None and item.name not in only):
                 continue
             if name in SHARED:
-                own: dict[str, Any] = {name: item.default}
+                default: Any = item.default
+                own: dict[str, Any] = {name: default}
+                if isinstance(default, tuple):
+                    own[name] = list(default)
                 self.add_shared(**own)
                 continue
             short = [item.metadata["flag"]] if item.metadata.get("flag") else []

@@ -46,6 +46,15 @@ SHARED = {
     "data_path": SharedFlag(str, "dataset", "folder with images_all, masks_all and the tables"),
     "more_data": SharedFlag(str, [], "more folders like it, joined with the first"),
     "table": SharedFlag(str, "train_data.csv", "table in the data folder, or a path"),
+    "classes": SharedFlag(
+        str,
+        None,
+        "column of the table that holds classes of any names, which become the diagnoses; "
+        "--malignant names the malignant ones; by default column class says benign or malignant",
+    ),
+    "malignant": SharedFlag(
+        str, [], "classes that are malignant, where they are not called so; all others are benign"
+    ),
     "skip_missing": SharedFlag(
         bool, False, "leave out and count rows whose image or mask is missing"
     ),

@@ -20,6 +20,7 @@ from typing import overload
 import numpy as np
 
 from cascade.config import CLASSES, did_you_mean
+from cascade.data.class_column import ClassColumn
 from cascade.data.grouping import check_id_columns, group_names, grouping_warnings
 from cascade.data.locate import FileFinder, match_stem, unsafe_name
 from cascade.data.spreadsheet import Sheet, listed, read_csv, read_sheet
@@ -157,6 +158,7 @@ def read_table(
     images: str | os.PathLike[str] | None = None,
     masks: str | os.PathLike[str] | None = None,
     label_map: Mapping[str, str] | None = None,
+    classes: ClassColumn | None = None,
     require_labels: bool = True,
     require_masks: bool = False,
     skip_missing: bool = False,
@@ -169,6 +171,7 @@ def read_table(
         images: folder of images; by default ``images_all`` beside the table.
         masks: folder of masks; by default ``masks_all`` beside the table.
         label_map: what other words in the class column mean, such as ``{"yes": "malignant"}``.
+        classes: the column of classes of any names, which become the diagnoses.
         require_labels: refuse a table without a class column.
         require_masks: a missing mask counts as a missing file.
         skip_missing: leave out rows whose files are missing, and count them in the warnings.
@@ -180,7 +183,7 @@ def read_table(
             contradicts another row, or files are missing. Rows are numbered as a spreadsheet
             shows them.
     """
-    sheet = read_sheet(path)
+    sheet = read_sheet(path) if classes is None else classes.applied(read_sheet(path))
     _require_columns(sheet, ("name", "class") if require_labels else ("name",))
     check_id_columns(sheet.path, sheet.columns)
     names = _checked_names(sheet)

@@ -68,6 +68,9 @@ def build_parser() -> CommandParser:
 def main(arguments: Any) -> int:
     """Run the command; returns its exit code."""
     refuse_to_replace_training(arguments, *(_OF_FOLDS if arguments.folds is not None else ()))
+    if arguments.classes is not None and not arguments.diagnosis_weight:
+        arguments.diagnosis_weight = 1.0
+        log.info("also asking for the classes of %s: --diagnosis_weight 1", arguments.classes)
     training = settings(ClassificationTrainConfig, arguments)
     options = _options(arguments, training)
     if arguments.folds is not None and arguments.splits:
