@@ -68,6 +68,18 @@ class Session:
         return [np.full((len(images), 2), 0.5, np.float32) for _ in names]
 
 
+def test_a_sigmoid_that_rounds_beyond_1_is_still_a_probability_and_nan_is_told():
+    above = np.nextafter(np.float32(1), np.float32(2))
+    session = Session()
+    session.run = lambda *_: [np.full((1, 64, 64), above), np.zeros((1, 3), np.float32)]
+    segmenter = OnnxSegmenter(session, tiny_cascade().segmenter.describe())
+    images = np.zeros((1, segmenter.size, segmenter.size, 3), np.uint8)
+    assert segmenter.predict(images).max() == 1
+    assert segmenter.predict_with_features(images)[0].max() == 1
+    session.run = lambda *_: [np.full((1, 64, 64), np.nan, np.float32)]
+    assert np.isnan(segmenter.predict(images)).all()
+
+
 def test_a_classifier_without_maps_says_so():
     classifier = OnnxClassifier(Session(), tiny_cascade().classifier.describe())
     assert not classifier.has_activation_map

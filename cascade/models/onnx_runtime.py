@@ -130,12 +130,17 @@ class OnnxSegmenter(OnnxStage):
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """``(N, S, S, 3)`` uint8 RGB to ``(N, S, S)`` float32 probabilities of lesion."""
-        return self._run(images, PROBABILITIES)[0]
+        return _within_1(self._run(images, PROBABILITIES)[0])
 
     def predict_with_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The same, and ``(N, D)`` float32 features for the out-of-distribution detector."""
         probabilities, features = self._run(images, PROBABILITIES, FEATURES)
-        return probabilities, features
+        return _within_1(probabilities), features
+
+
+def _within_1(probabilities: np.ndarray) -> np.ndarray:
+    """Without what rounding adds: the runtime's sigmoid is 1.0000001 for large values."""
+    return np.clip(probabilities, np.float32(0), np.float32(1))
 
 
 class OnnxClassifier(OnnxStage):
