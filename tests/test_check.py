@@ -258,3 +258,16 @@ def test_command_ends_with_2_on_wrong_use(tmp_path, dataset, capsys):
         main([str(dataset), "--treshold", "3"])
     assert caught.value.code == 2
     assert "--threshold" in capsys.readouterr().err
+
+
+def test_tables_without_classes_are_checked_for_all_else(dataset):
+    for name in ("train_data.csv", "test_data.csv"):
+        rows = [line.split(",") for line in (dataset / name).read_text().splitlines()]
+        (dataset / name).write_text("\n".join(f"{row[0]},{row[2]}" for row in rows) + "\n")
+    report = check_dataset(dataset)
+    assert report.ok
+    assert codes(report, "warning") == {"no_classes"}
+    assert [(item.benign, item.malignant, item.masks) for item in report.tables] == [
+        (0, 0, 10), (0, 0, 4),
+    ]  # fmt: skip
+    assert report.shortcuts == ()

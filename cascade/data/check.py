@@ -124,12 +124,19 @@ def _read_tables(folder: Path, options: CheckOptions, findings: _Findings) -> di
                 images=options.images or folder / "images_all",
                 masks=options.masks,
                 label_map=options.label_map,
+                require_labels=False,
                 check_files=False,
             )
         except DataError as error:
             findings.add("error", "table", str(error))
             continue
         tables[path.name] = table
+        if not table.labelled:
+            findings.add(
+                "warning",
+                "no_classes",
+                f"{path.name}: there is no column class, so only a segmenter can be trained",
+            )
         for warning in table.warnings:
             findings.add("warning", "table", f"{path.name}: {warning}")
     return tables
@@ -270,6 +277,8 @@ def _check_shortcuts(
 ) -> list[Shortcut]:
     found: list[Shortcut] = []
     for name, table in tables.items():
+        if not table.labelled:
+            continue
         seen = [record for record in table if (item := facts.get(record.name)) and item.pixels]
         looked = [facts[record.name] for record in seen]
         features: dict[str, list[float]] = {
@@ -301,12 +310,12 @@ def _counts(
         parts["splits: validation"] = tables[TRAIN].subset(splits.validation)
     counts = []
     for name, table in parts.items():
-        malignant = int(table.labels().sum())
+        malignant, benign = (
+            sum(record.label == label for record in table) for label in reversed(CLASSES)
+        )
         masks = len(table.with_mask())
         groups = len(set(table.groups()))
-        counts.append(
-            TableCounts(name, len(table), len(table) - malignant, malignant, groups, masks)
-        )
-        if malignant in (0, len(table)):
+        counts.append(TableCounts(name, len(table), benign, malignant, groups, masks))
+        if len(table) in (malignant, benign):
             findings.add("warning", "one_class", f"{name}: all images are of one class")
     return counts
