@@ -66,7 +66,7 @@ def verbosity(*, quiet: bool, verbose: bool) -> Iterator[bool]:
     if before is None or quiet or verbose:
         _level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
     try:
-        setup_logging()
+        _set_level()
         yield before is None
     finally:
         _level = before
@@ -99,10 +99,15 @@ class _TqdmHandler(logging.Handler):
         tqdm.write(_prefix + self.format(record), file=sys.stderr)
 
 
+def _set_level() -> None:
+    level = logging.ERROR if silenced() else _level or logging.INFO
+    logging.getLogger("cascade").setLevel(level)
+
+
 def setup_logging() -> None:
     """Send cascade's log messages to standard error; called by commands, never by the library."""
+    _set_level()
     logger = logging.getLogger("cascade")
-    logger.setLevel(logging.ERROR if silenced() else _level or logging.INFO)
     if not any(isinstance(handler, _TqdmHandler) for handler in logger.handlers):
         handler = _TqdmHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))

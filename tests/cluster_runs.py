@@ -32,4 +32,5 @@ def run_of(output, items, *, shard_rows=2, **settings):
 def as_csv(path):
     """Stored rows as ``predictions.csv`` would hold them, without masks."""
     rows = [{**row, "mask": None} for row in read_rows(str(path))]
-    return csv_line(COLUMNS) + "".join(csv_line(row[name] for name in COLUMNS) for row in rows)
+    columns = (*COLUMNS, *(name for name in rows[0] if name.startswith("diagnosis_")))
+    return csv_line(columns) + "".join(csv_line(row[name] for name in columns) for row in rows)

@@ -254,7 +254,7 @@ def test_a_bare_cascade_says_nothing_about_safeguards(table, model, tmp_path):
     card = tmp_path / "card.md"
     (tmp_path / "predictions.csv").unlink()  # from which operating points would be counted
     write_model_card(card, model=model, evaluations=[tmp_path])
-    assert SAFEGUARD_TITLE not in card.read_text("utf-8")
+    assert SAFEGUARD_TITLE not in card.with_name("card_details.md").read_text("utf-8")
 
 
 def test_without_classes_there_are_reasons_instead_of_numbers(table):
@@ -297,7 +297,7 @@ def test_page_terminal_and_card_show_the_numbers(run, found, model, tmp_path):
     folder, said = run
     page = re.sub("<[^>]*>", "", (folder / "report.html").read_text("utf-8"))
     write_model_card(tmp_path / "card.md", model=model, evaluations=[folder])
-    card = (tmp_path / "card.md").read_text("utf-8")
+    card = (tmp_path / "card_details.md").read_text("utf-8")
     assert SAFEGUARD_TITLE in page
     assert f"#### {SAFEGUARD_TITLE}: " in card
     assert card.count("| target on validation |") == 1
@@ -351,7 +351,7 @@ def test_predictions_are_still_read_by_score_and_by_a_card_alone(
     cards = []
     for evaluation in (old, folder):
         write_model_card(tmp_path / "card.md", model=model, evaluations=[evaluation])
-        text = (tmp_path / "card.md").read_text("utf-8")
+        text = (tmp_path / "card_details.md").read_text("utf-8")
         cards.append([line for line in text.splitlines() if line.startswith("| 0.80 |")])
     assert cards[0] == cards[1]
     assert len(cards[0]) == 1

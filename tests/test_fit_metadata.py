@@ -120,7 +120,7 @@ def test_an_evaluation_compares_on_the_same_images(folder, capsys):
     assert "Age, sex and site beside the image" in (output / "report.html").read_text()
     card = folder / "card.md"
     write_model_card(card, model=folder / "fused.safetensors", evaluations=[output])
-    written = card.read_text(encoding="utf-8")
+    written = card.with_name("card_details.md").read_text(encoding="utf-8")
     assert f"| ROC AUC | {found['image_alone']['roc_auc']:.4f} | {expected:.4f} |" in written
     assert max(map(len, written.splitlines())) < 2000, "no list of calibration scores"
 

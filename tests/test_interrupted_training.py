@@ -28,6 +28,7 @@ from test_training_loop import (
 from torch.utils.data import DataLoader
 
 from cascade.command_line import main as console
+from cascade.config import to_dict
 from cascade.data.synthetic import SyntheticConfig, write_synthetic_dataset
 from cascade.errors import CascadeWarning, ConfigError, DataError, ModelFileError
 from cascade.models.artifact import read_document
@@ -236,7 +237,7 @@ def with_settings(folder, settings, *, resume=False, **changes):
     """A training whose network knows its settings, as one that a command starts."""
     folder.mkdir(exist_ok=True)
     network = new_network()
-    network.provenance["settings"] = vars(settings)
+    network.provenance["settings"] = to_dict(settings)
     trainer = Trainer(network, task(**changes), settings, folder)
     trainer.run(resume=resume)
     return trainer
@@ -263,7 +264,7 @@ def test_with_other_settings_the_weights_go_on_with_the_new_schedule_and_it_is_r
         return cross_entropy(network, batch)
 
     network = new_network(3)
-    network.provenance["settings"] = vars(after)
+    network.provenance["settings"] = to_dict(after)
     trainer = Trainer(network, task(loss=loss), after, tmp_path / "run")
     trainer.run(resume=True)
     weight, rate, images = seen[0]
@@ -291,7 +292,7 @@ def test_a_reduced_rate_is_kept_where_it_did_not_change(tmp_path):
     for changes, rate in (({"epochs": 3}, 0.001), ({"learning_rate": 0.02}, 0.02)):
         after = replace(settings, **changes)
         network = new_network()
-        network.provenance["settings"] = vars(after)
+        network.provenance["settings"] = to_dict(after)
         resumed = Trainer(network, task(), after, tmp_path)
         resumed._restore()
         assert resumed.optimizer.param_groups[0]["lr"] == rate
@@ -302,7 +303,7 @@ def test_an_optimiser_of_another_kind_starts_anew_and_other_layers_are_refused(t
     with_settings(tmp_path, settings)
     network = new_network()
     after = replace(settings, optimizer="sgd")
-    network.provenance["settings"] = vars(after)
+    network.provenance["settings"] = to_dict(after)
     trainer = Trainer(network, task(), after, tmp_path)
     trainer._restore()
     assert not trainer.optimizer.state
