@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from cascade.config import Augmentation, ExtraAugmentation
-from cascade.data.synthetic.artefacts import hair
+from cascade.data.synthetic.artefacts import hair, on_planes
 
 _EXTRA_SHARE = 0.5
 """How often a further change is made."""
@@ -93,9 +93,7 @@ class _Drawn(albumentations.ImageOnlyTransform):
 
 
 def _with_hair(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    planes = np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
-    drawn = np.clip(hair(planes, generator), 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(drawn.transpose(1, 2, 0))
+    return on_planes(image, lambda planes: hair(planes, generator))
 
 
 def neutral_light(image: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from cascade.data.synthetic.artefacts import dark_corners, hair, ruler
+from cascade.data.synthetic.artefacts import dark_corners, hair, on_planes, ruler
 from cascade.lesion.masking import Box
 
 STRENGTHS = ("mild", "medium", "strong")
@@ -102,14 +102,8 @@ def _brightness(image: np.ndarray, amount: float, generator: np.random.Generator
     return cv2.LUT(image, np.rint(255 * np.clip(levels, 0, 1) ** (1 / 2.2)).astype(np.uint8))
 
 
-def _on_planes(image: np.ndarray, draw: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Apply a drawing that takes ``(3, H, W)`` float32."""
-    drawn = draw(np.ascontiguousarray(image.transpose(2, 0, 1), np.float32))
-    return np.ascontiguousarray(np.clip(drawn, 0, 255).astype(np.uint8).transpose(1, 2, 0))
-
-
 def _hair(image: np.ndarray, amount: float, generator: np.random.Generator) -> np.ndarray:
-    return _on_planes(image, lambda planes: hair(planes, generator, count=int(amount)))
+    return on_planes(image, lambda planes: hair(planes, generator, count=int(amount)))
 
 
 def _ruler(image: np.ndarray, amount: float, generator: np.random.Generator) -> np.ndarray:
@@ -118,11 +112,11 @@ def _ruler(image: np.ndarray, amount: float, generator: np.random.Generator) -> 
             planes = ruler(planes, generator)
         return planes
 
-    return _on_planes(image, draw)
+    return on_planes(image, draw)
 
 
 def _dark_corners(image: np.ndarray, amount: float, generator: np.random.Generator) -> np.ndarray:
-    return _on_planes(image, lambda planes: dark_corners(planes, generator, radius=amount))
+    return on_planes(image, lambda planes: dark_corners(planes, generator, radius=amount))
 
 
 def _ink(image: np.ndarray, amount: float, generator: np.random.Generator) -> np.ndarray:

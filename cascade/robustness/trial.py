@@ -24,7 +24,7 @@ from cascade.metrics.intervals import (
 from cascade.metrics.segmentation import count_pixels, iou
 from cascade.pipeline.prediction import Failure
 from cascade.progress import progress
-from cascade.robustness.corruptions import CORRUPTIONS, STRENGTHS, Corruption
+from cascade.robustness.corruptions import CORRUPTIONS, STRENGTHS
 
 if TYPE_CHECKING:
     from cascade.data.tables import Record, Table
@@ -38,6 +38,11 @@ UNKNOWN = -1
 
 Kind = tuple[str, str]
 """A corruption's name and its strength."""
+AMOUNTS: dict[Kind, float] = {
+    (kind.name, word): amount
+    for kind in CORRUPTIONS
+    for word, amount in zip(STRENGTHS, kind.amounts, strict=True)
+}
 
 
 @dataclass
@@ -83,8 +88,7 @@ def corrupted_scores(
     Raises:
         DataError: an image cannot be read or predicted.
     """
-    answers: dict[Kind, Answers] = {CLEAN: Answers()}
-    answers |= {(kind.name, name): Answers() for kind in CORRUPTIONS for name in STRENGTHS}
+    answers = {kind: Answers() for kind in (CLEAN, *AMOUNTS)}
     records = list(table)
     for record in progress(records, description="corrupting"):
         _predict_changed(cascade, record, answers, tta, seed)
@@ -165,7 +169,7 @@ def _row(kind: Kind, one: Answers, labels: np.ndarray, cutoff: float) -> dict[st
     return {
         "corruption": kind[0],
         "strength": kind[1],
-        "amount": _amount(kind),
+        "amount": AMOUNTS.get(kind),
         "mean_iou": None if np.isnan(overlaps).all() else float(np.nanmean(overlaps)),
         "roc_auc": float(roc_auc(labels[known], probabilities[known], weights)[0])
         if both
@@ -175,11 +179,6 @@ def _row(kind: Kind, one: Answers, labels: np.ndarray, cutoff: float) -> dict[st
         "unanswered": int((~answered).sum()),
         "intervals": {},
     }
-
-
-def _amount(kind: Kind) -> float | None:
-    found: list[Corruption] = [one for one in CORRUPTIONS if one.name == kind[0]]
-    return found[0].amounts[STRENGTHS.index(kind[1])] if found else None
 
 
 def _falls(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -32,6 +33,12 @@ def add_artefacts(image: np.ndarray, generator: np.random.Generator) -> np.ndarr
 def _paint(image: np.ndarray, opacity: np.ndarray, colour: np.ndarray) -> np.ndarray:
     """Blend ``colour`` over the planes; ``opacity`` is ``(H, W)`` float32 in [0, 1]."""
     return image + opacity * (planes(colour) - image)
+
+
+def on_planes(image: np.ndarray, draw: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Apply a drawing of ``(3, H, W)`` float32 planes to an image ``(H, W, 3)`` uint8 RGB."""
+    drawn = draw(np.ascontiguousarray(image.transpose(2, 0, 1), np.float32))
+    return np.ascontiguousarray(np.clip(drawn, 0, 255).astype(np.uint8).transpose(1, 2, 0))
 
 
 def _polyline(canvas: np.ndarray, points: np.ndarray, thickness: int) -> None:
