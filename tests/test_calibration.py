@@ -10,6 +10,7 @@ from tiny_training import SEGMENTER
 
 from cascade.command_line import main as console
 from cascade.config import ClassifierConfig
+from cascade.data.corruptions import AMOUNTS, corrupted_image
 from cascade.data.datasets import ClassificationDataset
 from cascade.data.splits import make_splits, write_splits
 from cascade.data.synthetic import (
@@ -20,15 +21,17 @@ from cascade.data.synthetic import (
 )
 from cascade.data.tables import read_table
 from cascade.errors import ConfigError, DataError
-from cascade.lesion.masking import MaskPolicy
+from cascade.imaging import read_image
+from cascade.lesion.masking import MaskPolicy, apply_mask, find_lesion
 from cascade.models.classifier import Classifier
 from cascade.models.ensemble import ClassifierEnsemble
 from cascade.models.segmenter import Segmenter
 from cascade.pipeline import Cascade
-from cascade.pipeline.stages import segment_views_with_features
+from cascade.pipeline.stages import segment, segment_views_with_features
 from cascade.reliability import MaskQualityLimits, Safeguards
 from cascade.training import calibration
 from cascade.training.calibration import calibrate_cascade
+from cascade.training.corrupted_validation import corrupted_logits
 
 POLICY = MaskPolicy.from_mode("crop")
 
@@ -239,3 +242,39 @@ def test_the_command_calibrates_the_classifier_at_the_size_asked_for(
     ensemble.save(tmp_path / "classifier.safetensors")
     assert console.main([*flags, "--image_size", "64", "--overwrite"]) == 2
     assert "is an ensemble" in capsys.readouterr().err
+
+
+def test_corrupted_images_are_cut_by_the_mask_that_is_found_in_them(table, splits):
+    segmenter, classifier = networks(splits)
+    some = table.subset(table.names()[:3])
+    logits, labels = corrupted_logits(segmenter, classifier, some, changes=2, seed=4)
+    assert logits.shape == (6, 2)
+    assert labels.tolist() == [r.label == "malignant" for r in some for _ in range(2)]
+    chosen = np.random.default_rng(4).choice(len(AMOUNTS), size=2, replace=False)
+    record = some.records[0]
+    image = read_image(record.image_path).pixels
+    clean = find_lesion(segment(segmenter, [image])[0], POLICY, shape=image.shape[:2])
+    for number, place in enumerate(chosen):
+        changed, _ = corrupted_image(image, clean.mask, record.name, 4, list(AMOUNTS)[place])
+        lesion = find_lesion(segment(segmenter, [changed])[0], POLICY, shape=changed.shape[:2])
+        crop = apply_mask(changed, lesion, POLICY, size=32).pixels
+        expected = torch.from_numpy(logits[number]).softmax(0)
+        np.testing.assert_allclose(classifier.predict_proba(crop[None])[0], expected, atol=1e-5)
+
+
+def test_corrupted_images_count_for_probabilities_and_cutoffs(table, splits):
+    segmenter, classifier = networks(splits)
+    result = calibrate_cascade(segmenter, classifier, table, splits, corruptions=3, seed=1)
+    validation = splits.parts(table)[1]
+    assert result.facts["corrupted_images"] == 3 * len(validation)
+    assert result.facts["images"] == len(validation)
+    logits, labels = corrupted_logits(segmenter, classifier, validation, changes=3, seed=1)
+    further = classifier.calibrated(torch.from_numpy(logits)).softmax(1)[:, 1].numpy()
+    clean_labels, clean = validation_probabilities(classifier, table, splits)
+    chances = np.concatenate([clean, further])
+    truth = np.concatenate([clean_labels, labels])
+    assert chances.mean() == pytest.approx(truth.mean(), abs=0.02)
+    for target, cutoff in classifier.operating_points.items():
+        assert (chances[truth == 1] >= cutoff - 1e-6).mean() >= float(target)
+    with pytest.raises(ConfigError, match="corruptions is 37; choose from 0 to 36"):
+        calibrate_cascade(segmenter, classifier, table, splits, corruptions=37)

@@ -22,6 +22,7 @@ from cascade.models.ensemble import load_classifier
 from cascade.pipeline.stages import classify
 from cascade.training import cross_validation as module
 from cascade.training.cross_validation import cross_validate_classifier
+from cascade.training.images_seen import image_marks
 from cascade.training.joining import (
     EQUAL,
     SEARCHED,
@@ -36,7 +37,6 @@ from cascade.training.out_of_fold import (
     require_same_images,
     write_out_of_fold,
 )
-from cascade.training.run import image_marks
 
 CONFIG = ClassifierConfig(architecture="timm/test_resnet", size=32)
 TRAINING = ClassificationTrainConfig(

@@ -13,6 +13,7 @@ import onnx
 import pytest
 import torch
 from contracts import noise
+from onnx import numpy_helper
 from tiny_export import tiny_cascade, tiny_classifier, tiny_export
 
 from cascade.commands.prediction.export import find_images, main
@@ -251,7 +252,7 @@ def test_what_cannot_be_exported_is_refused_by_name(monkeypatch, fake_cascade, t
         export_onnx(fake_cascade, tmp_path / "onnx")
     with pytest.raises(DataError, match=r"at least 20 .*got 3 \(--images\)"):
         export_onnx(tiny_cascade(), tmp_path / "onnx", images=photographs(3), int8="both")
-    with pytest.raises(ConfigError, match=r"'all'.*none, both, segmenter"):
+    with pytest.raises(ConfigError, match=r"'all'.*none, segmenter, classifier, both"):
         export_onnx(tiny_cascade(), tmp_path / "onnx", int8="all")
     spectrum = classifier_with(lambda maps: torch.linalg.svdvals(maps)[..., 0])
     with pytest.raises(ConfigError, match="classifier cannot be exported"):
@@ -282,6 +283,32 @@ def test_an_int8_segmenter_keeps_features_and_says_what_it_changed(tmp_path):
         usual.predict_with_features(noise(2, 32))[1],
         atol=1e-5,
     )
+
+
+@pytest.mark.usefixtures("ready")
+def test_a_classifiers_weights_in_8_bits_are_off_by_half_a_step_at_most(tmp_path):
+    report = export_onnx(
+        tiny_cascade(), tmp_path / "onnx", images=photographs(20), int8="classifier_weights",
+        int8_difference=0.1,
+    )["int8"]  # fmt: skip
+    assert report["images"]["mean_mask_iou"] == 1, "the segmenter is as it was"
+    document = read_exported(tmp_path / "onnx").document
+    assert document["graphs"]["segmenter"]["precision"] == "float32"
+    assert document["graphs"]["classifier"]["precision"] == "float32 with int8 weights"
+    before, after = (
+        {
+            item.name: numpy_helper.to_array(item)
+            for item in onnx.load(folder / "classifier.onnx").graph.initializer
+        }
+        for folder in (tiny_export(), tmp_path / "onnx")
+    )
+    stored = [name for name in after if name.endswith(".int8")]
+    assert stored
+    for name in stored:
+        scale = after[f"{name[:-5]}.scale"]
+        weight = next(before[form] for form in (name[:-5], f"{name[:-5]}.half") if form in before)
+        assert np.abs(after[name]).max() == 127
+        assert (np.abs(after[name] * scale - weight) <= scale * 0.501).all()
 
 
 @pytest.mark.usefixtures("ready")

@@ -12,7 +12,7 @@ from cascade.models.segmenter import Segmenter
 from cascade.pipeline.stages import segment
 from cascade.training import folds as module
 from cascade.training.folds import out_of_fold_masks
-from cascade.training.run import image_marks
+from cascade.training.images_seen import image_marks
 
 TRAINING = segmentation_settings(augmentation="none")
 POLICY = MaskPolicy(threshold=0.505, minimum_area=0.0, keep="all", fill_holes=False)

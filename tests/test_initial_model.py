@@ -10,7 +10,7 @@ from tiny_training import segmentation_settings as settings
 from cascade.data.splits import make_splits
 from cascade.errors import DataError
 from cascade.models.segmenter import Segmenter
-from cascade.training.run import image_marks
+from cascade.training.images_seen import image_marks
 from cascade.training.segmentation import train_segmenter
 
 

@@ -14,8 +14,8 @@ from cascade.errors import DataError
 from cascade.evaluation.label_issues import read_scores
 from cascade.files import write_csv
 from cascade.metrics.label_issues import label_issues
+from cascade.training.images_seen import image_marks
 from cascade.training.out_of_fold import OutOfFold, write_out_of_fold
-from cascade.training.run import image_marks
 
 
 def drawn():

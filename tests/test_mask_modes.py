@@ -23,9 +23,9 @@ from cascade.metrics.intervals import paired_difference
 from cascade.models.classifier import Classifier
 from cascade.models.segmenter import Segmenter
 from cascade.training import mask_mode_trial as training_module
+from cascade.training.images_seen import image_marks
 from cascade.training.loop import seeded
 from cascade.training.mask_mode_trial import predict_test_masks, train_mask_modes
-from cascade.training.run import image_marks
 
 CONFIG = ClassifierConfig(architecture="timm/test_resnet", size=32)
 TRAINING = ClassificationTrainConfig(

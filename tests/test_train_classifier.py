@@ -15,7 +15,7 @@ from cascade.lesion.masking import MaskPolicy
 from cascade.models.classifier import Classifier
 from cascade.training import classification
 from cascade.training.classification import rarer_class_weights, sampling_weights, train_classifier
-from cascade.training.run import image_marks
+from cascade.training.images_seen import image_marks
 
 CONFIG = ClassifierConfig(architecture="timm/test_resnet", size=32)
 POLICY = MaskPolicy.from_mode("hard_crop", margin=0.3)

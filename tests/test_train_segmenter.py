@@ -12,7 +12,7 @@ from tiny_training import segmentation_settings as settings
 from cascade.data.datasets import SegmentationDataset
 from cascade.errors import ConfigError, DataError, DeviceError, PretrainedWeightsError
 from cascade.models.segmenter import Segmenter
-from cascade.training.run import image_marks
+from cascade.training.images_seen import image_marks
 from cascade.training.segmentation import segmentation_loss, train_segmenter, validate_segmenter
 
 

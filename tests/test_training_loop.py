@@ -12,9 +12,10 @@ from torch.utils.data import Dataset
 from cascade.config import TrainConfig
 from cascade.errors import ConfigError, DataError, ModelFileError, TrainingError
 from cascade.models.network import Network, Normalization, inference_mode
+from cascade.training.images_seen import image_marks, require_unseen
 from cascade.training.loop import EpochSampler, Task, Trainer, deterministic, seeded
 from cascade.training.optimization import make_optimizer
-from cascade.training.run import image_marks, open_run, require_unseen
+from cascade.training.run import open_run
 from cascade.training.state import load_state, save_state
 
 SIZE = 8

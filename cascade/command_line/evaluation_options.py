@@ -63,7 +63,7 @@ def check_unseen(arguments: Any, provenance: Mapping[str, Any], table: Table, *m
     Returns:
         How many of the images it was trained on.
     """
-    from cascade.training.run import require_unseen, seen_images
+    from cascade.training.images_seen import require_unseen, seen_images
 
     names = table.names()
     if not arguments.allow_seen:

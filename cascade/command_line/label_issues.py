@@ -41,7 +41,7 @@ def _about_scores(scores: Scores, names: list[str], model: str | None) -> list[F
     """A warning, unless the scores are out of fold."""
     from cascade.data.check_report import Finding
     from cascade.models.runtimes import model_document
-    from cascade.training.run import seen_images
+    from cascade.training.images_seen import seen_images
 
     if scores.out_of_fold:
         return []

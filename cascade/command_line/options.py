@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -75,8 +76,8 @@ def add_any_cascade(parser: CommandParser) -> None:
     """Add ``--model`` for the commands that take the default cascade where none is named."""
     add_model(
         parser,
-        "a cascade, or folder of an exported one",
-        default="the one in models/, or the one that comes with the library",
+        "a cascade, folder of an exported one, or fast, the small one that comes with the library",
+        default="the default one that comes with it",
     )
 
 
@@ -254,6 +255,30 @@ def with_masks(arguments: Any, table: Table) -> Table:
     if missing:
         log.warning("warning: %d images without a mask are left out", len(missing))
     return masked
+
+
+def with_pseudo_masks(folder: str, table: Table, splits: Splits) -> Table:
+    """The records with a mask, for training images one of the folder where they have no other.
+
+    Raises:
+        DataError: the folder is missing, or has no mask for any of these images.
+    """
+    validating = set(splits.validation)
+    bare = [item.name for item in table if not item.mask_path and item.name not in validating]
+    found = table.subset(bare).with_masks_found_in(folder)
+    if not len(found):
+        raise DataError(
+            f"--pseudo_masks {folder}: holds no STEM.png for any of the {len(bare)} training "
+            "images that have no mask of their own"
+        )
+    predicted = {record.name: record for record in found}
+    records = [predicted.get(item.name, item) for item in table]
+    known = replace(table, records=tuple(item for item in records if item.mask_path))
+    log.info(
+        "%d images learn from predicted masks, %d have no mask and are left out",
+        len(found), len(table) - len(known),
+    )  # fmt: skip
+    return known
 
 
 def with_crop_masks(arguments: Any, table: Table, policy: MaskPolicy) -> Table:

@@ -25,7 +25,7 @@ from cascade.command_line.settings_file import SettingsFile, read_settings_file
 from cascade.command_line.shared_flags import SHARED
 from cascade.config import did_you_mean
 from cascade.errors import CascadeError, CascadeWarning, ConfigError
-from cascade.models.hub import is_hub_address, local_path
+from cascade.models.named import is_named, model_path
 from cascade.progress import setup_logging, verbosity
 
 Config = TypeVar("Config")
@@ -313,15 +313,15 @@ def command(
 
 
 def _fetch_models(arguments: Any) -> dict[str, str]:
-    """Put the file in the cache in the place of a model on the hub.
+    """Put the file in the place of a model's name or of its address on the hub.
 
     Returns:
-        The flags and the addresses that they had.
+        The flags and the names or addresses that they had.
     """
     given = {name: arguments.get(name) for name in _MODEL_FLAGS}
-    addresses = {name: value for name, value in given.items() if is_hub_address(value)}
+    addresses = {name: value for name, value in given.items() if is_named(value)}
     for name, address in addresses.items():
-        arguments[name] = str(local_path(address))
+        arguments[name] = str(model_path(address))
     return addresses
 
 

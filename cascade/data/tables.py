@@ -141,15 +141,23 @@ class Table(Sequence[Record]):
         Raises:
             DataError: masks are missing (listed).
         """
-        finder = FileFinder(_folder(folder, what="mask"))
-        paths = [finder.mask(record.name) for record in self.records]
-        missing = [
-            record.name for record, path in zip(self.records, paths, strict=True) if path is None
-        ]
+        found = self.with_masks_found_in(folder)
+        there = set(found.names())
+        missing = [name for name in self.names() if name not in there]
         if missing:
             raise DataError(f"{folder}: {len(missing)} masks are missing: {listed(missing)}")
-        pairs = zip(self.records, paths, strict=True)
-        return replace(self, records=tuple(replace(item, mask_path=path) for item, path in pairs))
+        return found
+
+    def with_masks_found_in(self, folder: str | os.PathLike[str]) -> Table:
+        """The records that have a mask ``STEM.png`` in another folder, with that one.
+
+        Raises:
+            DataError: the folder is missing.
+        """
+        finder = FileFinder(_folder(folder, what="mask"))
+        pairs = [(record, finder.mask(record.name)) for record in self.records]
+        records = [replace(record, mask_path=path) for record, path in pairs if path]
+        return replace(self, records=tuple(records))
 
 
 def read_table(

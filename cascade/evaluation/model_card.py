@@ -196,7 +196,7 @@ def _recipe(trainings: Sequence[Mapping[str, Any]]) -> str:
 
 def _recorded(training: Mapping[str, Any]) -> dict[str, Any]:
     """What a training recorded, without what stands elsewhere in the card."""
-    left_out = {"trained_on", "initial_model", "settings"}
+    left_out = {"trained_on", "validated_on", "initial_model", "settings"}
     settings = dict(training.get("settings") or {})
     settings.pop("mask_policy", None)
     if "encoder_weights" in settings:

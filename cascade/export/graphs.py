@@ -157,11 +157,16 @@ def serialized(model: onnx.ModelProto) -> bytes:
     Raises:
         ConfigError: the graph is too large for one file.
     """
-    smaller = _halved(products_before_sums(convolved_before_upsampling(model)))
+    smaller = _halved(arranged(model))
     if smaller.ByteSize() >= _LARGEST:
         raise ConfigError("a network of over two gigabytes does not fit into one ONNX file")
     content: bytes = smaller.SerializeToString()
     return content
+
+
+def arranged(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a graph that gives the same for less work; nothing is left to do a second time."""
+    return products_before_sums(convolved_before_upsampling(model))
 
 
 def _halved(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -191,10 +196,15 @@ def _halved(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def describe_graph(model: onnx.ModelProto) -> Mapping[str, Any]:
     """What a graph takes and gives, as plain JSON values."""
-    whole = all(node.op_type != "QuantizeLinear" for node in model.graph.node)
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        precision = "int8"
+    elif any(weight.data_type == onnx.TensorProto.INT8 for weight in model.graph.initializer):
+        precision = "float32 with int8 weights"
+    else:
+        precision = "float32"
     return {
         "opset": OPSET,
-        "precision": "float32" if whole else "int8",
+        "precision": precision,
         "input": {value.name: _shape(value) for value in model.graph.input},
         "outputs": {value.name: _shape(value) for value in model.graph.output},
     }

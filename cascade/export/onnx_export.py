@@ -7,7 +7,7 @@ import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cascade.errors import ConfigError, MissingExtraError
 from cascade.export.parity import INT8_DIFFERENCE, check_float32, check_int8
@@ -22,7 +22,7 @@ from cascade.pipeline import Cascade
 if TYPE_CHECKING:
     import onnx
 
-Int8 = Literal["none", "segmenter", "classifier", "both"]
+Int8 = Literal["none", "segmenter", "classifier", "both", "classifier_weights"]
 
 _LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
 
@@ -46,7 +46,8 @@ def export_onnx(
         output: the folder to write.
         images: images to compare the answers on, besides noise.
         int8: stages to compute in 8-bit integers. Every other image then sets the ranges of
-            the numbers, and the rest tells whether the answers are still good enough.
+            the numbers, and the rest tells whether the answers are still good enough. With
+            ``classifier_weights`` those are stored in 8 bits, and computed with in float32.
         int8_difference: largest change of an image's probability that int8 may make.
         overwrite: replace an exported cascade that is there already.
 
@@ -61,12 +62,12 @@ def export_onnx(
     """
     _check_installed()
     _check_target(Path(output), overwrite=overwrite)
-    quantized_stages = _stages_of(int8)
+    _check_choice(int8)
 
     from cascade.export.graphs import classifier_graph, describe_graph, segmenter_graph, serialized
-    from cascade.export.quantization import calibration_inputs, quantized, split_images
+    from cascade.export.quantization import split_images
 
-    calibration, compared = split_images(images) if quantized_stages else ((), images)
+    calibration, compared = ((), images) if int8 == "none" else split_images(images)
     if isinstance(cascade, Cascade):
         identity = tensors_digest(cascade.to_artifact().tensors)
     else:
@@ -79,9 +80,8 @@ def export_onnx(
     }
     exported = _with_graphs(original, models)
     parity = {"float32": check_float32(original, exported, images)}
-    if quantized_stages:
-        inputs = calibration_inputs(exported, calibration)
-        models |= {stage: quantized(models[stage], inputs[stage]) for stage in quantized_stages}
+    if int8 != "none":
+        models |= _in_8_bits(int8, exported, models, calibration)
         smaller = _with_graphs(original, models)
         parity["int8"] = check_int8(exported, smaller, compared, difference=int8_difference)
     with atomic_folder(output) as folder:
@@ -136,11 +136,24 @@ def _with_stages(
     )
 
 
-def _stages_of(int8: Int8) -> tuple[str, ...]:
-    choices = {"none": (), "both": STAGES, **{stage: (stage,) for stage in STAGES}}
-    if int8 not in choices:
-        raise ConfigError(f"int8 is {int8!r}; choose from {', '.join(choices)}")
-    return choices[int8]
+def _check_choice(int8: Int8) -> None:
+    if int8 not in get_args(Int8):
+        raise ConfigError(f"int8 is {int8!r}; choose from {', '.join(get_args(Int8))}")
+
+
+def _in_8_bits(
+    int8: Int8,
+    exported: Cascade,
+    models: Mapping[str, onnx.ModelProto],
+    images: Sequence[ImageSource],
+) -> dict[str, onnx.ModelProto]:
+    from cascade.export.quantization import calibration_inputs, quantized, with_8_bit_weights
+
+    if int8 == "classifier_weights":
+        return {"classifier": with_8_bit_weights(models["classifier"])}
+    inputs = calibration_inputs(exported, images)
+    stages = STAGES if int8 == "both" else (int8,)
+    return {stage: quantized(models[stage], inputs[stage]) for stage in stages}
 
 
 def _check_installed() -> None:

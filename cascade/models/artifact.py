@@ -21,7 +21,8 @@ from safetensors.numpy import save_file
 
 from cascade.errors import ModelFileError
 from cascade.files import atomic_path
-from cascade.models.hub import hub_hint, local_path
+from cascade.models.hub import hub_hint
+from cascade.models.named import model_path, shipped_models
 from cascade.version import __version__
 
 FORMAT = 1
@@ -56,16 +57,6 @@ class Artifact:
             for name, tensor in self.tensors.items()
             if name.startswith(prefix)
         }
-
-
-def shipped_models() -> Path:
-    """Where the cascade that comes with the library lies.
-
-    In a clone that is ``models/``; in an installed library the folder of its code.
-    """
-    package = Path(__file__).resolve().parents[1]
-    in_clone = (package.parent / "setup.cfg").is_file()
-    return package.parent / "models" if in_clone else package
 
 
 def default_model() -> Path:
@@ -192,7 +183,7 @@ def check_tensors(
 
 
 def _opened(path: str | os.PathLike[str]) -> Any:
-    path = local_path(path)
+    path = model_path(path)
     if not path.is_file():
         raise ModelFileError(f"{path}: there is no such model file{hub_hint(str(path))}")
     try:

@@ -23,9 +23,9 @@ from cascade.models.artifact import (
     PARTS,
     Artifact,
     read_artifact,
-    shipped_models,
     write_artifact,
 )
+from cascade.models.named import shipped_models
 from cascade.reliability import Safeguards
 from cascade.version import __version__
 

@@ -26,7 +26,7 @@ from cascade.models.exported import (
     read_safeguards,
 )
 from cascade.models.gpu import torch_uses_gpu
-from cascade.models.hub import local_path
+from cascade.models.named import model_path
 from cascade.models.onnx_runtime import ACTIVATION_MAPS
 from cascade.models.openvino_session import Precision
 from cascade.models.protocol import ClassifierStage, SegmenterStage
@@ -89,7 +89,7 @@ def choose_runtime(
     """
     if runtime not in get_args(Runtime):
         raise ConfigError(f"runtime {runtime!r} is unknown; choose {', '.join(get_args(Runtime))}")
-    path = _default(runtime) if path is None else local_path(path)
+    path = _default(runtime) if path is None else model_path(path)
     if runtime in ("onnx", "openvino"):
         return path, runtime
     exported = is_exported(path) or path.is_dir()

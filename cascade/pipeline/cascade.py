@@ -113,7 +113,8 @@ class Cascade:
         Args:
             path: a ``.safetensors`` file with both stages, or a folder written by
                 :func:`cascade.export_onnx`, or ``hf://owner/name[@revision][/file]``, a model on
-                the Hugging Face Hub; by default the cascade that comes with the library.
+                the Hugging Face Hub, or ``fast``, the small cascade that comes with the library;
+                by default its ``default`` one.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             runtime: what computes: ``torch`` runs a file, ``onnx`` and ``openvino`` a folder;
                 ``auto`` is torch on a GPU; on the CPU it takes ONNX Runtime for a folder, and for

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cascade.data.corruptions import CORRUPTIONS, STRENGTHS
 from cascade.evaluation import plots
 from cascade.evaluation.html import ReportFigure, ReportSection, ReportTable
 from cascade.evaluation.overlays import fitted
 from cascade.evaluation.score_table import score_text
 from cascade.files import write_csv
 from cascade.imaging import encode_jpeg, read_image
-from cascade.robustness.corruptions import CORRUPTIONS, STRENGTHS
 from cascade.robustness.trial import changed_images
 
 if TYPE_CHECKING:

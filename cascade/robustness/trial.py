@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cascade.config import CLASSES
+from cascade.data.corruptions import AMOUNTS, STRENGTHS, Kind, corrupted_images
 from cascade.errors import DataError
 from cascade.imaging import read_image, read_mask
-from cascade.lesion.masking import Box, bounding_box, reduce_mask
+from cascade.lesion.masking import reduce_mask
 from cascade.metrics.classification import roc_auc
 from cascade.metrics.intervals import (
     RESAMPLES,
@@ -24,7 +24,6 @@ from cascade.metrics.intervals import (
 from cascade.metrics.segmentation import count_pixels, iou
 from cascade.pipeline.prediction import Failure
 from cascade.progress import progress
-from cascade.robustness.corruptions import CORRUPTIONS, STRENGTHS
 
 if TYPE_CHECKING:
     from cascade.data.tables import Record, Table
@@ -35,14 +34,6 @@ CLEAN = ("none", "")
 """The images as they are."""
 UNKNOWN = -1
 """Label of an image without a class."""
-
-Kind = tuple[str, str]
-"""A corruption's name and its strength."""
-AMOUNTS: dict[Kind, float] = {
-    (kind.name, word): amount
-    for kind in CORRUPTIONS
-    for word, amount in zip(STRENGTHS, kind.amounts, strict=True)
-}
 
 
 @dataclass
@@ -124,7 +115,7 @@ def _predict_changed(
         truth = reduce_mask(whole, image.shape)
     clean = cascade([image.pixels], tta=tta)[0]
     where = truth if truth is not None else clean.mask
-    changed = list(_changed(image.pixels, where, record.name, seed))
+    changed = list(corrupted_images(image.pixels, where, record.name, seed))
     kinds = [CLEAN, *(kind for kind, _, _ in changed)]
     masks = [where, *(mask for _, _, mask in changed)]
     results = [clean, *cascade.predict_iter([pixels for _, pixels, _ in changed], tta=tta)]
@@ -136,26 +127,6 @@ def _predict_changed(
         answers[kind].overlaps.append(
             np.nan if truth is None else iou(count_pixels(mask, result.mask))
         )
-
-
-def _changed(
-    image: np.ndarray, mask: np.ndarray, name: str, seed: int
-) -> Iterator[tuple[Kind, np.ndarray, np.ndarray]]:
-    box = _box(mask)
-    for kind in CORRUPTIONS:
-        # of one corruption, all strengths make the same random choices
-        own = zlib.crc32(f"{seed} {kind.name} {name}".encode())
-        for strength, word in enumerate(STRENGTHS):
-            yield (kind.name, word), *kind.apply(image, mask, box, strength, seed=own)
-
-
-def _box(mask: np.ndarray) -> Box:
-    """The lesion's box; without one, the middle of the image."""
-    found = bounding_box(mask)
-    if found is not None:
-        return found
-    height, width = mask.shape
-    return height // 4, width // 4, height - height // 4, width - width // 4
 
 
 def _row(kind: Kind, one: Answers, labels: np.ndarray, cutoff: float) -> dict[str, Any]:
@@ -225,6 +196,6 @@ def _falls(
 def changed_images(image: np.ndarray, name: str, seed: int) -> Iterator[tuple[str, np.ndarray]]:
     """One image under each corruption at its greatest strength, for people to look at."""
     nothing = np.zeros(image.shape[:2], bool)
-    for kind, pixels, _ in _changed(image, nothing, name, seed):
+    for kind, pixels, _ in corrupted_images(image, nothing, name, seed):
         if kind[1] == STRENGTHS[-1]:
             yield kind[0], pixels

@@ -26,8 +26,13 @@ from cascade.errors import ConfigError, DataError, ModelFileError
 from cascade.models.artifact import check_tensors, tensor_shapes
 from cascade.models.classifier import Classifier
 from cascade.progress import progress
+from cascade.training.images_seen import (
+    division_of,
+    images_seen,
+    require_same_division,
+    without_images,
+)
 from cascade.training.loop import quiet_worker, seeded
-from cascade.training.run import division_of, require_same_division
 
 
 def average_classifiers(paths: Sequence[str | Path], *, size: int | None = None) -> Classifier:
@@ -93,18 +98,15 @@ def _provenance(members: Sequence[Classifier]) -> dict[str, Any]:
     A member that is an average itself keeps its own ``averaged_with``, so it is never the first;
     where all are averages, the first is none of them and says only what they share.
     """
-    seen = {mark for member in members for mark in member.provenance.get("trained_on", ())}
-    made = [
-        {key: value for key, value in member.provenance.items() if key != "trained_on"}
-        for member in members
-    ]
+    seen = images_seen(*(member.provenance for member in members))
+    made = [without_images(member.provenance) for member in members]
     plain = [number for number, one in enumerate(made) if "averaged_with" not in one]
     if plain:
         first = made.pop(plain[0])
     else:
         of_one = {"averaged_with", "averaged_at", "batch_statistics", "settings", "initial_model"}
         first = {key: value for key, value in made[0].items() if key not in of_one}
-    return {**first, "trained_on": sorted(seen), "averaged_with": made}
+    return {**first, **seen, "averaged_with": made}
 
 
 BATCH_SIZE = 64

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from cascade.config import CLASSES, ClassificationTrainConfig
+from cascade.data.corruptions import AMOUNTS
 from cascade.data.datasets import ClassificationDataset
 from cascade.data.splits import Splits
 from cascade.data.synthetic import NON_LESIONS, draw_non_lesion
@@ -47,7 +49,8 @@ from cascade.training.classification import (
     operating_points,
     predict_raw_logits,
 )
-from cascade.training.run import require_same_division
+from cascade.training.corrupted_validation import corrupted_logits
+from cascade.training.images_seen import require_same_division
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +80,7 @@ def calibrate_cascade(
     *,
     masks: str | None = None,
     sensitivity: float = 0.9,
+    corruptions: int = 0,
     batch_size: int = 32,
     seed: int = 0,
 ) -> CalibrationResult:
@@ -96,20 +100,26 @@ def calibrate_cascade(
         masks: folder of predicted masks of all validation images, from a segmenter that did not
             train on them; by default the true masks of the table.
         sensitivity: the operating point that becomes the default cutoff; 0.8, 0.9 or 0.95.
+        corruptions: so many random changes of each validation image (:data:`cascade.data.\
+            corruptions.CORRUPTIONS`) count like further images for probabilities, cutoffs and sets,
+            so that these hold better for images of another clinic.
         batch_size: crops that pass the classifier together.
-        seed: draws the training images for the out-of-distribution detector.
+        seed: draws these changes, and training images for the out-of-distribution detector.
 
     Raises:
-        ConfigError: there is no such operating point.
+        ConfigError: there is no such operating point, or there are not so many corruptions.
         DataError: the classifier was trained with another division, or masks are missing.
     """
     if sensitivity not in SENSITIVITIES:
         known = ", ".join(f"{value:.2f}" for value in SENSITIVITIES)
         raise ConfigError(f"sensitivity is {sensitivity}; choose from {known}")
+    if not 0 <= corruptions <= len(AMOUNTS):
+        raise ConfigError(f"corruptions is {corruptions}; choose from 0 to {len(AMOUNTS)}")
     require_same_division(classifier.provenance, splits)
     train, validation = splits.parts(table)
     cut = validation if masks is None else validation.with_masks_from(masks)
-    facts, conformal = _calibrate_classifier(classifier, cut, batch_size)
+    further = corrupted_logits(segmenter, classifier, validation, changes=corruptions, seed=seed)
+    facts, conformal = _calibrate_classifier(classifier, cut, further, batch_size)
     classifier.cutoff = classifier.operating_points[f"{sensitivity:.2f}"]
     limits, facts["mask_quality"] = _fit_mask_quality_limits(
         segmenter, validation.with_mask(), classifier.policy
@@ -126,24 +136,30 @@ def calibrate_cascade(
 
 
 def _calibrate_classifier(
-    classifier: Classifier | ClassifierEnsemble, validation: Table, batch_size: int
+    classifier: Classifier | ClassifierEnsemble,
+    validation: Table,
+    further: tuple[np.ndarray, np.ndarray],
+    batch_size: int,
 ) -> tuple[dict[str, Any], ConformalScores]:
+    """Fit on the validation images and on ``further`` logits and labels."""
     data = ClassificationDataset(validation.records, size=classifier.size, policy=classifier.policy)
     settings = ClassificationTrainConfig(batch_size=batch_size)
     logits = predict_raw_logits(classifier, data, settings)  # type: ignore[arg-type]
-    values = logits.cpu().numpy()
-    fitted = fit_platt(values, data.labels)
+    values = np.concatenate([logits.cpu().numpy(), further[0]])
+    labels = np.concatenate([data.labels, further[1]])
+    fitted = fit_platt(values, labels)
     classifier.temperature, classifier.bias = fitted.temperature, fitted.bias
-    chances = malignant_probabilities(classifier.calibrated(logits))
-    classifier.operating_points = operating_points(data.labels, chances)
+    chances = malignant_probabilities(classifier.calibrated(torch.from_numpy(values)))
+    classifier.operating_points = operating_points(labels, chances)
     facts = {
         "images": len(data),
         "malignant": int(data.labels.sum()),
+        "corrupted_images": len(further[1]),
         **fitted.to_dict(),
-        "log_loss_before": _log_loss(Calibration().probabilities(values)[:, 1], data.labels),
-        "log_loss_after": _log_loss(fitted.probabilities(values)[:, 1], data.labels),
+        "log_loss_before": _log_loss(Calibration().probabilities(values)[:, 1], labels),
+        "log_loss_after": _log_loss(fitted.probabilities(values)[:, 1], labels),
     }
-    return facts, ConformalScores.from_probabilities(chances, data.labels)
+    return facts, ConformalScores.from_probabilities(chances, labels)
 
 
 def _log_loss(chances: np.ndarray, labels: np.ndarray) -> float:

@@ -34,6 +34,7 @@ from cascade.training.classification import (
     predict_raw_logits,
     train_classifier,
 )
+from cascade.training.images_seen import require_unseen
 from cascade.training.out_of_fold import (
     OUT_OF_FOLD_FILE,
     OutOfFold,
@@ -47,7 +48,6 @@ from cascade.training.run import (
     inner_splits,
     open_folds,
     provenance,
-    require_unseen,
     run_settings,
 )
 

@@ -30,7 +30,7 @@ from cascade.pipeline.augmented_views import VIEWS, TestTimeAugmentation, view
 from cascade.progress import progress
 from cascade.reliability import Diagnoses
 from cascade.training.diagnosis import UNKNOWN, diagnoses_of, diagnosis_indices
-from cascade.training.run import require_same_division
+from cascade.training.images_seen import require_same_division
 
 log = logging.getLogger(__name__)
 

@@ -12,12 +12,9 @@ from pathlib import Path
 from cascade.config import SegmentationTrainConfig, SegmenterConfig, TrainConfig
 from cascade.data.splits import make_folds
 from cascade.data.tables import Table
-from cascade.imaging import read_image, write_mask
-from cascade.lesion.masking import MaskPolicy, find_lesion
-from cascade.models.segmenter import Segmenter
-from cascade.pipeline.stages import segment
-from cascade.progress import progress
+from cascade.lesion.masking import MaskPolicy
 from cascade.training import processes
+from cascade.training.predicted_masks import write_masks
 from cascade.training.run import data_digest, inner_splits, open_folds, run_settings
 from cascade.training.segmentation import train_segmenter
 
@@ -81,27 +78,7 @@ def out_of_fold_masks(
                 resume_changed=resume_changed,
             )
             if processes.is_main():
-                write_masks(segmenter, table.subset(run.fold.validation), masks, policy)
+                write_masks([segmenter], table.subset(run.fold.validation), masks, policy)
                 run.finish()
     processes.wait()
     return masks
-
-
-def write_masks(
-    segmenter: Segmenter, table: Table, folder: Path, policy: MaskPolicy, *, keep: bool = False
-) -> int:
-    """Predict the mask of each record's image and write it to ``STEM.png`` in the folder.
-
-    ``keep`` leaves the masks alone that are there already.
-
-    Returns:
-        How many were written.
-    """
-    paths = [(record, folder / f"{record.stem}.png") for record in table]
-    missing = [(record, path) for record, path in paths if not (keep and path.is_file())]
-    for record, path in progress(missing, description="predicted masks"):
-        image = read_image(record.image_path).pixels
-        probability = segment(segmenter, [image])[0]
-        lesion = find_lesion(probability, policy, shape=image.shape[:2])
-        write_mask(path, lesion.mask)
-    return len(missing)

@@ -21,6 +21,7 @@ from cascade.models.ensemble import (
 )
 from cascade.training.classification import operating_points
 from cascade.training.cross_validation import ENSEMBLE_FILE
+from cascade.training.images_seen import images_seen, without_images
 from cascade.training.out_of_fold import OUT_OF_FOLD_FILE, read_out_of_fold, require_same_images
 
 BAGS = 10
@@ -256,11 +257,7 @@ def _document(
         "differences": comparison.differences,
         "fold_weights": {str(fold): row for fold, row in comparison.fold_weights.items()},
     }
-    seen = {mark for part in parts for mark in part.provenance.get("trained_on", ())}
     joined.provenance = {
-        "trained_on": sorted(seen),
-        "runs": [
-            {key: value for key, value in part.provenance.items() if key != "trained_on"}
-            for part in parts
-        ],
+        **images_seen(*(part.provenance for part in parts)),
+        "runs": [without_images(part.provenance) for part in parts],
     }

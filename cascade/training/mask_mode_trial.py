@@ -15,8 +15,9 @@ from cascade.files import file_digest, read_json, write_json
 from cascade.lesion.policy import MASK_MODES, MaskPolicy
 from cascade.models.segmenter import Segmenter
 from cascade.training.classification import train_classifier
-from cascade.training.folds import write_masks
-from cascade.training.run import CONFIG_FILE, open_run, require_unseen, run_settings
+from cascade.training.images_seen import require_unseen
+from cascade.training.predicted_masks import write_masks
+from cascade.training.run import CONFIG_FILE, open_run, run_settings
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +153,7 @@ def predict_test_masks(
     kept = note.is_file() and not overwrite
     if not kept:
         write_json(note, made_by)
-    write_masks(segmenter, test, folder, policy, keep=kept)
+    write_masks([segmenter], test, folder, policy, keep=kept)
     return folder
 
 

@@ -18,7 +18,7 @@ from cascade.progress import progress
 from cascade.reliability import Metadata, MetadataFusion, fit_metadata_fusion, fit_platt
 from cascade.reliability.metadata import FIELDS
 from cascade.reliability.metadata_fusion import FusionFit
-from cascade.training.run import require_same_division
+from cascade.training.images_seen import require_same_division
 
 if TYPE_CHECKING:
     from cascade.pipeline import Cascade

@@ -24,6 +24,14 @@ from cascade.errors import ConfigError, DataError
 from cascade.files import write_text
 from cascade.models.network import Network
 from cascade.training import processes
+from cascade.training.images_seen import (
+    division_of,
+    image_marks,
+    images_seen,
+    learnt_from,
+    require_unseen,
+    without_images,
+)
 from cascade.training.state import LAST, PREVIOUS
 from cascade.training.tracking import TRACKER_FILE
 from cascade.version import __version__
@@ -238,6 +246,7 @@ def provenance(table: Table, splits: Splits, settings: Mapping[str, Any]) -> dic
         "table": {"name": table.path.name, "images": len(table), "digest": table.digest},
         "splits": {"seed": splits.seed, "fraction": splits.fraction, "digest": splits.digest},
         "trained_on": image_marks([*splits.train, *splits.validation]),
+        "validated_on": image_marks(splits.validation),
         "settings": {**settings, "encoder_weights": Path(settings["encoder_weights"]).name},
     }
 
@@ -252,63 +261,14 @@ def start_from(network: Network, path: str, splits: Splits, settings: Mapping[st
     before = network.continue_from(path)
     if division_of(before) != settings["splits_digest"]:
         try:
-            require_unseen(before, splits.validation, model=path)
+            require_unseen(learnt_from(before), splits.validation, model=path)
         except DataError as error:
             raise DataError(
                 f"{path} was trained with another division, on images that are to validate now, "
                 "so no epoch could be judged; use the --splits of that training"
             ) from error
-    seen = {*before.get("trained_on", ()), *network.provenance["trained_on"]}
-    network.provenance["trained_on"] = sorted(seen)
-    network.provenance["initial_model"] = {
-        key: value for key, value in before.items() if key != "trained_on"
-    }
-
-
-def image_marks(names: Sequence[str]) -> list[str]:
-    """Short digests of image names, so that a model's file can tell which images it has seen."""
-    stems = {Path(name).stem for name in names}
-    return sorted(hashlib.sha256(stem.encode()).hexdigest()[:12] for stem in stems)
-
-
-def division_of(provenance: Mapping[str, Any]) -> str | None:
-    """Digest of the division that a network was trained with, where its file tells."""
-    digest: str | None = provenance.get("splits", {}).get("digest")
-    return digest
-
-
-def require_same_division(provenance: Mapping[str, Any], splits: Splits) -> None:
-    """Refuse images that may play another part here than in a classifier's training.
-
-    Raises:
-        DataError: the classifier was trained with another division.
-    """
-    if division_of(provenance) != splits.digest:
-        raise DataError(
-            "the classifier was trained with another division, so images that trained it may "
-            "validate here, and the other way round; give the --splits of its training"
-        )
-
-
-def seen_images(provenance: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """Those of the images that a stage was trained or validated on."""
-    seen = set(provenance.get("trained_on", ()))
-    return [name for name in names if image_marks([name])[0] in seen]
-
-
-def require_unseen(provenance: Mapping[str, Any], names: Sequence[str], *, model: str) -> None:
-    """Refuse to evaluate a model on images that it was trained or validated on.
-
-    Raises:
-        DataError: some of the images were seen in training.
-    """
-    known = seen_images(provenance, names)
-    if known:
-        raise DataError(
-            f"{model}: {len(known)} of {len(names)} images were used to train it, e.g. "
-            f"{', '.join(known[:3])}; evaluate on other images, or pass --allow_seen to get "
-            "numbers that are too good"
-        )
+    network.provenance.update(images_seen(before, network.provenance))
+    network.provenance["initial_model"] = without_images(before)
 
 
 _FINISHED = "finished"

@@ -134,7 +134,9 @@ class _Commands:
 
     def _file(self, made: Mapping[str, Any]) -> str | None:
         """Where the network's file is, once the lines that make it were added."""
-        known = {key: value for key, value in made.items() if key != "trained_on"}
+        from cascade.training.images_seen import without_images
+
+        known = without_images(made)
         record = json.dumps(known, sort_keys=True, default=str)
         if record not in self._files:
             others = known.pop("averaged_with", ())

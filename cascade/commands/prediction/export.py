@@ -38,10 +38,11 @@ def build_parser() -> CommandParser:
     )
     parser.add_argument(
         "--int8",
-        type=Literal["none", "segmenter", "classifier", "both"],
+        type=Literal["none", "segmenter", "classifier", "both", "classifier_weights"],
         default="none",
-        help="stages to compute in 8-bit integers, which pays for the segmenter; needs --images, "
-        "and is refused where masks or answers change too much",
+        help="stages to compute in 8-bit integers, which pays for the segmenter; "
+        "classifier_weights only stores these in 8 bits, which saves space and costs no time; "
+        "needs --images, and is refused where masks or answers change too much",
     )
     parser.add_argument(
         "--int8_difference",

@@ -45,6 +45,13 @@ def build_parser() -> CommandParser:
         help="side of the classifier's input in pixels, by default as it was trained; trained on "
         "crops of varying scale, it may judge somewhat larger ones better",
     )
+    parser.add_argument(
+        "--corruptions",
+        type=int,
+        default=0,
+        help="so many random changes of each validation image (blur, noise, hair, ...) count like "
+        "further images for probabilities, cutoffs and sets, so that these hold better elsewhere",
+    )
     add_switch(parser, "--half", "store the weights as float16, which halves the file")
     return parser
 
@@ -79,6 +86,7 @@ def main(arguments: Any) -> int:
         splits,
         masks=None if arguments.masks == "truth" else arguments.masks,
         sensitivity=arguments.sensitivity,
+        corruptions=arguments.corruptions,
         batch_size=arguments.batch_size,
         seed=arguments.seed,
     )

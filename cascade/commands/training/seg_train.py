@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from cascade.command_line.first_rows import first_rows
-from cascade.command_line.options import load_splits, load_table, with_masks
+from cascade.command_line.options import load_splits, load_table, with_masks, with_pseudo_masks
 from cascade.command_line.parser import OK, CommandParser, settings
 from cascade.command_line.training import (
     add_start,
@@ -30,6 +30,13 @@ def build_parser() -> CommandParser:
     )
     add_training(parser, SegmentationTrainConfig, SegmenterConfig, output="segmenter")
     add_start(parser)
+    parser.add_argument(
+        "--pseudo_masks",
+        type=str,
+        default=None,
+        help="folder of predicted masks (cascade segment --agreement) for training images that "
+        "have none of their own; images that are without any are left out",
+    )
     return parser
 
 
@@ -41,7 +48,10 @@ def main(arguments: Any) -> int:
     config = settings(SegmenterConfig, arguments, size=arguments.image_size)
     table = load_table(arguments, labels=False)
     splits = load_splits(arguments, table)
-    table = with_masks(arguments, first_rows(arguments, table, splits))
+    table = first_rows(arguments, table, splits)
+    if arguments.pseudo_masks:
+        table = with_pseudo_masks(arguments.pseudo_masks, table, splits)
+    table = with_masks(arguments, table)
     steps = training.epochs * max(1, len(splits.parts(table)[0]) // training.batch_size)
     warning = shrinkage_warning(training, steps=steps)
     if warning:

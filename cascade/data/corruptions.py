@@ -7,7 +7,8 @@ alike. A change that moves pixels moves the mask with them; the others leave it 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -15,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from cascade.data.synthetic.artefacts import dark_corners, hair, on_planes, ruler
-from cascade.lesion.masking import Box
+from cascade.lesion.masking import Box, bounding_box
 
 STRENGTHS = ("mild", "medium", "strong")
 
@@ -207,3 +208,45 @@ CORRUPTIONS = (
     Corruption("larger", "scale", (1.2, 1.4, 1.6), move=_closer),
 )
 """All of them. ``dark corners`` may hide parts of a lesion, which then still count."""
+
+Kind = tuple[str, str]
+"""A corruption's name and its strength."""
+AMOUNTS: dict[Kind, float] = {
+    (kind.name, word): amount
+    for kind in CORRUPTIONS
+    for word, amount in zip(STRENGTHS, kind.amounts, strict=True)
+}
+
+
+def corrupted_images(
+    image: np.ndarray, mask: np.ndarray, name: str, seed: int
+) -> Iterator[tuple[Kind, np.ndarray, np.ndarray]]:
+    """An image and its mask under every corruption at every strength, in the order of AMOUNTS.
+
+    Args:
+        image: ``(H, W, 3)`` uint8 RGB.
+        mask: ``(H, W)`` bool, where the lesion is.
+        name: of the image; with the seed it decides the random choices.
+        seed: see ``name``.
+    """
+    for kind in AMOUNTS:
+        yield kind, *corrupted_image(image, mask, name, seed, kind)
+
+
+def corrupted_image(
+    image: np.ndarray, mask: np.ndarray, name: str, seed: int, kind: Kind
+) -> tuple[np.ndarray, np.ndarray]:
+    """One of them."""
+    corruption = next(one for one in CORRUPTIONS if one.name == kind[0])
+    # of one corruption, all strengths make the same random choices
+    own = zlib.crc32(f"{seed} {corruption.name} {name}".encode())
+    return corruption.apply(image, mask, _box(mask), STRENGTHS.index(kind[1]), seed=own)
+
+
+def _box(mask: np.ndarray) -> Box:
+    """The lesion's box; without one, the middle of the image."""
+    found = bounding_box(mask)
+    if found is not None:
+        return found
+    height, width = mask.shape
+    return height // 4, width // 4, height - height // 4, width - width // 4
