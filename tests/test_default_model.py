@@ -7,10 +7,11 @@ import pytest
 
 from cascade.command_line import main as console
 from cascade.command_line.main import module_of
-from cascade.commands.training import default_model
+from cascade.commands.training import default_model, default_steps
 from cascade.commands.training.default_model import build_parser, steps
 from cascade.data.splits import read_splits
 from cascade.data.synthetic import SyntheticConfig, write_synthetic_dataset
+from cascade.models.artifact import read_document
 from cascade.pipeline import Cascade
 from cascade.training import calibration
 
@@ -60,7 +61,10 @@ def write_data(folder, prefix, seed, *, masks):
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch):
     """Crops of 64 pixels in use, few drawn images, and a third of the images for validation."""
-    monkeypatch.setattr(default_model, "CLASSIFIER_SIZE", 64)
+    monkeypatch.setattr(default_steps, "CLASSIFIER_SIZE", 64)
+    monkeypatch.setattr(default_steps, "FAST_CLASSIFIER_SIZE", 48)
+    monkeypatch.setattr(default_steps, "AGREEMENT", 0.01)
+    monkeypatch.setattr(default_steps, "INT8_DIFFERENCE", 1)
     monkeypatch.setattr(default_model, "VALIDATION_FRACTION", 0.3)
     monkeypatch.setattr(calibration, "NON_LESIONS_OF_A_KIND", 2)
 
@@ -74,6 +78,9 @@ def workplace(tmp_path_factory):
     recipes.mkdir()
     (recipes / "segmenter.yaml").write_text(SEGMENTER)
     (recipes / "segmenter_large.yaml").write_text(SEGMENTER.replace("size: 32", "size: 64"))
+    (recipes / "segmenter_lite.yaml").write_text(SEGMENTER)
+    (recipes / "segmenter_student.yaml").write_text(SEGMENTER.replace("size: 32", "size: 64"))
+    (recipes / "segmenter_fast.yaml").write_text(SEGMENTER)
     (recipes / "out_of_fold.yaml").write_text(SEGMENTER + "folds: 2\nvalidation_fraction: 0.3\n")
     (recipes / "classifier.yaml").write_text(CLASSIFIER)
     (recipes / "classifier_160.yaml").write_text(CLASSIFIER + "diagnosis_weight: 0.5\n")
@@ -88,6 +95,7 @@ def workplace(tmp_path_factory):
 def flags(folder, *more):
     return ["default-model", "--data", str(folder / "data"), "--output", str(folder / "run"),
             "--model", str(folder / "default.safetensors"), "--card", str(folder / "card.md"),
+            "--fast", str(folder / "fast_onnx"),
             "--recipes", str(folder / "recipes"), "--encoder_weights", "none",
             "--classifier_weights", "none", "--device", "cpu", *more]  # fmt: skip
 
@@ -101,6 +109,12 @@ def test_one_command_makes_a_cascade_and_its_card_and_keeps_finished_steps(
     assert cascade.segmenter.size == 64
     assert cascade.classifier.size == 64, "of the crops in use"
     assert cascade.safeguards.conformal is not None
+    fast = Cascade.load(workplace / "fast_onnx")
+    assert (fast.segmenter.size, fast.classifier.size) == (32, 48)
+    student = read_document(workplace / "run" / "segmenter_student" / "best.safetensors")
+    settings = student["provenance"]["segmenter"]["settings"]
+    assert settings["initial_model"] == "best.safetensors"
+    assert any((workplace / "run" / "pseudo_masks").iterdir())
     card = (workplace / "card.md").read_text()
     metrics = json.loads((workplace / "run" / "evaluation_both" / "metrics.json").read_text())
     assert metrics["classification"]["n"] == 16
@@ -121,9 +135,11 @@ def test_a_list_of_the_commands_runs_none(workplace, capsys, tmp_path):
     assert console.main([*flags(workplace, "--list"), "--output", str(tmp_path / "x")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == [
-        "seg-train", "seg-train", "oof-masks", "segment", "cls-train", "cls-train", "cls-train",
+        "seg-train", "seg-train", "seg-train", "segment", "seg-train", "seg-train",
+        "oof-masks", "segment", "cls-train", "cls-train", "cls-train",
         "average", "cls-train", "cls-train", "average", "cls-train", "average", "cls-train",
         "calibrate", "fit-diagnoses", "evaluate", "evaluate", "evaluate", "card",
+        "calibrate", "fit-diagnoses", "export", "evaluate", "evaluate", "evaluate",
     ]  # fmt: skip
     assert not (tmp_path / "x").exists()
 
@@ -132,15 +148,29 @@ def test_each_recipe_that_comes_with_the_library_is_read_by_its_command(tmp_path
 
     arguments = build_parser().parse_args(["--data", str(tmp_path)])
     trainings = [step for step in steps(arguments) if step.run is not None]
-    assert len(trainings) == 10
+    assert len(trainings) == 13
     for step in trainings:
         module = module_of(step.command)
         given = module.build_parser().parse_args(list(step.flags))
         assert given.epochs < 20
 
 
+def test_segmenters_of_isic_alone_learn_from_no_other_masks(workplace, capsys):
+    assert console.main([*flags(workplace, "--list"), "--segmenter_data", "isic"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "seg-train" in line]
+    assert len(lines) == 5
+    assert not any("ham10000" in line or "pseudo_masks" in line for line in lines)
+
+
 def test_missing_data_is_named(workplace, capsys, tmp_path):
-    new = ["--model", str(tmp_path / "new.safetensors"), "--card", str(tmp_path / "new.md")]
+    new = [
+        "--model",
+        str(tmp_path / "new.safetensors"),
+        "--card",
+        str(tmp_path / "new.md"),
+        "--fast",
+        str(tmp_path / "new_onnx"),
+    ]
     folders = ["--data", str(tmp_path), "--output", str(tmp_path)]
     code = console.main([*flags(workplace), *folders, *new])
     assert code == 2

@@ -3,49 +3,29 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cascade.command_line.main import module_of
 from cascade.command_line.options import add_output, add_switch
 from cascade.command_line.outputs import refuse_to_replace, say
 from cascade.command_line.parser import OK, REPOSITORY, CommandParser, command
 from cascade.command_line.training import refuse_several_processes
+from cascade.commands.training.default_steps import HAM10000, ISIC, Step, steps
 from cascade.errors import ConfigError, DataError, TrainingError
 
 log = logging.getLogger(__name__)
 
-ISIC, HAM10000 = "isic", "ham10000"
 VALIDATION_FRACTION = 0.1
-CLASSIFIER_SIZE = 256
-"""Side of the crops in use, in pixels; the last training's are a little smaller."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One command of the chain.
-
-    Attributes:
-        name: what the user is told, and the name of the mark that it is finished.
-        command: word of the console command.
-        flags: its flags.
-        run: folder of a training, which goes on where it was stopped.
-    """
-
-    name: str
-    command: str
-    flags: tuple[str, ...]
-    run: Path | None = None
 
 
 def build_parser() -> CommandParser:
     """The command's flags."""
     parser = CommandParser(
         "cascade default-model",
-        "Make the default cascade: segmenter, out-of-fold masks, classifier on both data sets, "
-        "calibration, evaluation, model card. Finished steps are kept and a stopped one goes on, "
-        "so the same command is simply given again. The recipes are in configs/default.",
+        "Make the default cascade and the fast one: segmenters, masks, classifier on both data "
+        "sets, calibration, evaluation, model card. Finished steps are kept and a stopped one goes "
+        "on, so the same command is simply given again. The recipes are in configs/default.",
         example="cascade default-model --data DATA --output models/default_run "
         "--model models/default.safetensors",
     )
@@ -61,7 +41,15 @@ def build_parser() -> CommandParser:
         "--classifier_weights",
         type=str,
         default="imagenet",
-        help="the same for the classifier, an EfficientNet-Lite0; the segmenters are MobileNetV2",
+        help="the same for what is an EfficientNet-Lite0: the classifier, and the segmenter of the "
+        "default cascade; the other segmenters are MobileNetV2",
+    )
+    parser.add_argument(
+        "--segmenter_data",
+        type=Literal["both", "isic"],
+        default="both",
+        help="both: the segmenters also learn from predicted masks of HAM10000, so its licence "
+        "(CC BY-NC 4.0) goes for them, too; isic: from ISIC alone, which is CC-0",
     )
     add_output(
         parser,
@@ -70,6 +58,12 @@ def build_parser() -> CommandParser:
     )
     parser.add_argument(
         "--model", type=str, default="models/default.safetensors", help="file to write"
+    )
+    parser.add_argument(
+        "--fast",
+        type=str,
+        default="models/fast_onnx",
+        help="folder to write of the fast cascade, which is exported",
     )
     parser.add_argument("--card", type=str, default="models/README.md", help="model card to write")
     parser.add_argument(
@@ -80,94 +74,6 @@ def build_parser() -> CommandParser:
     )
     add_switch(parser, "--list", "show the commands and run none")
     return parser
-
-
-def steps(arguments: Any) -> list[Step]:
-    """The chain, in order."""
-    data, output = Path(arguments.data), Path(arguments.output)
-    isic, ham = str(data / ISIC), str(data / HAM10000)
-    masks = str(output / "out_of_fold" / "masks")
-    splits = str(output / "splits.json")
-    device = ("--device", arguments.device)
-    weights = ("--encoder_weights", arguments.encoder_weights)
-    both = ("--data_path", isic, "--more_data", ham)
-    cut = (*both, "--splits", splits, "--masks", masks)
-
-    def recipe(name: str) -> tuple[str, ...]:
-        return ("--config", str(Path(arguments.recipes) / f"{name}.yaml"), *device)
-
-    def best(name: str) -> str:
-        return str(output / name / "best.safetensors")
-
-    def training(name: str, command: str, *flags: str) -> Step:
-        folder = output / name
-        return Step(name, command, (*recipe(name), *flags, "--output", str(folder)), folder)
-
-    def onward(name: str, start: str) -> Step:
-        return training(name, "cls-train", *cut, "--initial_model", start)
-
-    def average(name: str, *paths: str) -> Step:
-        return Step(name, "average", (*paths, "--output", mean(name), "--overwrite"))
-
-    def mean(name: str) -> str:
-        return str(output / f"{name}.safetensors")
-
-    shared = ("--data_path", isic, "--splits", str(output / f"splits_{ISIC}.json"))
-    evaluations = {
-        f"evaluation_{ISIC}": ("--data_path", isic),
-        f"evaluation_{HAM10000}": ("--data_path", ham),
-        "evaluation_both": both,
-    }
-    return [
-        training("segmenter", "seg-train", *shared, *weights),
-        training(
-            "segmenter_large", "seg-train", *shared, "--initial_model", best("segmenter")
-        ),
-        training("out_of_fold", "oof-masks", "--data_path", isic, *weights),
-        Step(
-            "masks", "segment",
-            ("--model", best("segmenter_large"), "--data_path", ham, *device,
-             "--output", masks, "--resume"),
-        ),
-        training(
-            "classifier", "cls-train", *cut, "--encoder_weights", arguments.classifier_weights
-        ),
-        onward("classifier_160", best("classifier")),
-        onward("classifier_192", best("classifier")),
-        average("average", best("classifier_160"), best("classifier_192")),
-        onward("classifier_192_strong", mean("average")),
-        onward("classifier_224", best("classifier_192_strong")),
-        average("average_224", best("classifier_224"), best("classifier_192_strong")),
-        onward("classifier_224_second", mean("average_224")),
-        average("average_second", mean("average_224"), best("classifier_224_second")),
-        onward("classifier_224_long", mean("average_second")),
-        Step(
-            "calibration", "calibrate",
-            ("--segmenter", best("segmenter_large"),
-             "--classifier", best("classifier_224_long"),
-             "--image_size", str(CLASSIFIER_SIZE),
-             *cut, *device, "--output", arguments.model, "--half", "--overwrite"),
-        ),
-        Step(
-            "diagnoses", "fit-diagnoses",
-            ("--model", arguments.model, *both, "--splits", splits, *device,
-             "--output", arguments.model, "--overwrite"),
-        ),
-        *(
-            Step(
-                name, "evaluate",
-                ("--model", arguments.model, *where, *device, "--subgroups",
-                 "--output", str(output / name), "--overwrite"),
-            )
-            for name, where in evaluations.items()
-        ),
-        Step(
-            "card", "card",
-            ("--model", arguments.model, "--output", arguments.card, "--evaluations",
-             *(str(output / name) for name in evaluations),
-             "--images", str(Path(arguments.card).parent / "card"), "--overwrite"),
-        ),
-    ]  # fmt: skip
 
 
 def divide(data: Path, output: Path) -> None:
@@ -212,7 +118,7 @@ def _run(step: Step, output: Path) -> None:
 
 def _refuse_to_replace(arguments: Any) -> None:
     """Refuse a model or a card that no step in the output folder has written."""
-    for name, flag in (("calibration", "model"), ("card", "card")):
+    for name, flag in (("calibration", "model"), ("card", "card"), ("fast_export", "fast")):
         if not (Path(arguments.output) / f"{name}.finished").is_file():
             refuse_to_replace(arguments, arguments[flag], flag=f"--{flag}")
 
@@ -233,5 +139,5 @@ def main(arguments: Any) -> int:
     divide(Path(arguments.data), output)
     for step in chain:
         _run(step, output)
-    say(f"written: {arguments.model} and {arguments.card}")
+    say(f"written: {arguments.model}, {arguments.card} and {arguments.fast}")
     return OK
