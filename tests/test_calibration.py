@@ -247,7 +247,7 @@ def test_the_command_calibrates_the_classifier_at_the_size_asked_for(
 def test_corrupted_images_are_cut_by_the_mask_that_is_found_in_them(table, splits):
     segmenter, classifier = networks(splits)
     some = table.subset(table.names()[:3])
-    logits, labels = corrupted_logits(segmenter, classifier, some, changes=2, seed=4)
+    logits, labels = corrupted_logits(segmenter, classifier, some, copies=2, seed=4)
     assert logits.shape == (6, 2)
     assert labels.tolist() == [r.label == "malignant" for r in some for _ in range(2)]
     chosen = np.random.default_rng(4).choice(len(AMOUNTS), size=2, replace=False)
@@ -264,11 +264,11 @@ def test_corrupted_images_are_cut_by_the_mask_that_is_found_in_them(table, split
 
 def test_corrupted_images_count_for_probabilities_and_cutoffs(table, splits):
     segmenter, classifier = networks(splits)
-    result = calibrate_cascade(segmenter, classifier, table, splits, corruptions=3, seed=1)
+    result = calibrate_cascade(segmenter, classifier, table, splits, corrupted_copies=3, seed=1)
     validation = splits.parts(table)[1]
     assert result.facts["corrupted_images"] == 3 * len(validation)
     assert result.facts["images"] == len(validation)
-    logits, labels = corrupted_logits(segmenter, classifier, validation, changes=3, seed=1)
+    logits, labels = corrupted_logits(segmenter, classifier, validation, copies=3, seed=1)
     further = classifier.calibrated(torch.from_numpy(logits)).softmax(1)[:, 1].numpy()
     clean_labels, clean = validation_probabilities(classifier, table, splits)
     chances = np.concatenate([clean, further])
@@ -276,5 +276,5 @@ def test_corrupted_images_count_for_probabilities_and_cutoffs(table, splits):
     assert chances.mean() == pytest.approx(truth.mean(), abs=0.02)
     for target, cutoff in classifier.operating_points.items():
         assert (chances[truth == 1] >= cutoff - 1e-6).mean() >= float(target)
-    with pytest.raises(ConfigError, match="corruptions is 37; choose from 0 to 36"):
-        calibrate_cascade(segmenter, classifier, table, splits, corruptions=37)
+    with pytest.raises(ConfigError, match="corrupted_copies is 37; choose from 0 to 36"):
+        calibrate_cascade(segmenter, classifier, table, splits, corrupted_copies=37)

@@ -156,10 +156,13 @@ def test_each_recipe_that_comes_with_the_library_is_read_by_its_command(tmp_path
 
 
 def test_segmenters_of_isic_alone_learn_from_no_other_masks(workplace, capsys):
-    assert console.main([*flags(workplace, "--list"), "--segmenter_data", "isic"]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if "seg-train" in line]
-    assert len(lines) == 5
-    assert not any("ham10000" in line or "pseudo_masks" in line for line in lines)
+    assert console.main([*flags(workplace, "--list"), "--without_pseudo_masks"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    trainings = [line for line in lines if "seg-train" in line]
+    assert len(trainings) == 5
+    assert not any("ham10000" in line for line in trainings)
+    assert not any("pseudo_masks" in line for line in lines)
+    assert any("--segmenter_data isic_task1 --overwrite" in line for line in lines)
 
 
 def test_missing_data_is_named(workplace, capsys, tmp_path):

@@ -211,10 +211,7 @@ def test_every_module_is_named_after_what_it_holds():
 
 
 LONGEST_FUNCTION = 60
-LONG_FUNCTIONS = {
-    "commands.training.default_model.steps": "a list of commands, one after the other",
-}
-"""Functions that may be longer, with the reason; parsers, which list their flags, always may."""
+"""Lines of a function; parsers, which list their flags, may have more."""
 
 
 def functions():
@@ -230,4 +227,4 @@ def functions():
 
 def test_functions_fit_on_a_screen():
     long = {name for name, lines in functions() if lines > LONGEST_FUNCTION}
-    assert {name for name in long if not name.endswith(".build_parser")} == set(LONG_FUNCTIONS)
+    assert not {name for name in long if not name.endswith(".build_parser")}

@@ -80,7 +80,7 @@ def calibrate_cascade(
     *,
     masks: str | None = None,
     sensitivity: float = 0.9,
-    corruptions: int = 0,
+    corrupted_copies: int = 0,
     batch_size: int = 32,
     seed: int = 0,
 ) -> CalibrationResult:
@@ -100,25 +100,29 @@ def calibrate_cascade(
         masks: folder of predicted masks of all validation images, from a segmenter that did not
             train on them; by default the true masks of the table.
         sensitivity: the operating point that becomes the default cutoff; 0.8, 0.9 or 0.95.
-        corruptions: so many random changes of each validation image (:data:`cascade.data.\
+        corrupted_copies: so many random changes of each validation image (:data:`cascade.data.\
             corruptions.CORRUPTIONS`) count like further images for probabilities, cutoffs and sets,
             so that these hold better for images of another clinic.
         batch_size: crops that pass the classifier together.
         seed: draws these changes, and training images for the out-of-distribution detector.
 
     Raises:
-        ConfigError: there is no such operating point, or there are not so many corruptions.
+        ConfigError: there is no such operating point, or there are fewer corruptions.
         DataError: the classifier was trained with another division, or masks are missing.
     """
     if sensitivity not in SENSITIVITIES:
         known = ", ".join(f"{value:.2f}" for value in SENSITIVITIES)
         raise ConfigError(f"sensitivity is {sensitivity}; choose from {known}")
-    if not 0 <= corruptions <= len(AMOUNTS):
-        raise ConfigError(f"corruptions is {corruptions}; choose from 0 to {len(AMOUNTS)}")
+    if not 0 <= corrupted_copies <= len(AMOUNTS):
+        raise ConfigError(
+            f"corrupted_copies is {corrupted_copies}; choose from 0 to {len(AMOUNTS)}"
+        )
     require_same_division(classifier.provenance, splits)
     train, validation = splits.parts(table)
     cut = validation if masks is None else validation.with_masks_from(masks)
-    further = corrupted_logits(segmenter, classifier, validation, changes=corruptions, seed=seed)
+    further = corrupted_logits(
+        segmenter, classifier, validation, copies=corrupted_copies, seed=seed
+    )
     facts, conformal = _calibrate_classifier(classifier, cut, further, batch_size)
     classifier.cutoff = classifier.operating_points[f"{sensitivity:.2f}"]
     limits, facts["mask_quality"] = _fit_mask_quality_limits(

@@ -23,7 +23,7 @@ def corrupted_logits(
     classifier: Classifier | ClassifierEnsemble,
     table: Table,
     *,
-    changes: int,
+    copies: int,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logits of images that were changed at random, each segmented and cut as it is then.
@@ -32,28 +32,28 @@ def corrupted_logits(
         segmenter: the first stage.
         classifier: the second stage.
         table: labelled records.
-        changes: different corruptions of each image, drawn among all kinds and strengths.
+        copies: different corruptions of each image, drawn among all kinds and strengths.
         seed: decides them.
 
     Returns:
-        ``(N * changes, 2)`` float32 logits before calibration, and ``(N * changes,)`` int64 labels,
+        ``(N * copies, 2)`` float32 logits before calibration, and ``(N * copies,)`` int64 labels,
         1 for malignant.
     """
     side = working_side(segmenter, classifier)
     generator = np.random.default_rng(seed)
     kinds = list(AMOUNTS)
     logits = [torch.empty(0, len(CLASSES))]
-    for record in progress(list(table) if changes else [], description="corrupted images"):
+    for record in progress(list(table) if copies else [], description="corrupted images"):
         image = read_image(record.image_path, short_side=side).pixels
         lesion = _lesion(segmenter, classifier, image)
         crops = []
-        for number in generator.choice(len(kinds), size=changes, replace=False):
+        for number in generator.choice(len(kinds), size=copies, replace=False):
             changed, _ = corrupted_image(image, lesion.mask, record.name, seed, kinds[number])
             found = _lesion(segmenter, classifier, changed)
             crops.append(apply_mask(changed, found, classifier.policy, size=classifier.size).pixels)
         with inference_mode(classifier):
             logits.append(classifier(torch.from_numpy(np.stack(crops)).to(classifier.device)).cpu())
-    labels = np.repeat([CLASSES.index(str(record.label)) for record in table], changes)
+    labels = np.repeat([CLASSES.index(str(record.label)) for record in table], copies)
     return torch.cat(logits).float().numpy(), labels.astype(np.int64)
 
 

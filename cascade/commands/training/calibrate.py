@@ -46,7 +46,7 @@ def build_parser() -> CommandParser:
         "crops of varying scale, it may judge somewhat larger ones better",
     )
     parser.add_argument(
-        "--corruptions",
+        "--corrupted_copies",
         type=int,
         default=0,
         help="so many random changes of each validation image (blur, noise, hair, ...) count like "
@@ -86,7 +86,7 @@ def main(arguments: Any) -> int:
         splits,
         masks=None if arguments.masks == "truth" else arguments.masks,
         sensitivity=arguments.sensitivity,
-        corruptions=arguments.corruptions,
+        corrupted_copies=arguments.corrupted_copies,
         batch_size=arguments.batch_size,
         seed=arguments.seed,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cascade.command_line.main import module_of
 from cascade.command_line.options import add_output, add_switch
@@ -44,12 +44,11 @@ def build_parser() -> CommandParser:
         help="the same for what is an EfficientNet-Lite0: the classifier, and the segmenter of the "
         "default cascade; the other segmenters are MobileNetV2",
     )
-    parser.add_argument(
-        "--segmenter_data",
-        type=Literal["both", "isic"],
-        default="both",
-        help="both: the segmenters also learn from predicted masks of HAM10000, so its licence "
-        "(CC BY-NC 4.0) goes for them, too; isic: from ISIC alone, which is CC-0",
+    add_switch(
+        parser,
+        "--without_pseudo_masks",
+        "train segmenters on the true masks of isic alone: they are then under CC-0 as its images "
+        "are, else under HAM10000's CC BY-NC 4.0",
     )
     add_output(
         parser,

@@ -15,8 +15,8 @@ PSEUDO_MASKS = 2000
 """Images of HAM10000 whose masks are predicted for the segmenters to learn from."""
 AGREEMENT = 0.9
 """Least mean IoU of the views of such an image."""
-CORRUPTIONS = 1
-"""Changes of each validation image that count in the calibration like the image itself."""
+CORRUPTED_COPIES = 1
+"""Of each validation image, which count in the calibration like the image itself."""
 INT8_DIFFERENCE = 0.05
 """What storing the fast classifier's weights in 8 bits may change a probability by."""
 
@@ -63,22 +63,25 @@ class _Chain:
         """The first stage: two teachers, a student of both data sets, and a small one."""
         isic = ("--data_path", self.isic, "--splits", str(self.output / f"splits_{ISIC}.json"))
         pseudo = str(self.output / "pseudo_masks")
-        taught: tuple[str, ...] = (*self.divided, "--pseudo_masks", pseudo)
-        if self.arguments.segmenter_data == ISIC:
-            taught = isic
         teacher, other = self.best("segmenter_lite"), self.best("segmenter_large")
+        predicted = [
+            Step(
+                "pseudo_masks", "segment",
+                ("--model", teacher, "--more_models", other, "--tta", "flips", "--agreement",
+                 str(AGREEMENT), "--limit", str(PSEUDO_MASKS), "--data_path", self.ham,
+                 *self.device, "--output", pseudo, "--resume"),
+            )
+        ]  # fmt: skip
+        taught: tuple[str, ...] = (*self.divided, "--pseudo_masks", pseudo)
+        if self.arguments.without_pseudo_masks:
+            taught, predicted = isic, []
         return [
             self.training("segmenter", "seg-train", *isic, *self.weights),
             self.training(
                 "segmenter_large", "seg-train", *isic, "--initial_model", self.best("segmenter")
             ),
             self.training("segmenter_lite", "seg-train", *isic, *self.lite_weights),
-            Step(
-                "pseudo_masks", "segment",
-                ("--model", teacher, "--more_models", other, "--tta", "flips", "--agreement",
-                 str(AGREEMENT), "--limit", str(PSEUDO_MASKS), "--data_path", self.ham,
-                 *self.device, "--output", pseudo, "--resume"),
-            ),
+            *predicted,
             self.training("segmenter_student", "seg-train", *taught, "--initial_model", teacher),
             self.training("segmenter_fast", "seg-train", *taught, *self.weights),
         ]  # fmt: skip
@@ -111,6 +114,7 @@ class _Chain:
     def default(self) -> list[Step]:
         """The default cascade and its card."""
         model, card = self.arguments.model, self.arguments.card
+        of_ham = () if self.arguments.without_pseudo_masks else (HAM10000,)
         evaluations = self.evaluations("", model)
         return [
             *self.joined("", "segmenter_student", CLASSIFIER_SIZE, model),
@@ -119,7 +123,8 @@ class _Chain:
                 "card", "card",
                 ("--model", model, "--output", card, "--evaluations",
                  *(str(self.output / step.name) for step in evaluations),
-                 "--images", str(Path(card).parent / "card"), "--overwrite"),
+                 "--images", str(Path(card).parent / "card"),
+                 "--segmenter_data", "isic_task1", *of_ham, "--overwrite"),
             ),
         ]  # fmt: skip
 
@@ -144,7 +149,7 @@ class _Chain:
                 f"{prefix}calibration", "calibrate",
                 ("--segmenter", self.best(segmenter),
                  "--classifier", self.best("classifier_224_long"), "--image_size", str(size),
-                 "--corruptions", str(CORRUPTIONS), *self.cut, *self.device,
+                 "--corrupted_copies", str(CORRUPTED_COPIES), *self.cut, *self.device,
                  "--output", model, "--half", "--overwrite"),
             ),
             Step(
