@@ -1,4 +1,4 @@
-"""Puts the default cascade of models/ into a built library; all else stands in setup.cfg."""
+"""Puts the cascades of models/ into a built library; all else stands in setup.cfg."""
 
 from pathlib import Path
 
@@ -6,21 +6,21 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 MODELS = Path(__file__).parent / "models"
-SHIPPED = ("default.safetensors", "default_onnx/*")
+SHIPPED = ("default.safetensors", "default_onnx/*", "fast_onnx/*")
 
 
 class BuildWithModel(build_py):
-    """Copies the default cascade beside the code of a wheel; a clone reads it from models/."""
+    """Copies the cascades beside the code of a wheel; a clone reads it from models/."""
 
     def run(self) -> None:
-        """Build the modules, then copy the model's files, if there are any."""
+        """Build the modules, then copy their files, if there are any."""
         super().run()
         for file, copy in self._copies():
             self.mkpath(str(copy.parent))
             self.copy_file(str(file), str(copy))
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
-        """All files that are built, with the model's."""
+        """All files that are built, with theirs."""
         outputs: list[str] = super().get_outputs(include_bytecode)
         return [*outputs, *(str(copy) for _, copy in self._copies())]
 

@@ -141,6 +141,7 @@ def test_what_the_library_is_built_from_is_copied(dockerfile):
     assert needed <= sources
     assert not ignored("models/default.safetensors")
     assert not ignored("models/default_onnx/cascade.json")
+    assert not ignored("models/fast_onnx/cascade.json")
     assert ignored("models/default_run/masks/photo.png")
     assert not ignored("cascade/evaluation/report.html")
 

@@ -110,11 +110,11 @@ def test_damaged_default_cascades_are_errors(monkeypatch, tmp_path):
     file, folder = tmp_path / "default.safetensors", tmp_path / "default_onnx"
     monkeypatch.setattr("cascade.models.artifact.default_model", lambda: file)
     monkeypatch.setattr("cascade.models.exported.default_export", lambda: folder)
-    assert doctor._default_model().state == doctor._default_export().state == "note"
+    assert [doctor._default_model().state, doctor._shipped_exports()[0].state] == ["note"] * 2
     file.write_bytes(b"damaged")
     folder.mkdir()
     (folder / "cascade.json").write_text("{}")
-    assert doctor._default_model().state == doctor._default_export().state == "error"
+    assert [doctor._default_model().state, doctor._shipped_exports()[0].state] == ["error"] * 2
 
 
 def test_a_data_folder_is_counted_and_its_faults_are_errors(tmp_path):

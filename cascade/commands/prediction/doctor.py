@@ -92,7 +92,7 @@ def examine(data_path: str | None = None) -> list[Finding]:
     torch = installed_version("torch")
     if torch is not None and check_torch(torch).state != "error":
         findings += check_device()
-    findings += [*check_extras(installed_version), _default_model(), _default_export()]
+    findings += [*check_extras(installed_version), _default_model(), *_shipped_exports()]
     folder = default_folder("dataset") if data_path is None else data_path
     return [*findings, *check_data(folder, asked=data_path is not None), *check_disks()]
 
@@ -251,20 +251,27 @@ def _default_model() -> Finding:
     return Finding("ok", "default model", str(path))
 
 
-def _default_export() -> Finding:
-    """Whether the form of it that runs without torch can be read."""
-    from cascade.models.exported import STAGES, default_export, is_exported, read_exported
+def _shipped_exports() -> list[Finding]:
+    """Whether the form of it that runs without torch can be read, and the fast model."""
+    from cascade.models.exported import default_export
+    from cascade.models.named import SHIPPED, shipped_models
 
-    path = default_export()
+    fast = shipped_models() / SHIPPED["fast"]
+    return [_export("default model, exported", default_export()), _export("fast model", fast)]
+
+
+def _export(what: str, path: Path) -> Finding:
+    from cascade.models.exported import STAGES, is_exported, read_exported
+
     if not is_exported(path):
-        return Finding("note", "default model, exported", f"there is no {path}")
+        return Finding("note", what, f"there is no {path}")
     try:
         exported = read_exported(path)
         for stage in STAGES:
             exported.graph(stage)
     except CascadeError as error:
-        return Finding("error", "default model, exported", str(error))
-    return Finding("ok", "default model, exported", str(path))
+        return Finding("error", what, str(error))
+    return Finding("ok", what, str(path))
 
 
 def _cores() -> int:
