@@ -80,6 +80,7 @@ def workplace(tmp_path_factory):
     (recipes / "segmenter_large.yaml").write_text(SEGMENTER.replace("size: 32", "size: 64"))
     (recipes / "segmenter_lite.yaml").write_text(SEGMENTER)
     (recipes / "segmenter_student.yaml").write_text(SEGMENTER.replace("size: 32", "size: 64"))
+    (recipes / "segmenter_student_long.yaml").write_text(SEGMENTER.replace("size: 32", "size: 64"))
     (recipes / "segmenter_fast.yaml").write_text(SEGMENTER)
     (recipes / "out_of_fold.yaml").write_text(SEGMENTER + "folds: 2\nvalidation_fraction: 0.3\n")
     (recipes / "classifier.yaml").write_text(CLASSIFIER)
@@ -135,7 +136,7 @@ def test_a_list_of_the_commands_runs_none(workplace, capsys, tmp_path):
     assert console.main([*flags(workplace, "--list"), "--output", str(tmp_path / "x")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == [
-        "seg-train", "seg-train", "seg-train", "segment", "seg-train", "seg-train",
+        "seg-train", "seg-train", "seg-train", "segment", "seg-train", "seg-train", "seg-train",
         "oof-masks", "segment", "cls-train", "cls-train", "cls-train",
         "average", "cls-train", "cls-train", "average", "cls-train", "average", "cls-train",
         "calibrate", "fit-diagnoses", "evaluate", "evaluate", "evaluate", "card",
@@ -148,7 +149,7 @@ def test_each_recipe_that_comes_with_the_library_is_read_by_its_command(tmp_path
 
     arguments = build_parser().parse_args(["--data", str(tmp_path)])
     trainings = [step for step in steps(arguments) if step.run is not None]
-    assert len(trainings) == 13
+    assert len(trainings) == 14
     for step in trainings:
         module = module_of(step.command)
         given = module.build_parser().parse_args(list(step.flags))
@@ -159,7 +160,7 @@ def test_segmenters_of_isic_alone_learn_from_no_other_masks(workplace, capsys):
     assert console.main([*flags(workplace, "--list"), "--without_pseudo_masks"]) == 0
     lines = capsys.readouterr().out.splitlines()
     trainings = [line for line in lines if "seg-train" in line]
-    assert len(trainings) == 5
+    assert len(trainings) == 6
     assert not any("ham10000" in line for line in trainings)
     assert not any("pseudo_masks" in line for line in lines)
     assert any("--segmenter_data isic_task1 --overwrite" in line for line in lines)

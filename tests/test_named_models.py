@@ -11,7 +11,10 @@ from cascade import Cascade
 from cascade.command_line import main as console
 from cascade.errors import ModelFileError
 from cascade.models import named
+from cascade.models.exported import is_exported
 from cascade.models.named import SHIPPED, is_named, model_path
+
+FAST = named.shipped_models() / SHIPPED["fast"]
 
 
 @pytest.fixture
@@ -59,3 +62,8 @@ def test_a_command_takes_the_name(shipped, tmp_path, capsys):
     assert (tmp_path / "out" / "predictions.csv").is_file()
     assert console.main(["export", "--model", "fast", "--output", str(tmp_path / "x")]) == 2
     assert "fast_onnx" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not is_exported(FAST), reason="no fast cascade in this clone")
+def test_the_fast_cascade_has_six_megabytes_at_most():
+    assert sum(path.stat().st_size for path in FAST.iterdir()) <= 6e6

@@ -83,6 +83,10 @@ class _Chain:
             self.training("segmenter_lite", "seg-train", *isic, *self.lite_weights),
             *predicted,
             self.training("segmenter_student", "seg-train", *taught, "--initial_model", teacher),
+            self.training(
+                "segmenter_student_long", "seg-train", *taught,
+                "--initial_model", self.best("segmenter_student"),
+            ),
             self.training("segmenter_fast", "seg-train", *taught, *self.weights),
         ]  # fmt: skip
 
@@ -117,7 +121,7 @@ class _Chain:
         of_ham = () if self.arguments.without_pseudo_masks else (HAM10000,)
         evaluations = self.evaluations("", model)
         return [
-            *self.joined("", "segmenter_student", CLASSIFIER_SIZE, model),
+            *self.joined("", "segmenter_student_long", CLASSIFIER_SIZE, model),
             *evaluations,
             Step(
                 "card", "card",
