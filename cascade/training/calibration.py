@@ -101,8 +101,8 @@ def calibrate_cascade(
             train on them; by default the true masks of the table.
         sensitivity: the operating point that becomes the default cutoff; 0.8, 0.9 or 0.95.
         corrupted_copies: so many random changes of each validation image (:data:`cascade.data.\
-            corruptions.CORRUPTIONS`) count like further images for probabilities, cutoffs and sets,
-            so that these hold better for images of another clinic.
+            corruptions.CORRUPTIONS`) count like further images for the cutoffs, so that these hold
+            better for images of another clinic; probabilities are those of unchanged images.
         batch_size: crops that pass the classifier together.
         seed: draws these changes, and training images for the out-of-distribution detector.
 
@@ -145,16 +145,20 @@ def _calibrate_classifier(
     further: tuple[np.ndarray, np.ndarray],
     batch_size: int,
 ) -> tuple[dict[str, Any], ConformalScores]:
-    """Fit on the validation images and on ``further`` logits and labels."""
+    """Fit on the validation images; ``further`` logits and labels count for the cutoffs only."""
     data = ClassificationDataset(validation.records, size=classifier.size, policy=classifier.policy)
     settings = ClassificationTrainConfig(batch_size=batch_size)
     logits = predict_raw_logits(classifier, data, settings)  # type: ignore[arg-type]
-    values = np.concatenate([logits.cpu().numpy(), further[0]])
-    labels = np.concatenate([data.labels, further[1]])
+    values, labels = logits.cpu().numpy(), data.labels
     fitted = fit_platt(values, labels)
     classifier.temperature, classifier.bias = fitted.temperature, fitted.bias
-    chances = malignant_probabilities(classifier.calibrated(torch.from_numpy(values)))
-    classifier.operating_points = operating_points(labels, chances)
+    chances, of_further = (
+        malignant_probabilities(classifier.calibrated(torch.from_numpy(one)))
+        for one in (values, further[0])
+    )
+    classifier.operating_points = operating_points(
+        np.concatenate([labels, further[1]]), np.concatenate([chances, of_further])
+    )
     facts = {
         "images": len(data),
         "malignant": int(data.labels.sum()),

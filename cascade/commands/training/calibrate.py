@@ -50,7 +50,7 @@ def build_parser() -> CommandParser:
         type=int,
         default=0,
         help="so many random changes of each validation image (blur, noise, hair, ...) count like "
-        "further images for probabilities, cutoffs and sets, so that these hold better elsewhere",
+        "further images for the cutoffs, so that their sensitivities hold better elsewhere",
     )
     add_switch(parser, "--half", "store the weights as float16, which halves the file")
     return parser
