@@ -15,6 +15,7 @@ from cascade.errors import DataError
 from cascade.lesion.masking import MaskPolicy, find_lesion
 from cascade.models.segmenter import Segmenter
 from cascade.pipeline.stages import segment
+from cascade.training.images_seen import image_marks
 from cascade.training.predicted_masks import all_views, view_agreement, write_masks
 from cascade.training.segmentation import train_segmenter
 
@@ -130,3 +131,11 @@ def test_a_validation_image_of_an_earlier_division_may_validate_again(table, spl
     turned = replace(splits, train=splits.validation, validation=tuple(half))
     with pytest.raises(DataError, match="use the --splits of that training"):
         train_segmenter(table, turned, output=tmp_path / "third", **train)
+
+
+def test_images_without_a_mask_do_not_count_as_seen(bare, splits, tmp_path):
+    masked = bare.with_mask()
+    train = {"config": SEGMENTER, "training": settings(), "device": "cpu"}
+    segmenter = train_segmenter(masked, splits, output=tmp_path / "run", **train)
+    assert segmenter.provenance["trained_on"] == image_marks(masked.names())
+    assert len(masked) < len(bare)

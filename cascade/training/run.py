@@ -233,6 +233,7 @@ def data_digest(records: Iterable[Record]) -> str:
 
 def provenance(table: Table, splits: Splits, settings: Mapping[str, Any]) -> dict[str, Any]:
     """How a network was made, for its file."""
+    train, validation = (part.names() for part in splits.parts(table))
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {
@@ -245,8 +246,8 @@ def provenance(table: Table, splits: Splits, settings: Mapping[str, Any]) -> dic
         "machine": f"{platform.machine()} {platform.system()}",
         "table": {"name": table.path.name, "images": len(table), "digest": table.digest},
         "splits": {"seed": splits.seed, "fraction": splits.fraction, "digest": splits.digest},
-        "trained_on": image_marks([*splits.train, *splits.validation]),
-        "validated_on": image_marks(splits.validation),
+        "trained_on": image_marks([*train, *validation]),
+        "validated_on": image_marks(validation),
         "settings": {**settings, "encoder_weights": Path(settings["encoder_weights"]).name},
     }
 
