@@ -64,7 +64,8 @@ def test_the_commands_that_take_tables_or_inputs_have_it():
         if "--limit" in module_of(command).build_parser()._option_string_actions
     }
     assert having == {
-        "seg-train", "cls-train", "seg-eval", "cls-eval", "evaluate", "predict", "explain", "segment",
+        "seg-train", "cls-train", "seg-eval", "cls-eval", "evaluate", "predict", "explain",
+        "segment",
     }  # fmt: skip
 
 
