@@ -229,8 +229,12 @@ def corrupted_images(
         name: of the image; with the seed it decides the random choices.
         seed: see ``name``.
     """
-    for kind in AMOUNTS:
-        yield kind, *corrupted_image(image, mask, name, seed, kind)
+    box = _box(mask)
+    for corruption in CORRUPTIONS:
+        own = _own_seed(corruption, name, seed)
+        for strength, word in enumerate(STRENGTHS):
+            changed = corruption.apply(image, mask, box, strength, seed=own)
+            yield (corruption.name, word), *changed
 
 
 def corrupted_image(
@@ -238,9 +242,13 @@ def corrupted_image(
 ) -> tuple[np.ndarray, np.ndarray]:
     """One of them."""
     corruption = next(one for one in CORRUPTIONS if one.name == kind[0])
-    # of one corruption, all strengths make the same random choices
-    own = zlib.crc32(f"{seed} {corruption.name} {name}".encode())
+    own = _own_seed(corruption, name, seed)
     return corruption.apply(image, mask, _box(mask), STRENGTHS.index(kind[1]), seed=own)
+
+
+def _own_seed(corruption: Corruption, name: str, seed: int) -> int:
+    """Of one corruption, so that all its strengths make the same random choices."""
+    return zlib.crc32(f"{seed} {corruption.name} {name}".encode())
 
 
 def _box(mask: np.ndarray) -> Box:

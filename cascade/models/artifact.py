@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from cascade.errors import ModelFileError
 from cascade.files import atomic_path
 from cascade.models.hub import hub_hint
-from cascade.models.named import model_path, shipped_models
+from cascade.models.named import SHIPPED, model_path, shipped_models
 from cascade.version import __version__
 
 FORMAT = 1
@@ -61,7 +61,7 @@ class Artifact:
 
 def default_model() -> Path:
     """The file of the cascade that comes with the library."""
-    return shipped_models() / "default.safetensors"
+    return shipped_models() / SHIPPED["default"]
 
 
 def required_default_model() -> Path:
