@@ -288,6 +288,18 @@ class ClassificationTrainConfig(TrainConfig):
         minimum=0.0,
         maximum=1.0,
     )
+    mixup: float = setting(
+        0.0,
+        "blend pairs of crops and their losses; parameter of the beta distribution of the shares, "
+        "such as 0.2; 0 switches it off",
+        minimum=0.0,
+    )
+    cutmix: float = setting(
+        0.0,
+        "paste a rectangle of one crop into another and mix their losses; parameter of the beta "
+        "distribution of the areas, such as 1; 0 switches it off",
+        minimum=0.0,
+    )
     diagnosis_weight: float = setting(
         0.0,
         "weight of a second loss that asks for the diagnosis (column diagnosis) from the same "

@@ -34,6 +34,7 @@ from cascade.training.diagnosis import (
     with_diagnosis_shares,
 )
 from cascade.training.loop import Trainer, log, quiet_worker, seeded
+from cascade.training.mixing import Mixing
 from cascade.training.order import batches_of, own_batches
 from cascade.training.run import begin_run, run_settings
 from cascade.training.task import Row, Task
@@ -163,8 +164,10 @@ def classification_task(
         weight=class_weights, label_smoothing=training.label_smoothing
     )
 
+    mixing = Mixing(training.mixup, training.cutmix)
+
     def loss(classifier: Classifier, batch: Sequence[torch.Tensor]) -> torch.Tensor:
-        return classification_loss(classifier, batch, criterion)
+        return classification_loss(classifier, batch, criterion, mixing)
 
     task = Task(
         data=data,
@@ -184,7 +187,7 @@ def classification_task(
     return replace(
         task,
         data=DiagnosedCrops(data, diagnosis_indices(data.records, diagnoses)),
-        loss=with_diagnosis(criterion, training.diagnosis_weight),
+        loss=with_diagnosis(criterion, training.diagnosis_weight, mixing),
         shares=with_diagnosis_shares(task.shares),
     )
 
@@ -248,12 +251,18 @@ def rarer_class_weights(labels: np.ndarray, weight: float) -> torch.Tensor:
 
 
 def classification_loss(
-    classifier: Classifier, batch: Sequence[torch.Tensor], criterion: torch.nn.Module
+    classifier: Classifier,
+    batch: Sequence[torch.Tensor],
+    criterion: torch.nn.Module,
+    mixing: Mixing = Mixing(),  # noqa: B008  (frozen)
 ) -> torch.Tensor:
-    """The criterion of a batch of crops and labels."""
+    """The criterion of a batch of crops and labels, mixed where asked for."""
     crops, labels = batch
-    logits, auxiliary = classifier.forward_with_auxiliary(crops)
-    return class_loss(classifier, logits, auxiliary, labels, criterion)
+    mixed = mixing.mix(crops)
+    logits, auxiliary = classifier.forward_with_auxiliary(mixed.crops)
+    return mixed.loss(
+        lambda targets: class_loss(classifier, logits, auxiliary, targets[0], criterion), [labels]
+    )
 
 
 def predict_logits(

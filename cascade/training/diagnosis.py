@@ -22,6 +22,7 @@ from cascade.data.tables import Record
 from cascade.errors import ConfigError, DataError
 from cascade.models.classifier import Classifier
 from cascade.reliability import Diagnoses, diagnosis_name
+from cascade.training.mixing import Mixing
 
 UNKNOWN = -1
 
@@ -86,30 +87,37 @@ class DiagnosedCrops:
 
 
 def with_diagnosis(
-    criterion: nn.Module, weight: float
+    criterion: nn.Module,
+    weight: float,
+    mixing: Mixing = Mixing(),  # noqa: B008  (frozen)
 ) -> Callable[[Classifier, Sequence[torch.Tensor]], torch.Tensor]:
     """Add the cross entropy of the diagnosis to the criterion of the class.
 
-    ``weight`` is that of the cross entropy, averaged over the crops that have a diagnosis.
+    ``weight`` is that of the cross entropy, averaged over the crops that have a diagnosis;
+    ``mixing`` mixes crops.
 
     Returns:
         Both losses, of a classifier with a layer for diagnoses, crops, labels and diagnoses.
     """
 
     def joint(classifier: Classifier, batch: Sequence[torch.Tensor]) -> torch.Tensor:
-        crops, labels, diagnoses = batch
-        logits, auxiliary, features = classifier.forward_with_features(crops)
-        first = class_loss(classifier, logits, auxiliary, labels, criterion)
         if classifier.diagnosis_head is None:
             raise ConfigError("the classifier has no layer for diagnoses")
-        second = nn.functional.cross_entropy(
-            classifier.diagnosis_head(features).float(),
-            diagnoses,
-            ignore_index=UNKNOWN,
-            reduction="sum",
-        )
-        named = (diagnoses != UNKNOWN).sum().clamp(min=1)
-        return torch.stack([first, weight * second / named])
+        crops, *targets = batch
+        mixed = mixing.mix(crops)
+        logits, auxiliary, features = classifier.forward_with_features(mixed.crops)
+        told = classifier.diagnosis_head(features).float()
+
+        def both(targets: Sequence[torch.Tensor]) -> torch.Tensor:
+            labels, diagnoses = targets
+            first = class_loss(classifier, logits, auxiliary, labels, criterion)
+            second = nn.functional.cross_entropy(
+                told, diagnoses, ignore_index=UNKNOWN, reduction="sum"
+            )
+            named = (diagnoses != UNKNOWN).sum().clamp(min=1)
+            return torch.stack([first, weight * second / named])
+
+        return mixed.loss(both, targets)
 
     return joint
 
