@@ -170,6 +170,19 @@ def test_a_further_change_of_geometry_moves_image_and_mask_together(name, pictur
     assert (cut > 3) if name == "cut" else (min(areas) < mask.sum())
 
 
+def test_a_smaller_image_lies_amid_skin_or_its_own_border_goes_on():
+    stripes = np.full((64, 64, 3), 120, np.uint8)
+    stripes[:, ::4] = 200
+    augmenter = Augmenter("none", extra=("scale",))
+    corners = []
+    for seed in range(60):
+        changed, mask = augmenter(stripes, np.ones((64, 64), np.uint8), seed=seed)
+        if mask[0].any() or mask[:, 0].any():
+            continue  # not smaller
+        corners.append(float(np.ptp(changed[0].mean(axis=1))))
+    assert min(corners) < 25 < 45 < max(corners)  # plain skin, and stripes that go on
+
+
 def test_hair_leaves_the_mask_and_darkens_lines(picture):
     image, mask = np.full((96, 96, 3), 200, np.uint8), np.zeros((96, 96), np.uint8)
     augmenter = Augmenter("none", extra=("hair",))

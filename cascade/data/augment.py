@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from cascade.config import Augmentation, ExtraAugmentation
+from cascade.data.surroundings import amid_skin
 from cascade.data.synthetic.artefacts import hair, on_planes
 
 _EXTRA_SHARE = 0.5
@@ -48,7 +49,7 @@ class Augmenter:
             extra: further changes, each of every second image on average: ``hair`` draws some,
                 ``colour_constancy`` makes the light neutral by shades of grey, ``cut`` shows a part
                 of the image, so that its border may cut the lesion, and ``scale`` shrinks or
-                enlarges it by 0.6 to 1.6.
+                enlarges it by 0.6 to 1.6, with skin around it or its border repeated or mirrored.
         """
         transforms: list[albumentations.BasicTransform] = [_EXTRA[name]() for name in extra]
         if strength != "none":
@@ -126,29 +127,65 @@ class _Part(albumentations.DualTransform):
         return {"window": (top, left, top + tall, left + wide)}
 
     def apply(self, img: np.ndarray, window: tuple[int, ...] = (), **_: Any) -> np.ndarray:
-        return self._enlarged(img, window, cv2.INTER_LINEAR)
+        return _enlarged(img, window, cv2.INTER_LINEAR)
 
     def apply_to_mask(self, mask: np.ndarray, window: tuple[int, ...] = (), **_: Any) -> np.ndarray:
-        return self._enlarged(mask, window, cv2.INTER_NEAREST)
+        return _enlarged(mask, window, cv2.INTER_NEAREST)
 
-    def _enlarged(self, values: np.ndarray, window: tuple[int, ...], how: int) -> np.ndarray:
-        top, left, bottom, right = window
-        part = np.ascontiguousarray(values[top:bottom, left:right])
-        return cv2.resize(part, values.shape[1::-1], interpolation=how)
+
+def _enlarged(values: np.ndarray, window: tuple[int, ...], how: int) -> np.ndarray:
+    top, left, bottom, right = window
+    part = np.ascontiguousarray(values[top:bottom, left:right])
+    return cv2.resize(part, values.shape[1::-1], interpolation=how)
+
+
+class _Scaled(albumentations.DualTransform):
+    """Image and mask from nearer or farther away, in the size that they had.
+
+    Beyond the border of the image then lies plain skin, or its edge goes on or is mirrored there.
+    """
+
+    def get_params_dependent_on_data(self, params: Any, data: Any) -> dict[str, Any]:
+        del data
+        height, width = params["shape"][:2]
+        scale = self.random_generator.uniform(0.6, 1.6)
+        # what is cut off each side, or is added where it is below 0
+        tall, wide = (round(length * (1 - 1 / scale) / 2) for length in (height, width))
+        return {"cut": (tall, wide), "beyond": int(self.random_generator.integers(3))}
+
+    def apply(
+        self, img: np.ndarray, cut: tuple[int, int] = (0, 0), beyond: int = 0, **_: Any
+    ) -> np.ndarray:
+        tall, wide = cut
+        if tall >= 0:
+            return _enlarged(img, _inside(img, cut), cv2.INTER_LINEAR)
+        if beyond == 0:
+            wider = amid_skin(img, -tall, -wide, self.random_generator)
+        else:
+            border = cv2.BORDER_REPLICATE if beyond == 1 else cv2.BORDER_REFLECT_101
+            wider = cv2.copyMakeBorder(img, -tall, -tall, -wide, -wide, border)
+        return cv2.resize(wider, img.shape[1::-1], interpolation=cv2.INTER_AREA)
+
+    def apply_to_mask(
+        self, mask: np.ndarray, cut: tuple[int, int] = (0, 0), **_: Any
+    ) -> np.ndarray:
+        tall, wide = cut
+        if tall >= 0:
+            return _enlarged(mask, _inside(mask, cut), cv2.INTER_NEAREST)
+        wider = cv2.copyMakeBorder(mask, -tall, -tall, -wide, -wide, cv2.BORDER_CONSTANT, value=0)
+        return cv2.resize(wider, mask.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+
+
+def _inside(values: np.ndarray, cut: tuple[int, int]) -> tuple[int, ...]:
+    tall, wide = cut
+    return tall, wide, values.shape[0] - tall, values.shape[1] - wide
 
 
 _EXTRA: dict[ExtraAugmentation, Callable[[], albumentations.BasicTransform]] = {
     "hair": lambda: _Drawn(_with_hair),
     "colour_constancy": lambda: _Drawn(lambda image, _: neutral_light(image)),
     "cut": lambda: _Part(p=_EXTRA_SHARE),
-    "scale": lambda: albumentations.Affine(
-        scale=(0.6, 1.6),
-        interpolation=cv2.INTER_LINEAR,
-        mask_interpolation=cv2.INTER_NEAREST,
-        border_mode=cv2.BORDER_REPLICATE,
-        fill_mask=0,
-        p=_EXTRA_SHARE,
-    ),
+    "scale": lambda: _Scaled(p=_EXTRA_SHARE),
 }
 
 

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from cascade.data.surroundings import amid_skin
 from cascade.data.synthetic.artefacts import dark_corners, hair, on_planes, ruler
 from cascade.lesion.masking import Box, bounding_box
 
@@ -168,24 +169,13 @@ def _closer(
 def _farther(
     image: np.ndarray, mask: np.ndarray, box: Box, amount: float, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The image at ``amount`` of its scale, amid skin: its border goes over into a plain tone."""
+    """The image at ``amount`` of its scale, amid skin."""
     del box
-    height, width = image.shape[:2]
-    tall, wide = (round(length * (1 / amount - 1) / 2) for length in (height, width))
-    around = (tall, tall, wide, wide)
-    wider = cv2.copyMakeBorder(image, *around, cv2.BORDER_REPLICATE)
-    inside = cv2.copyMakeBorder(np.zeros((height, width), np.uint8) + 1, *around,
-                                cv2.BORDER_CONSTANT, value=0)  # fmt: skip
-    distance = cv2.distanceTransform(1 - inside, cv2.DIST_L2, 3)[..., None] / _side(image)
-    # what lies a little inside goes on beyond the border, which may be a dark line
-    soft = cv2.GaussianBlur(image, (0, 0), 0.04 * _side(image))
-    border = np.concatenate([soft[0], soft[-1], soft[:, 0], soft[:, -1]])
-    smooth = cv2.copyMakeBorder(soft, *around, cv2.BORDER_REPLICATE).astype(np.float32)
-    skin = np.median(border, axis=0) + generator.standard_normal(wider.shape, np.float32) * 2
-    near = np.exp(-distance / 0.1)
-    filled = np.clip(near * smooth + (1 - near) * skin, 0, 255).astype(np.uint8)
-    moved = cv2.copyMakeBorder(mask.astype(np.uint8), *around, cv2.BORDER_CONSTANT, value=0)
-    return np.where(inside[..., None] > 0, wider, filled), moved.astype(bool)
+    tall, wide = (round(length * (1 / amount - 1) / 2) for length in image.shape[:2])
+    moved = cv2.copyMakeBorder(
+        mask.astype(np.uint8), tall, tall, wide, wide, cv2.BORDER_CONSTANT, value=0
+    )
+    return amid_skin(image, tall, wide, generator), moved.astype(bool)
 
 
 def _part(values: np.ndarray, window: list[int]) -> np.ndarray:
