@@ -112,6 +112,15 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say in words which settings of a run differ from those of its beginning."""
+    return [
+        f"{name} was {before.get(name)!r}, now it is {now.get(name)!r}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+
+
 def did_you_mean(name: str, known: typing.Iterable[str]) -> str:
     """A hint that names the nearest known word, or nothing."""
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)

@@ -163,7 +163,7 @@ def test_segmenters_of_isic_alone_learn_from_no_other_masks(workplace, capsys):
     assert len(trainings) == 6
     assert not any("ham10000" in line for line in trainings)
     assert not any("pseudo_masks" in line for line in lines)
-    assert any("--segmenter_data isic_task1 --overwrite" in line for line in lines)
+    assert any("--segmenter_data isic_task1 --classifier_data" in line for line in lines)
 
 
 def test_missing_data_is_named(workplace, capsys, tmp_path):

@@ -14,7 +14,7 @@ from cascade.commands.evaluation.card import build_parser, main, training_comman
 from cascade.commands.training.cls_train import build_parser as cls_parser
 from cascade.commands.training.seg_train import build_parser as seg_parser
 from cascade.data.tables import read_table
-from cascade.errors import ConfigError, DataError, ModelFileError
+from cascade.errors import DataError, ModelFileError
 from cascade.evaluation.card_parts import count_operating_points, flat_facts
 from cascade.evaluation.model_card import details_path, trainings_of, write_model_card
 from cascade.evaluation.report import write_evaluation
@@ -252,21 +252,38 @@ def test_two_evaluations_on_the_same_data_keep_apart(tmp_path, model, folder):
 
 
 def test_non_commercial_data_are_said_plainly(tmp_path, model):
-    card = " ".join(card_of(tmp_path, model).split())
+    both = {"segmenter_data": ("isic_task1",), "classifier_data": ("isic_task1", "ham10000")}
+    card = " ".join(card_of(tmp_path, model, **both).split())
     assert (
         "CC BY-NC 4.0, so its weights, and a file that holds them, are for non-commercial" in card
     )
     assert "CC-0" in card
     assert "The segmenter alone learnt from images without that limit" in card
-    free = card_of(tmp_path, model, classifier_data=("isic_task1",))
+    free = card_of(tmp_path, model, **(both | {"classifier_data": ("isic_task1",)}))
     assert "non-commercial" not in free
     assert "HAM10000" not in free
     assert "Malignant is only melanoma.**" in free
 
 
-def test_unknown_data_damaged_models_and_empty_folders_are_refused(tmp_path, model):
-    with pytest.raises(ConfigError, match="'ham' is not known"):
-        card_of(tmp_path, model, classifier_data=("ham",))
+def test_no_licence_is_claimed_for_images_that_nobody_named(tmp_path, model):
+    card = card_of(tmp_path, model)
+    assert "| segmenter | not given | not given |" in card
+    assert "| classifier | not given | not given |" in card
+    assert "licences of all images were not given" in card
+    own = card_of(
+        tmp_path,
+        model,
+        segmenter_data=("isic_task1",),
+        classifier_data=("our clinic, 2024 | 2025",),
+    )
+    assert r"| classifier | our clinic, 2024 \| 2025 | not given |" in own
+    assert "CC-0" in own
+    for text in (card, own):
+        assert "CC BY-NC" not in text
+        assert "set no limit" not in text
+
+
+def test_damaged_models_and_empty_folders_are_refused(tmp_path, model):
     with pytest.raises(DataError, match=r"metrics\.json: cannot be read"):
         card_of(tmp_path, model, tmp_path)
     damaged = tmp_path / "damaged.safetensors"

@@ -44,6 +44,7 @@ def test_the_page_has_the_numbers_with_their_intervals_and_the_decision(model, t
     folder = evaluation(tmp_path / "e", "a/test.csv", model_sha256=model_identity(model))
     page = tmp_path / "facts.html"
     words = ["--format", "facts", "--model", str(model), "--evaluations", str(folder)]
+    words += ["--classifier_data", "ham10000"]
     assert main([*words, "--output", str(page)]) == 0
     text = text_of(page)
     assert "a/test.csv ROC AUC 1234 0.5000 0.4000 – 0.6000" in text

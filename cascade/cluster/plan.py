@@ -28,6 +28,7 @@ from cascade.cluster.storage import (
     remove,
     write_bytes,
 )
+from cascade.config import changed_settings
 from cascade.errors import ConfigError, DataError
 
 FORMAT = 1
@@ -138,11 +139,7 @@ def require_same(run: Run, settings: Mapping[str, Any], shard_rows: int) -> None
     """
     before, now = ({**of, "shard_rows": n} for of, n in
                    ((run.settings, run.shard_rows), (settings, shard_rows)))  # fmt: skip
-    differing = [
-        f"{name} was {before.get(name)!r}, now it is {now.get(name)!r}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
+    differing = changed_settings(before, now)
     if differing:
         raise ConfigError(
             f"{run.output}: was begun in another way: {'; '.join(differing)}. Give the same, or "

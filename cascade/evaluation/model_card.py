@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from cascade.errors import ConfigError, DataError
+from cascade.errors import DataError
 from cascade.evaluation.card_parts import (
     PLOTS,
     EvaluationFolder,
@@ -36,13 +36,15 @@ from cascade.evaluation.subgroups import SUBGROUP_NOTE
 from cascade.files import atomic_path, file_digest, write_text
 from cascade.models.artifact import read_artifact, read_document
 
-DataSet = Literal["isic_task1", "ham10000", "synthetic"]
 DATA_SETS: dict[str, tuple[str, str, bool]] = {
     "isic_task1": ("ISIC 2016, 2017 and 2018, task 1 (lesion boundaries)", "CC-0", True),
     "ham10000": ("HAM10000 and ISIC 2018 task 3 (diagnoses)", "CC BY-NC 4.0", False),
-    "synthetic": ("drawn lesions of `cascade prepare`", "none needed", True),
+    "synthetic": ("drawn lesions of cascade prepare", "none needed", True),
 }
 """Title, licence, and whether commercial use is allowed."""
+
+NOT_GIVEN = "not given"
+"""Stands for images that nobody named, and for the licence of those that are not known here."""
 
 
 def write_model_card(
@@ -51,8 +53,8 @@ def write_model_card(
     model: Path,
     evaluations: Sequence[Path] = (),
     images: Path | None = None,
-    segmenter_data: Sequence[str] = ("isic_task1",),
-    classifier_data: Sequence[str] = ("isic_task1", "ham10000"),
+    segmenter_data: Sequence[str] = (),
+    classifier_data: Sequence[str] = (),
     commands: Sequence[str] = (),
 ) -> None:
     """Write a model card as Markdown, and its details to the file of :func:`details_path`.
@@ -62,12 +64,11 @@ def write_model_card(
         model: the cascade's file; its tensors are verified.
         evaluations: folders that ``cascade evaluate`` wrote.
         images: folder for copies of the evaluations' plots; without one the card has no figures.
-        segmenter_data: what the segmenter learnt from, keys of :data:`DATA_SETS`.
+        segmenter_data: what the segmenter learnt from, keys of :data:`DATA_SETS` or other words.
         classifier_data: what the classifier learnt from.
         commands: command lines that made the model.
 
     Raises:
-        ConfigError: a data set is not known.
         DataError: an evaluation cannot be read, or is one of another model.
         ModelFileError: the model's file is missing, damaged, or lacks a stage.
     """
@@ -221,28 +222,28 @@ def _whole_image_share(provenance: Mapping[str, Any]) -> float:
 
 
 def data_part(segmenter: Sequence[str], classifier: Sequence[str]) -> dict[str, Any]:
-    """What both stages learnt from, for a template.
+    """What both stages learnt from, for a template: keys of :data:`DATA_SETS`, or own words.
 
-    Raises:
-        ConfigError: a data set is not known.
+    ``segmenter_commercial`` and ``classifier_commercial`` are ``None`` where a licence is not
+    known.
     """
-    unknown = sorted({*segmenter, *classifier} - set(DATA_SETS))
-    if unknown:
-        raise ConfigError(
-            f"data set {unknown[0]!r} is not known; choose from {', '.join(DATA_SETS)}"
-        )
+    stages = {"segmenter": segmenter or (NOT_GIVEN,), "classifier": classifier or (NOT_GIVEN,)}
     rows = [
-        (stage, *DATA_SETS[name][:2])
-        for stage, names in (("segmenter", segmenter), ("classifier", classifier))
+        (stage, *DATA_SETS.get(name, (name, NOT_GIVEN, None))[:2])
+        for stage, names in stages.items()
         for name in names
     ]
     return {
         "rows": rows,
         "table": markdown_table(("stage", "images", "licence"), rows),
         "names": [name for name in DATA_SETS if name in (*segmenter, *classifier)],
-        "segmenter_commercial": all(DATA_SETS[name][2] for name in segmenter),
-        "classifier_commercial": all(DATA_SETS[name][2] for name in classifier),
+        **{f"{stage}_commercial": _commercial(names) for stage, names in stages.items()},
     }
+
+
+def _commercial(names: Sequence[str]) -> bool | None:
+    allowed = [DATA_SETS[name][2] if name in DATA_SETS else None for name in names]
+    return False if False in allowed else None if None in allowed else True
 
 
 HEADLINE_HEADERS = ("test images", "metric", "n", "value", "95 % interval")

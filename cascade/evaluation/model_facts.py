@@ -40,8 +40,8 @@ def write_model_facts(
     *,
     model: Path,
     evaluations: Sequence[Path] = (),
-    segmenter_data: Sequence[str] = ("isic_task1",),
-    classifier_data: Sequence[str] = ("isic_task1", "ham10000"),
+    segmenter_data: Sequence[str] = (),
+    classifier_data: Sequence[str] = (),
 ) -> None:
     """Write the page as HTML that needs nothing else.
 

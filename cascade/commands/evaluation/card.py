@@ -55,15 +55,16 @@ def build_parser() -> CommandParser:
         "--segmenter_data",
         type=str,
         nargs="+",
-        default=["isic_task1"],
-        help="what the segmenter learnt from: isic_task1, ham10000, synthetic",
+        default=[],
+        help="what the segmenter learnt from: isic_task1, ham10000, synthetic, whose licences are "
+        "known, or own words",
     )
     parser.add_argument(
         "--classifier_data",
         type=str,
         nargs="+",
-        default=["isic_task1", "ham10000"],
-        help="what the classifier learnt from; decides which licence the card names",
+        default=[],
+        help="the same of the classifier; both decide which licence the card names",
     )
     return parser
 

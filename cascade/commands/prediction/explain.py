@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +11,8 @@ from cascade.command_line.inputs import find_inputs
 from cascade.command_line.parser import CommandParser, command
 from cascade.command_line.prediction_options import add_prediction, load_cascade
 from cascade.command_line.result_table import ResultTable, unfinished
-from cascade.errors import CascadeError, ConfigError, ImageError
+from cascade.command_line.run_settings import RunSettings
+from cascade.errors import CascadeError, ImageError
 from cascade.imaging import FoundFile, read_image, write_image
 
 if TYPE_CHECKING:
@@ -50,8 +51,7 @@ def main(arguments: Any) -> int:
     folder = Path(arguments.output)
     table = ResultTable(folder / "explanations.csv", COLUMNS, image_columns=("overlay",))
     kept = table.earlier_rows(arguments)
-    if not arguments.overwrite:
-        _check_same_target(table.path, kept, arguments.target)
+    run = RunSettings.of_predictions(table.path, arguments, target=arguments.target)
     inputs = find_inputs(arguments.inputs, recursive=not arguments.not_recursive, results=folder)
     found = first(arguments, inputs)
     cascade = load_cascade(arguments)
@@ -62,22 +62,9 @@ def main(arguments: Any) -> int:
         if arguments.overwrite:  # not before everything is known to be fine
             table.remove(kept)
             kept = []
+        run.go_on(results=bool(kept))
         rows = explain_rows(cascade, maps, unfinished(found, kept), table, arguments)
         return table.extend(rows, kept=kept, description="explaining")
-
-
-def _check_same_target(path: Path, rows: Sequence[Mapping[str, str]], target: str) -> None:
-    """Refuse to put the heat of one class below that of another.
-
-    Raises:
-        ConfigError: a row is about the other class.
-    """
-    row = next((row for row in rows if row["target"] not in ("", target)), None)
-    if row is not None:
-        raise ConfigError(
-            f"{path}: {row['name']} was explained for {row['target']}, now it is {target}; give "
-            "the same --target or start anew (--overwrite)"
-        )
 
 
 def explain_rows(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ from cascade.command_line.prediction_files import (
 )
 from cascade.command_line.prediction_options import add_prediction, load_cascade
 from cascade.command_line.result_table import ResultTable, unfinished
-from cascade.errors import ConfigError, DataError
+from cascade.command_line.run_settings import RunSettings
 from cascade.lesion.measurements import check_scale
 from cascade.pipeline.rows import COLUMNS, RowInput, diagnosis_columns, predict_rows
 
@@ -83,8 +81,10 @@ def main(arguments: Any) -> int:
         image_columns=(*IMAGE_COLUMNS, *DICOM_COLUMNS),
     )
     kept = table.earlier_rows(arguments)
-    if not arguments.overwrite:
-        _check_same_scale(table.path, kept, arguments.pixels_per_millimetre)
+    run = RunSettings.of_predictions(
+        table.path, arguments, coverage=arguments.coverage,
+        pixels_per_millimetre=arguments.pixels_per_millimetre,
+    )  # fmt: skip
     inputs = find_inputs(arguments.inputs, recursive=not arguments.not_recursive, results=folder)
     found = first(arguments, inputs)
     fusion = cascade.safeguards.metadata
@@ -94,6 +94,7 @@ def main(arguments: Any) -> int:
     if arguments.overwrite:  # not before the model and the tables are known to be fine
         table.remove(kept)
         kept = []
+    run.go_on(results=bool(kept))
     model = dicom_model(arguments, cascade)
     files = WrittenFiles(table, arguments.save_masks, arguments.save_overlays, model)
     rows = predict_rows(
@@ -110,37 +111,3 @@ def main(arguments: Any) -> int:
     code = table.extend(rows, kept=kept, description="predicting")
     patients.compare(table.path)
     return code
-
-
-def _check_same_scale(
-    table: Path, rows: Sequence[Mapping[str, str]], pixels_per_millimetre: float | None
-) -> None:
-    """Refuse to put millimetres of another scale, or none, below those that are there.
-
-    Raises:
-        ConfigError: a row was measured with another scale.
-    """
-    row = next((row for row in rows if row["diameter_pixels"]), None)
-    if row is None:
-        return
-    before = _scale_of(table, row)
-    if before is None or pixels_per_millimetre is None:
-        same = before is pixels_per_millimetre
-    else:
-        same = math.isclose(before, pixels_per_millimetre, rel_tol=1e-6)  # nine digits are kept
-    if not same:
-        words = [f"{scale:.6g}" if scale else "no" for scale in (before, pixels_per_millimetre)]
-        raise ConfigError(
-            f"{table}: {row['name']} was measured with {words[0]} pixels per millimetre, now it is "
-            f"{words[1]}; give the same --pixels_per_millimetre or start anew (--overwrite)"
-        )
-
-
-def _scale_of(table: Path, row: Mapping[str, str]) -> float | None:
-    """Pixels per millimetre behind a row's two diameters."""
-    if not row["diameter_millimetres"]:
-        return None
-    try:
-        return float(row["diameter_pixels"]) / float(row["diameter_millimetres"])
-    except (ValueError, ZeroDivisionError) as error:
-        raise DataError(f"{table}: {row['name']} has diameters that are no numbers") from error

@@ -128,7 +128,8 @@ class _Chain:
                 ("--model", model, "--output", card, "--evaluations",
                  *(str(self.output / step.name) for step in evaluations),
                  "--images", str(Path(card).parent / "card"),
-                 "--segmenter_data", "isic_task1", *of_ham, "--overwrite"),
+                 "--segmenter_data", "isic_task1", *of_ham,
+                 "--classifier_data", "isic_task1", HAM10000, "--overwrite"),
             ),
         ]  # fmt: skip
 
