@@ -54,6 +54,33 @@ def test_the_next_command_has_flags_that_exist(name):
             "cascade explain 'a b.jpg' c --output explanations",
         ),
         (
+            "cls-train",
+            {
+                "output": "c",
+                "data_path": "d",
+                "classes": "dx",
+                "malignant": ["mel anoma", "bcc"],
+                "splits": "s.json",
+            },
+            "cascade calibrate --segmenter SEGMENTER --classifier c/best.safetensors --data_path d "
+            "--classes dx --malignant 'mel anoma' bcc --splits s.json",
+        ),
+        (
+            "calibrate",
+            {"output": "m", "data_path": "d", "more_data": ["e"], "splits": "s.json"},
+            "cascade evaluate --model m --data_path d --more_data e",
+        ),
+        (
+            "cls-train",
+            {"output": "c", "data_path": "d", "folds": 3},
+            "cascade evaluate --segmenter SEGMENTER --classifier c/ensemble.safetensors",
+        ),
+        (
+            "segment",
+            {"output": "p", "data_path": "d", "agreement": 0.9},
+            "cascade seg-train --data_path DATA --more_data d --pseudo_masks p",
+        ),
+        (
             "predict",
             {"inputs": list("abcd"), "model": "m"},
             "cascade explain INPUTS --model m --output explanations",

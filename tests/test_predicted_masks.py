@@ -111,10 +111,40 @@ def test_the_commands_make_pseudo_masks_and_learn_from_them(
     assert console.main([*segmenting, "--more_models", str(model), "--tta", "flips"]) == 0
     assert "written: 6 masks" in capsys.readouterr().out
     assert len(list(masks.glob("*.png"))) == 6
-    assert console.main([*segmenting, "--overwrite", "--agreement", "1"]) == 0
-    assert "0 images without one for want of agreement" in capsys.readouterr().out
+    assert console.main([*segmenting, "--overwrite", "--agreement", "1"]) == 2
+    assert "one view agrees with itself" in capsys.readouterr().err
+    agreeing = [*segmenting, "--tta", "flips", "--agreement"]
+    assert console.main([*agreeing, "0.01", "--overwrite"]) == 0
+    said = capsys.readouterr().out
+    assert "images without one for want of agreement" in said
+    assert f"--pseudo_masks {masks}" in said
+    assert console.main([*agreeing, "0.9", "--resume"]) == 2
+    assert "agreement was 0.01, now it is 0.9" in capsys.readouterr().err
+    assert console.main([*agreeing, "0.01", "--resume"]) == 0
+    assert console.main([*segmenting[:-4], "--tta", "flips", "--agreement", "1",
+                         "--overwrite"]) == 2  # fmt: skip
+    assert "no image has a mask" in capsys.readouterr().err
     assert console.main([*segmenting, "--overwrite", "--agreement", "1.5"]) == 2
     assert "--agreement 1.5: give an IoU from 0 to 1" in capsys.readouterr().err
+
+
+def test_an_image_that_cannot_be_read_costs_its_own_mask_only(segmenters, tmp_path, capsys, caplog):
+    data = tmp_path / "data"
+    (data / "images_all").mkdir(parents=True)
+    names = ["a.png", "b.png", "c.png"]
+    for name in names:
+        cv2.imwrite(str(data / "images_all" / name), np.full((48, 64, 3), 90, np.uint8))
+    (data / "images_all" / "b.png").write_bytes(b"no image")
+    rows = "".join(f"{name}\n" for name in names)
+    (data / "train_data.csv").write_text("name\n" + rows)
+    model = tmp_path / "segmenter.safetensors"
+    segmenters[0].save(model)
+    masks = tmp_path / "masks"
+    flags = ["segment", "--model", str(model), "--data_path", str(data), "--output", str(masks)]
+    assert console.main(flags) == 3
+    assert "written: 2 masks" in capsys.readouterr().out
+    assert "b.png" in caplog.text
+    assert sorted(path.name for path in masks.glob("*.png")) == ["a.png", "c.png"]
 
 
 def test_a_validation_image_of_an_earlier_division_may_validate_again(table, splits, tmp_path):

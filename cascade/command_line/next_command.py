@@ -17,7 +17,7 @@ NEXT = {
     "cls-train": "cascade calibrate --segmenter SEGMENTER "
     "--classifier {output}/best.safetensors --data_path {data_path}",
     "average": "cascade cls-eval --model {output} --data_path DATA",
-    "ensemble": "cascade calibrate --segmenter SEGMENTER --classifier {output} --data_path DATA",
+    "ensemble": "cascade evaluate --segmenter SEGMENTER --classifier {output}",
     "mask-modes": "cascade cls-train --data_path {data_path} --mask_mode MODE",
     "calibrate": "cascade evaluate --model {output} --data_path {data_path}",
     "fit-diagnoses": "cascade evaluate --model {output} --data_path {data_path}",
@@ -44,6 +44,15 @@ it is stopped, or its output is a script."""
 
 _DEFAULT_MODEL = ("predict", "explain", "bench")
 """Commands that, as those after them, take the default cascade where none is named."""
+
+_PSEUDO = "cascade seg-train --data_path DATA --more_data {data_path} --pseudo_masks {output}"
+"""What follows masks that several views agree on."""
+
+_OF_FOLDS = "cascade evaluate --segmenter SEGMENTER --classifier {output}/ensemble.safetensors"
+"""What follows a cross-validation."""
+
+_CARRIED = ("more_data", "classes", "malignant", "splits")
+"""Flags that the next command on the same data needs as well."""
 
 _WITHOUT_MASKS = "cascade segment --model MODEL --data_path {dataset} --output MASKS"
 """What follows a check of images of which none has a mask."""
@@ -86,4 +95,14 @@ def next_command(name: str, arguments: Any) -> str | None:
         template = template.replace(" --model {model}", "")
     if name == "check" and not _has_masks(arguments):
         template = _WITHOUT_MASKS
+    if name == "segment" and arguments.get("agreement"):
+        template = _PSEUDO
+    if name == "cls-train" and arguments.get("folds"):
+        template = _OF_FOLDS
+    if "--data_path {data_path}" in template:
+        from cascade.command_line.main import module_of
+
+        known = module_of(template.split()[1]).build_parser()._option_string_actions
+        given = [flag for flag in _CARRIED if arguments.get(flag) and f"--{flag}" in known]
+        template += "".join(f" --{flag} {{{flag}}}" for flag in given)
     return template.format_map(_Filled(arguments))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,22 +10,33 @@ from pathlib import Path
 import numpy as np
 
 from cascade.data.tables import Table
+from cascade.errors import ConfigError, ImageError
 from cascade.imaging import read_image, write_mask
 from cascade.imaging.resize import resize_probability
 from cascade.lesion.masking import MaskPolicy, find_lesion
 from cascade.models.segmenter import Segmenter
-from cascade.pipeline.augmented_views import TestTimeAugmentation, average
+from cascade.pipeline.augmented_views import VIEWS, TestTimeAugmentation, average
 from cascade.pipeline.stages import segment_views
 from cascade.progress import progress
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class WrittenMasks:
-    """Numbers of images: with a mask now, with one before, and with none for want of agreement."""
+    """Numbers of images.
 
-    written: int
-    kept: int
-    doubted: int
+    Attributes:
+        written: with a mask now.
+        kept: with one from before.
+        doubted: without one for want of agreement.
+        unreadable: without one because they cannot be read.
+    """
+
+    written: int = 0
+    kept: int = 0
+    doubted: int = 0
+    unreadable: int = 0
 
 
 def write_masks(
@@ -36,6 +48,7 @@ def write_masks(
     tta: TestTimeAugmentation = "none",
     agreement: float = 0.0,
     keep: bool = False,
+    leave_out_unreadable: bool = False,
 ) -> WrittenMasks:
     """Predict the mask of each record's image and write it to ``STEM.png`` in the folder.
 
@@ -47,19 +60,37 @@ def write_masks(
         tta: views of each image whose maps are averaged, too.
         agreement: the mask is left out where the views agree less, see :func:`view_agreement`.
         keep: leave the masks alone that are there already.
+        leave_out_unreadable: go on where an image cannot be read, with a line in the log.
+
+    Raises:
+        ConfigError: agreement is asked of a single view, which always agrees with itself.
+        ImageError: an image cannot be read.
     """
+    if agreement and len(segmenters) * len(VIEWS[tta]) == 1:
+        raise ConfigError(
+            f"agreement {agreement:g}: one view agrees with itself; give --tta flips or "
+            "--more_models, or leave --agreement out"
+        )
     paths = [(record, folder / f"{record.stem}.png") for record in table]
     missing = [(record, path) for record, path in paths if not (keep and path.is_file())]
-    doubted = 0
+    doubted = unreadable = 0
     for record, path in progress(missing, description="predicted masks"):
-        image = read_image(record.image_path).pixels
+        try:
+            image = read_image(record.image_path).pixels
+        except ImageError as error:
+            if not leave_out_unreadable:
+                raise
+            unreadable += 1
+            log.error("error: %s", error)
+            continue
         maps = all_views(segmenters, image, tta=tta)
         if agreement and view_agreement(maps, threshold=policy.threshold) < agreement:
             doubted += 1
             continue
         lesion = find_lesion(average(list(maps)), policy, shape=image.shape[:2])
         write_mask(path, lesion.mask)
-    return WrittenMasks(len(missing) - doubted, len(paths) - len(missing), doubted)
+    written = len(missing) - doubted - unreadable
+    return WrittenMasks(written, len(paths) - len(missing), doubted, unreadable)
 
 
 def all_views(

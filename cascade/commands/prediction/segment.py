@@ -9,8 +9,9 @@ from cascade.command_line.evaluation_options import check_unseen
 from cascade.command_line.first_rows import first_rows
 from cascade.command_line.options import add_data, add_model, add_output, load_table
 from cascade.command_line.outputs import refuse_to_replace, say
-from cascade.command_line.parser import OK, CommandParser, command
-from cascade.errors import ConfigError
+from cascade.command_line.parser import OK, PARTIAL, CommandParser, command
+from cascade.command_line.run_settings import RunSettings
+from cascade.errors import ConfigError, DataError
 
 
 def build_parser() -> CommandParser:
@@ -56,6 +57,7 @@ def main(arguments: Any) -> int:
     refuse_to_replace(arguments, *(folder / f"{record.stem}.png" for record in table))
 
     from cascade.lesion.masking import MaskPolicy
+    from cascade.models.runtimes import model_identity
     from cascade.models.segmenter import Segmenter
     from cascade.training.predicted_masks import write_masks
 
@@ -63,6 +65,13 @@ def main(arguments: Any) -> int:
     segmenters = [Segmenter.load(path, device=arguments.device) for path in paths]
     for path, segmenter in zip(paths, segmenters, strict=True):
         check_unseen(arguments, {"segmenter": segmenter.provenance}, table, path)
+    kept = [record for record in table if (folder / f"{record.stem}.png").is_file()]
+    settings = {
+        "model_sha256": [model_identity(path) for path in paths],
+        **{name: arguments[name] for name in ("threshold", "tta", "agreement")},
+    }
+    run = RunSettings(folder / "masks.settings.json", settings)
+    run.go_on(results=bool(kept) and not arguments.overwrite)
     result = write_masks(
         segmenters,
         table,
@@ -71,10 +80,15 @@ def main(arguments: Any) -> int:
         tta=arguments.tta,
         agreement=arguments.agreement,
         keep=not arguments.overwrite,
+        leave_out_unreadable=True,
     )
     doubted = f", {result.doubted} images without one for want of agreement"
+    unreadable = f", {result.unreadable} images cannot be read"
     say(
         f"written: {result.written} masks in {folder}, {result.kept} kept"
-        f"{doubted if arguments.agreement else ''}"
+        f"{doubted if arguments.agreement else ''}{unreadable if result.unreadable else ''}",
+        wrong=bool(result.unreadable),
     )
-    return OK
+    if not result.written + result.kept:
+        raise DataError(f"{folder}: no image has a mask; nothing can learn from it")
+    return PARTIAL if result.unreadable else OK
