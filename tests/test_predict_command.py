@@ -363,7 +363,9 @@ def test_masks_and_overlays_are_written_at_the_original_size(predict, photos, tm
     mask = read_mask(out / "masks" / "a.png", shape=(96, 128))
     assert mask.mean() == pytest.approx(float(rows[0]["area_fraction"]), abs=1e-6)
     assert read_image(out / "overlays" / "c.jpg").shape[0] >= 96
-    assert sorted(item.name for item in out.iterdir()) == ["masks", "overlays", "predictions.csv"]
+    assert sorted(item.name for item in out.iterdir()) == [
+        "masks", "overlays", "predictions.csv", "predictions.settings.json"
+    ]  # fmt: skip
 
 
 def test_images_of_one_name_get_pictures_of_their_own(predict, photos, tmp_path):
@@ -482,7 +484,7 @@ def test_overwriting_replaces_rows_and_pictures(predict, photos, tmp_path):
     assert rows[0]["mask"] == "masks/a.png"
     out = tmp_path / "predictions"
     left = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
-    assert left == ["masks/a.png", "predictions.csv"]
+    assert left == ["masks/a.png", "predictions.csv", "predictions.settings.json"]
 
 
 def test_overwriting_removes_nothing_outside_its_folder(predict, photos, tmp_path):
@@ -592,6 +594,29 @@ def test_a_scale_that_makes_no_sense_costs_nothing(predict, photos, loads, scale
 
 
 @pytest.mark.parametrize(
+    "other", [["--model", "fast"], ["--cutoff", "0.3"], ["--tta", "flips"],
+              ["--max_megapixels", "3"]],
+)  # fmt: skip
+def test_a_run_goes_on_only_with_its_own_model_and_settings(predict, photos, other, capfd):
+    _, first = predict(photos / "a.png")
+    code, rows = predict(photos / "a.png", photos / "c.jpg", *other, "--resume")
+    assert (code, rows) == (2, first)
+    name = "model_sha256" if other[0] == "--model" else other[0][2:]
+    assert f"made in another way: {name} was" in capfd.readouterr().err
+    code, rows = predict(photos / "a.png", photos / "c.jpg", *other, "--overwrite")
+    assert (code, len(rows)) == (0, 2)
+    assert predict(photos, *other, "--resume")[0] == 3
+
+
+def test_a_table_without_its_settings_goes_on_with_a_warning(predict, photos, tmp_path, caplog):
+    predict(photos / "a.png")
+    (tmp_path / "predictions" / "predictions.settings.json").unlink()
+    code, rows = predict(photos / "a.png", photos / "c.jpg", "--resume")
+    assert (code, len(rows)) == (0, 2)
+    assert "nothing says whether" in caplog.text
+
+
+@pytest.mark.parametrize(
     ("before", "after", "code"),
     [((), ("0.3",), 2), (("0.3",), (), 2), (("0.3",), ("0.31",), 2), (("0.3",), ("0.3",), 0)],
 )
@@ -604,7 +629,7 @@ def test_a_run_goes_on_only_with_its_own_scale(predict, photos, before, after, c
     assert found == code
     assert rows[:1] == first
     assert len(rows) == (1 if code else 2)
-    assert ("--pixels_per_millimetre" in capfd.readouterr().err) is bool(code)
+    assert ("pixels_per_millimetre was" in capfd.readouterr().err) is bool(code)
     assert predict(photos / "a.png", *scale(after), "--overwrite")[0] == 0
 
 

@@ -11,7 +11,7 @@ from tiny_training import segmentation_settings as settings
 
 from cascade.command_line import main as console
 from cascade.command_line.options import with_pseudo_masks
-from cascade.errors import DataError
+from cascade.errors import DataError, ImageError
 from cascade.lesion.masking import MaskPolicy, find_lesion
 from cascade.models.segmenter import Segmenter
 from cascade.pipeline.stages import segment
@@ -96,6 +96,18 @@ def test_predicted_masks_are_for_training_images_without_their_own(bare, table, 
 
 def test_a_folder_without_a_mask_for_them_is_named(bare, splits, tmp_path):
     with pytest.raises(DataError, match=r"--pseudo_masks .*holds no STEM.png for any of the"):
+        with_pseudo_masks(str(tmp_path), bare, splits)
+
+
+def test_empty_and_broken_masks_teach_nobody(bare, table, splits, tmp_path):
+    names = [record.name for record in bare if not record.mask_path]
+    for record in table.subset(names):
+        cv2.imwrite(str(tmp_path / f"{record.stem}.png"), np.zeros((8, 8), np.uint8))
+    with pytest.raises(DataError, match=r"masks are empty, e\.g\."):
+        with_pseudo_masks(str(tmp_path), bare, splits)
+    for record in table.subset(names):
+        (tmp_path / f"{record.stem}.png").write_bytes(b"junk")
+    with pytest.raises(ImageError, match=r"\.png"):
         with_pseudo_masks(str(tmp_path), bare, splits)
 
 

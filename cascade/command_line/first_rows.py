@@ -53,7 +53,7 @@ def first_rows(arguments: Any, table: Table, splits: Splits | None = None) -> Ta
     Raises:
         ConfigError: the limit is below 1, or leaves nothing to train or to validate with.
     """
-    if arguments.limit is None:
+    if arguments.limit is None or arguments.limit >= len(table) > 0:
         return table
     source = f"the {len(table)} rows of {table.path}"
     table = replace(table, records=tuple(first(arguments, table.records, source=source)))

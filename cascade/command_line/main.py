@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from cascade.command_line.parser import OK, USAGE
+from cascade.command_line.parser import INTERRUPTED, OK, USAGE
 from cascade.config import did_you_mean
 from cascade.version import __version__
 
@@ -74,7 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = did_you_mean(name, COMMANDS)
         sys.stderr.write(f"cascade: error: there is no command {name!r}{hint}\n")
         return USAGE
-    result: int = module_of(name).main(arguments[1:])
+    try:
+        result: int = module_of(name).main(arguments[1:])
+    except KeyboardInterrupt:  # while libraries are imported; later the command itself stops
+        sys.stderr.write("interrupted\n")
+        return INTERRUPTED
     return result
 
 

@@ -51,7 +51,15 @@ _PSEUDO = "cascade seg-train --data_path DATA --more_data {data_path} --pseudo_m
 _OF_FOLDS = "cascade evaluate --segmenter SEGMENTER --classifier {output}/ensemble.safetensors"
 """What follows a cross-validation."""
 
-_CARRIED = ("more_data", "classes", "malignant", "splits")
+_EXPORTED = "cascade bench --model {model}"
+"""What follows the evaluation of an exported cascade."""
+
+_OF_DATA = ("more_data", "classes", "malignant")
+_CARRIED = {
+    "evaluate": _OF_DATA,
+    "calibrate": (*_OF_DATA, "splits"),
+    "cls-train": (*_OF_DATA, "splits"),
+}
 """Flags that the next command on the same data needs as well."""
 
 _WITHOUT_MASKS = "cascade segment --model MODEL --data_path {dataset} --output MASKS"
@@ -95,14 +103,15 @@ def next_command(name: str, arguments: Any) -> str | None:
         template = template.replace(" --model {model}", "")
     if name == "check" and not _has_masks(arguments):
         template = _WITHOUT_MASKS
+    model = str(arguments.get("model") or "")
+    if name == "evaluate" and model and not model.endswith(".safetensors"):
+        template = _EXPORTED  # a card is that of a file
     if name == "segment" and arguments.get("agreement"):
         template = _PSEUDO
     if name == "cls-train" and arguments.get("folds"):
         template = _OF_FOLDS
     if "--data_path {data_path}" in template:
-        from cascade.command_line.main import module_of
-
-        known = module_of(template.split()[1]).build_parser()._option_string_actions
-        given = [flag for flag in _CARRIED if arguments.get(flag) and f"--{flag}" in known]
+        carried = _CARRIED.get(template.split()[1], ())
+        given = [flag for flag in carried if arguments.get(flag)]
         template += "".join(f" --{flag} {{{flag}}}" for flag in given)
     return template.format_map(_Filled(arguments))

@@ -181,13 +181,18 @@ def load_table(arguments: Any, *, labels: bool = True) -> Table:
     return join_tables(
         [
             _read(
+                flag,
                 folder,
                 arguments.table,
                 labels=labels,
                 skip=arguments.skip_missing,
                 classes=class_column(arguments),
             )
-            for folder in data_folders(arguments)
+            for flag, folder in zip(
+                ("--data_path", *["--more_data"] * len(arguments.more_data)),
+                data_folders(arguments),
+                strict=True,
+            )
         ]
     )
 
@@ -213,13 +218,19 @@ def class_column(arguments: Any) -> ClassColumn | None:
 
 
 def _read(
-    folder: Path, name: str, *, labels: bool, skip: bool, classes: ClassColumn | None = None
+    flag: str,
+    folder: Path,
+    name: str,
+    *,
+    labels: bool,
+    skip: bool,
+    classes: ClassColumn | None,
 ) -> Table:
     from cascade.data.tables import read_table
 
     if not folder.is_dir():
         raise DataError(
-            f"--data_path {folder}: there is no such folder; make one with prepare_dataset.py, for "
+            f"{flag} {folder}: there is no such folder; make one with prepare_dataset.py, for "
             "instance: cascade prepare --source synthetic"
         )
     path = folder / name
@@ -263,6 +274,9 @@ def with_pseudo_masks(folder: str, table: Table, splits: Splits) -> Table:
     Raises:
         DataError: the folder is missing, or has no mask for any of these images.
     """
+    from cascade.data.spreadsheet import listed
+    from cascade.imaging import read_mask
+
     validating = set(splits.validation)
     bare = [item.name for item in table if not item.mask_path and item.name not in validating]
     found = table.subset(bare).with_masks_found_in(folder)
@@ -270,6 +284,13 @@ def with_pseudo_masks(folder: str, table: Table, splits: Splits) -> Table:
         raise DataError(
             f"--pseudo_masks {folder}: holds no STEM.png for any of the {len(bare)} training "
             "images that have no mask of their own"
+        )
+    empty = [record.name for record in found if not read_mask(record.mask_path or "").any()]
+    if empty:
+        raise DataError(
+            f"--pseudo_masks {folder}: {len(empty)} of {len(found)} masks are empty, e.g. "
+            f"{listed(empty)}; nobody should learn from them; remove them, or make masks with "
+            "cascade segment --agreement, which leaves such images out"
         )
     predicted = {record.name: record for record in found}
     records = [predicted.get(item.name, item) for item in table]

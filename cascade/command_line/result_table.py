@@ -46,6 +46,7 @@ class ResultTable:
         refuse_to_replace(arguments, self.path)
         if not self.path.exists():
             return []
+        from cascade.data.spreadsheet import listed
         from cascade.data.tables import read_csv
 
         with self.path.open("rb") as file:
@@ -66,9 +67,9 @@ class ResultTable:
             lacking = [name for name in self.columns if name not in columns]
             other = [name for name in columns if name not in self.columns]
             raise DataError(
-                f"{self.path}: cannot be continued; it lacks the columns {lacking} and has the "
-                f"others {other}: another version wrote it, or other flags were given, "
-                "or inputs of another kind. Give the same, start anew "
+                f"{self.path}: cannot be continued; it lacks the columns {listed(lacking)} and "
+                f"has the others {listed(other)}: another version wrote it, or other flags were "
+                "given, or inputs of another kind. Give the same, start anew "
                 "(--overwrite) or choose another --output"
             )
         return rows

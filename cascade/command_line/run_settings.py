@@ -46,9 +46,9 @@ class RunSettings:
 
         Raises:
             ConfigError: something differs; the message names it.
+            DataError: the file cannot be read or written.
         """
         if not results:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.path, self.settings)
             return
         if not self.path.is_file():

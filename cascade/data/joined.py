@@ -27,11 +27,11 @@ def join_tables(tables: Sequence[Table]) -> Table:
     """
     if len(tables) == 1:
         return tables[0]
-    owner: dict[str, Path] = {}
+    owner: dict[str, int] = {}
     repeated = []
-    for table in tables:
+    for number, table in enumerate(tables):
         for record in table:
-            if owner.setdefault(record.stem, table.path) != table.path:
+            if owner.setdefault(record.stem, number) != number:
                 repeated.append(record.name)
     paths = " + ".join(str(table.path) for table in tables)
     if repeated:

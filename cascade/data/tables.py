@@ -215,7 +215,7 @@ def read_table(
         if missing:
             text = _missing_files(finder, [names[index] for index in missing], what)
             if not skip_missing or len(missing) == len(kept):
-                raise DataError(f"{sheet.path}: {text}; add them or skip missing files")
+                raise DataError(f"{sheet.path}: {text}; add them, or --skip_missing")
             warnings.append(f"rows left out, {text}")
             kept = [index for index in kept if paths[index] is not None]
     jpegs = sum(str(mask_paths[index]).lower().endswith((".jpg", ".jpeg")) for index in kept)

@@ -8,12 +8,14 @@ short; its long tables are in a second file beside it, of the template ``model_c
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from cascade.errors import DataError
 from cascade.evaluation.card_parts import (
@@ -92,8 +94,8 @@ def write_model_card(
         autoescape=False, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     texts = {
-        "card": output.name,
-        "details": details_path(output).name,
+        "card": quote(output.name),
+        "details": quote(details_path(output).name),
         "model": model_part,
         "data": data_part(segmenter_data, classifier_data),
         "evaluations": parts,
@@ -172,6 +174,7 @@ def _model(path: Path) -> dict[str, Any]:
         )
     return {
         "file": markdown_text(path.name),
+        "argument": shlex.quote(path.name),
         "megabytes": f"{path.stat().st_size / 1e6:.1f}",
         "digest": file_digest(path),
         "tensors_digest": document["tensors_sha256"],
@@ -289,7 +292,7 @@ def _copy_plots(
             target = images / f"{prefix}-{name.replace('_', '-')}.png"
             with atomic_path(target) as temporary:
                 shutil.copyfile(source, temporary)
-            addresses[name] = Path(os.path.relpath(target, output.parent)).as_posix()
+            addresses[name] = quote(Path(os.path.relpath(target, output.parent)).as_posix())
     return addresses
 
 

@@ -48,7 +48,8 @@ class ImageLimits:
         if height * width > self.max_pixels:
             raise ImageError(
                 f"{name}: is too large, {size} = {height * width / 1e6:.1f} megapixels; the limit "
-                f"is {self.max_pixels / 1e6:g}. Reduce the image, or raise max_pixels"
+                f"is {self.max_pixels / 1e6:g}. Reduce the image, or raise the limit "
+                "(max_pixels, --max_megapixels)"
             )
         if short < self.min_side:
             raise ImageError(

@@ -152,7 +152,7 @@ def _fit(mask: np.ndarray, shape: tuple[int, int], *, resize: bool, name: str) -
             "turn the mask"
         )
     if not resize:
-        raise ImageError(f"{what}; give masks of the same size, or ask for resizing")
+        raise ImageError(f"{what}; give masks of the same size (in Python, resize=True)")
     resized = cv2.resize(
         mask.astype(np.uint8), (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST_EXACT
     )

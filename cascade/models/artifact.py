@@ -19,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from cascade.config import did_you_mean
 from cascade.errors import ModelFileError
 from cascade.files import atomic_path
 from cascade.models.hub import hub_hint
@@ -184,8 +185,14 @@ def check_tensors(
 
 def _opened(path: str | os.PathLike[str]) -> Any:
     path = model_path(path)
+    if path.is_dir():
+        raise ModelFileError(
+            f"{path}: is a folder, such as that of an exported cascade; this needs the "
+            ".safetensors file that a training, cascade average or cascade calibrate wrote"
+        )
     if not path.is_file():
-        raise ModelFileError(f"{path}: there is no such model file{hub_hint(str(path))}")
+        hint = hub_hint(str(path)) or did_you_mean(str(path), SHIPPED)
+        raise ModelFileError(f"{path}: there is no such model file{hint}")
     try:
         return safe_open(path, framework="numpy")
     except (SafetensorError, OSError) as error:

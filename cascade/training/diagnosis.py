@@ -49,7 +49,8 @@ def diagnoses_of(records: Sequence[Record]) -> Diagnoses:
         raise DataError(
             f"the training table names {len(names)} diagnoses (column diagnosis), "
             f"{len(malignant)} of them malignant; a classifier that tells diagnoses needs one of "
-            "each class at least; fill the column, or set --diagnosis_weight 0"
+            "each class at least; fill the column, or train a classifier without it "
+            "(--diagnosis_weight 0)"
         ) from error
 
 

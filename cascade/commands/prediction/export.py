@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from cascade.command_line.options import add_any_cascade, add_output
+from cascade.command_line.options import add_model, add_output
 from cascade.command_line.outputs import refuse_to_replace, say, say_table
 from cascade.command_line.parser import OK, CommandParser, command
 from cascade.errors import ConfigError
@@ -24,7 +24,7 @@ def build_parser() -> CommandParser:
         example="cascade export --model models/cascade.safetensors --output models/cascade_onnx "
         "--images dataset/images_all",
     )
-    add_any_cascade(parser)
+    add_model(parser, "a cascade", default="the default one that comes with the library")
     add_output(parser, "folder of the exported cascade", required=True)
     parser.add_argument(
         "--images",
