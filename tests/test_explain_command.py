@@ -12,6 +12,7 @@ from cascade.commands.prediction.explain import COLUMNS, main
 from cascade.data.tables import read_csv
 from cascade.explain import explain, overlay_heat
 from cascade.imaging import read_image
+from cascade.models.named import model_path
 from cascade.pipeline import Cascade
 
 
@@ -107,11 +108,11 @@ def test_images_of_one_name_get_pictures_of_their_own(run, photos, tmp_path):
 
 def test_the_model_gets_what_the_flags_say(run, photos, loads):
     run(
-        photos / "a.png", "--model", "m", "-d", "cpu", "--runtime", "onnx", "--cutoff", "0.9",
+        photos / "a.png", "--model", "fast", "-d", "cpu", "--runtime", "onnx", "--cutoff", "0.9",
         "--max_megapixels", "0.005",
     )  # fmt: skip
     (asked,) = loads
-    wanted = {"path": "m", "device": "cpu", "runtime": "onnx", "cutoff": 0.9}
+    wanted = {"path": str(model_path("fast")), "device": "cpu", "runtime": "onnx", "cutoff": 0.9}
     assert {name: asked[name] for name in wanted} == wanted
     assert asked["limits"].max_pixels == 5000
 
@@ -130,7 +131,7 @@ def test_a_run_goes_on_only_for_its_own_class(run, photos, tmp_path, capfd):
     _, first = run(photos / "a.png")
     code, rows = run(photos, "--resume", "--target", "benign")
     assert (code, rows) == (2, first)
-    assert "a.png" in capfd.readouterr().err
+    assert "target was 'malignant', now it is 'benign'" in capfd.readouterr().err
     run(photos, "--overwrite")
     code, rows = run(photos / "a.png", "--overwrite", "--target", "benign")
     assert code == 0
