@@ -60,9 +60,7 @@ def write_data(folder, prefix, seed, *, masks):
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch):
-    """Crops of 64 pixels in use, few drawn images, and a third of the images for validation."""
-    monkeypatch.setattr(default_steps, "CLASSIFIER_SIZE", 64)
-    monkeypatch.setattr(default_steps, "FAST_CLASSIFIER_SIZE", 48)
+    """Few drawn images, and a third of the images for validation."""
     monkeypatch.setattr(default_steps, "AGREEMENT", 0.01)
     monkeypatch.setattr(default_steps, "INT8_DIFFERENCE", 1)
     monkeypatch.setattr(default_model, "VALIDATION_FRACTION", 0.3)
@@ -80,14 +78,16 @@ def workplace(tmp_path_factory):
     (recipes / "segmenter_large.yaml").write_text(SEGMENTER.replace("size: 32", "size: 64"))
     (recipes / "segmenter_lite.yaml").write_text(SEGMENTER)
     (recipes / "segmenter_student.yaml").write_text(SEGMENTER.replace("size: 32", "size: 64"))
-    (recipes / "segmenter_student_long.yaml").write_text(SEGMENTER.replace("size: 32", "size: 64"))
+    for name in ("student_long", "student_scale"):
+        recipe = SEGMENTER.replace("size: 32", "size: 64")
+        (recipes / f"segmenter_{name}.yaml").write_text(recipe)
     (recipes / "segmenter_fast.yaml").write_text(SEGMENTER)
     (recipes / "out_of_fold.yaml").write_text(SEGMENTER + "folds: 2\nvalidation_fraction: 0.3\n")
     (recipes / "classifier.yaml").write_text(CLASSIFIER)
     (recipes / "classifier_160.yaml").write_text(CLASSIFIER + "diagnosis_weight: 0.5\n")
     (recipes / "classifier_192.yaml").write_text(CLASSIFIER.replace("size: 32", "size: 64"))
     (recipes / "classifier_192_strong.yaml").write_text(CLASSIFIER + "seed: 1\n")
-    for number, name in enumerate(("224", "224_second", "224_long")):
+    for number, name in enumerate(("224", "224_second", "224_long", "224_mixed")):
         recipe = CLASSIFIER.replace("size: 32", "size: 48") + f"seed: {number}\n"
         (recipes / f"classifier_{name}.yaml").write_text(recipe)
     return folder
@@ -108,7 +108,7 @@ def test_one_command_makes_a_cascade_and_its_card_and_keeps_finished_steps(
     assert console.main(flags(workplace)) == 0
     cascade = Cascade.load(workplace / "default.safetensors", device="cpu")
     assert cascade.segmenter.size == 64
-    assert cascade.classifier.size == 64, "of the crops in use"
+    assert cascade.classifier.size == 48
     assert cascade.safeguards.conformal is not None
     fast = Cascade.load(workplace / "fast_onnx")
     assert (fast.segmenter.size, fast.classifier.size) == (32, 48)
@@ -137,8 +137,10 @@ def test_a_list_of_the_commands_runs_none(workplace, capsys, tmp_path):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == [
         "seg-train", "seg-train", "seg-train", "segment", "seg-train", "seg-train", "seg-train",
+        "seg-train",
         "oof-masks", "segment", "cls-train", "cls-train", "cls-train",
         "average", "cls-train", "cls-train", "average", "cls-train", "average", "cls-train",
+        "cls-train",
         "calibrate", "fit-diagnoses", "evaluate", "evaluate", "evaluate", "card",
         "calibrate", "fit-diagnoses", "export", "evaluate", "evaluate", "evaluate",
     ]  # fmt: skip
@@ -149,7 +151,7 @@ def test_each_recipe_that_comes_with_the_library_is_read_by_its_command(tmp_path
 
     arguments = build_parser().parse_args(["--data", str(tmp_path)])
     trainings = [step for step in steps(arguments) if step.run is not None]
-    assert len(trainings) == 14
+    assert len(trainings) == 16
     for step in trainings:
         module = module_of(step.command)
         given = module.build_parser().parse_args(list(step.flags))
@@ -160,7 +162,7 @@ def test_segmenters_of_isic_alone_learn_from_no_other_masks(workplace, capsys):
     assert console.main([*flags(workplace, "--list"), "--without_pseudo_masks"]) == 0
     lines = capsys.readouterr().out.splitlines()
     trainings = [line for line in lines if "seg-train" in line]
-    assert len(trainings) == 6
+    assert len(trainings) == 7
     assert not any("ham10000" in line for line in trainings)
     assert not any("pseudo_masks" in line for line in lines)
     assert any("--segmenter_data isic_task1 --classifier_data" in line for line in lines)

@@ -7,10 +7,6 @@ from pathlib import Path
 from typing import Any
 
 ISIC, HAM10000 = "isic", "ham10000"
-CLASSIFIER_SIZE = 256
-"""Side of the crops in use, in pixels; the last training's are a little smaller."""
-FAST_CLASSIFIER_SIZE = 224
-"""The same of the fast cascade."""
 PSEUDO_MASKS = 2000
 """Images of HAM10000 whose masks are predicted for the segmenters to learn from."""
 AGREEMENT = 0.9
@@ -87,6 +83,10 @@ class _Chain:
                 "segmenter_student_long", "seg-train", *taught,
                 "--initial_model", self.best("segmenter_student"),
             ),
+            self.training(
+                "segmenter_student_scale", "seg-train", *taught,
+                "--initial_model", self.best("segmenter_student_long"),
+            ),
             self.training("segmenter_fast", "seg-train", *taught, *self.weights),
         ]  # fmt: skip
 
@@ -113,6 +113,7 @@ class _Chain:
                 "average_second", self.mean("average_224"), self.best("classifier_224_second")
             ),
             self.onward("classifier_224_long", self.mean("average_second")),
+            self.onward("classifier_224_mixed", self.best("classifier_224_long")),
         ]  # fmt: skip
 
     def default(self) -> list[Step]:
@@ -121,7 +122,7 @@ class _Chain:
         of_ham = () if self.arguments.without_pseudo_masks else (HAM10000,)
         evaluations = self.evaluations("", model)
         return [
-            *self.joined("", "segmenter_student_long", CLASSIFIER_SIZE, model),
+            *self.joined("", "segmenter_student_scale", model),
             *evaluations,
             Step(
                 "card", "card",
@@ -134,10 +135,10 @@ class _Chain:
         ]  # fmt: skip
 
     def fast(self) -> list[Step]:
-        """The fast cascade: a smaller segmenter, smaller crops, and weights in 8 bits."""
+        """The fast cascade: a smaller segmenter, and the same classifier with weights in 8 bits."""
         model, folder = self.mean("fast"), self.arguments.fast
         return [
-            *self.joined("fast_", "segmenter_fast", FAST_CLASSIFIER_SIZE, model),
+            *self.joined("fast_", "segmenter_fast", model),
             Step(
                 "fast_export", "export",
                 ("--model", model, "--output", folder, "--overwrite",
@@ -147,13 +148,13 @@ class _Chain:
             *self.evaluations("fast_", folder),
         ]  # fmt: skip
 
-    def joined(self, prefix: str, segmenter: str, size: int, model: str) -> list[Step]:
+    def joined(self, prefix: str, segmenter: str, model: str) -> list[Step]:
         """Both stages in one file, with all that is fitted on validation images."""
         return [
             Step(
                 f"{prefix}calibration", "calibrate",
                 ("--segmenter", self.best(segmenter),
-                 "--classifier", self.best("classifier_224_long"), "--image_size", str(size),
+                 "--classifier", self.best("classifier_224_mixed"),
                  "--corrupted_copies", str(CORRUPTED_COPIES), *self.cut, *self.device,
                  "--output", model, "--half", "--overwrite"),
             ),
