@@ -141,8 +141,8 @@ def test_a_list_of_the_commands_runs_none(workplace, capsys, tmp_path):
         "oof-masks", "segment", "cls-train", "cls-train", "cls-train",
         "average", "cls-train", "cls-train", "average", "cls-train", "average", "cls-train",
         "cls-train",
-        "calibrate", "fit-diagnoses", "evaluate", "evaluate", "evaluate", "card",
-        "calibrate", "fit-diagnoses", "export", "evaluate", "evaluate", "evaluate",
+        "calibrate", "evaluate", "evaluate", "evaluate", "card",
+        "calibrate", "export", "evaluate", "evaluate", "evaluate",
     ]  # fmt: skip
     assert not (tmp_path / "x").exists()
 

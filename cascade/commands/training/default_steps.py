@@ -158,10 +158,6 @@ class _Chain:
                  "--corrupted_copies", str(CORRUPTED_COPIES), *self.cut, *self.device,
                  "--output", model, "--half", "--overwrite"),
             ),
-            Step(
-                f"{prefix}diagnoses", "fit-diagnoses",
-                ("--model", model, *self.divided, *self.device, "--output", model, "--overwrite"),
-            ),
         ]  # fmt: skip
 
     def evaluations(self, prefix: str, model: str) -> list[Step]:
