@@ -163,9 +163,10 @@ def test_a_truncated_file_is_refused_wherever_it_ends(path):
 
 
 def test_a_missing_file_a_folder_and_an_unknown_stage_are_refused(path):
-    for absent in (path, path.parent):
-        with pytest.raises(ModelFileError, match="no such model file"):
-            read_document(absent)
+    with pytest.raises(ModelFileError, match="no such model file"):
+        read_document(path)
+    with pytest.raises(ModelFileError, match=r"is a folder, such as that of an exported cascade"):
+        read_document(path.parent)
     write_artifact(path, artifact("explainer"))
     with pytest.raises(ModelFileError, match="explainer"):
         read_document(path)

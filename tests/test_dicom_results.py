@@ -316,7 +316,7 @@ def test_resuming_keeps_results_and_overwriting_removes_them(predict, source, tm
     assert [path.read_bytes() for path in files] == before
     assert predict("in", "--resume")[0] == 2
     error = capfd.readouterr().err
-    assert "others ['dicom_segmentation', 'dicom_report']" in error
+    assert "it has the others dicom_segmentation, dicom_report" in error
     assert "other flags were given" in error
     predict("in", "--overwrite")
     assert list((tmp_path / "predictions").rglob("*.dcm")) == []

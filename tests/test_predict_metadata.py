@@ -15,6 +15,7 @@ from cascade.commands.prediction.predict import main
 from cascade.data.synthetic import draw_lesion
 from cascade.data.tables import read_csv
 from cascade.errors import ConfigError
+from cascade.models.named import model_path
 from cascade.pipeline import Cascade
 from cascade.pipeline.rows import COLUMNS
 from cascade.reliability import Metadata, Safeguards
@@ -24,6 +25,8 @@ ROWS = [
     ("1.png", "", "", ""),
     ("2.png", "NA", "F", "acral"),
 ]
+
+FUSED = str(model_path("fast"))
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def folder(tmp_path, monkeypatch, fake_segmenter, fake_classifier):
     write_table(tmp_path / "table.csv", ROWS)
 
     def load(path, *, device, runtime, threads, precision, **use):
-        safeguards = Safeguards(metadata=FUSION if path == "fused" else None)
+        safeguards = Safeguards(metadata=FUSION if path == FUSED else None)
         return Cascade(fake_segmenter, fake_classifier, safeguards=safeguards, **use)
 
     monkeypatch.setattr(Cascade, "load", load)
@@ -61,7 +64,7 @@ def used(rows):
 
 
 def test_columns_of_the_table_move_its_rows(folder):
-    code, rows = predicted("table.csv", "--model", "fused")
+    code, rows = predicted("table.csv", "--model", "fast")
     assert code == 0
     assert list(rows[0]) == list(COLUMNS)
     assert used(rows) == ["age 70; sex male; site posterior torso", "", "sex female"]
@@ -73,14 +76,14 @@ def test_columns_of_the_table_move_its_rows(folder):
 
 def test_rows_without_metadata_are_those_of_a_cascade_without_fusion(folder):
     _, plain = predicted("table.csv")
-    _, fused = predicted("images_all", "--model", "fused", "--overwrite")
+    _, fused = predicted("images_all", "--model", "fast", "--overwrite")
     for one, other in zip(plain, fused, strict=True):
         assert {**one, "path": ""} == {**other, "path": ""}
     assert used(plain) == ["", "", ""], "columns of the table are nothing to it"
 
 
 def test_flags_hold_for_all_images_and_cells_count_before_them(folder):
-    flags = ("--model", "fused", "--age", "30", "--sex", "female", "--site", "Scalp")
+    flags = ("--model", "fast", "--age", "30", "--sex", "female", "--site", "Scalp")
     _, rows = predicted("table.csv", "images_all/1.png", *flags)
     of_all = "age 30; sex female; site head/neck"
     assert used(rows) == [
@@ -98,7 +101,7 @@ def test_flags_hold_for_all_images_and_cells_count_before_them(folder):
     ],
 )
 def test_a_wrong_flag_is_named_before_anything_is_written(folder, capsys, flags, said):
-    assert main(["images_all", "--model", "fused", *flags]) == 2
+    assert main(["images_all", "--model", "fast", *flags]) == 2
     assert said in capsys.readouterr().err
     assert not (folder / "predictions").exists()
 
@@ -115,7 +118,7 @@ def test_a_wrong_flag_is_named_before_anything_is_written(folder, capsys, flags,
 def test_a_wrong_cell_is_named_before_anything_is_written(folder, capsys, row, said):
     text = "\n".join(["path,age,sex,site", *(f"images_all/{','.join(r)}" for r in (*ROWS, row))])
     (folder / "table.csv").write_text(text)
-    assert main(["table.csv", "--model", "fused"]) == 2
+    assert main(["table.csv", "--model", "fast"]) == 2
     assert said in capsys.readouterr().err
     assert not (folder / "predictions").exists()
     assert main(["table.csv"]) == 0, "a cascade without fusion does not look at these columns"
@@ -127,7 +130,7 @@ def test_flags_that_the_cascade_cannot_use_are_refused(folder, capsys):
 
 
 def test_going_on_with_other_metadata_is_refused(folder, capsys):
-    flags = ("images_all", "--model", "fused", "--age", "50")
+    flags = ("images_all", "--model", "fast", "--age", "50")
     predicted(*flags)
     assert main([*flags[:-1], "60", "--resume"]) == 2
     assert "0.png was predicted with age 50 known beside the image, now it is age 60" in (

@@ -66,11 +66,12 @@ class ResultTable:
         if tuple(columns) != tuple(self.columns) and not arguments.overwrite:
             lacking = [name for name in self.columns if name not in columns]
             other = [name for name in columns if name not in self.columns]
+            parts = {"lacks the columns": lacking, "has the others": other}
+            differ = " and ".join(f"{what} {listed(parts[what])}" for what in parts if parts[what])
             raise DataError(
-                f"{self.path}: cannot be continued; it lacks the columns {listed(lacking)} and "
-                f"has the others {listed(other)}: another version wrote it, or other flags were "
-                "given, or inputs of another kind. Give the same, start anew "
-                "(--overwrite) or choose another --output"
+                f"{self.path}: cannot be continued; it {differ or 'has them in another order'}: "
+                "another version wrote it, or other flags were given, or inputs of another kind. "
+                "Give the same, start anew (--overwrite) or choose another --output"
             )
         return rows
 

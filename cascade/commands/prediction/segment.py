@@ -70,7 +70,7 @@ def main(arguments: Any) -> int:
         "model_sha256": [model_identity(path) for path in paths],
         **{name: arguments[name] for name in ("threshold", "tta", "agreement")},
     }
-    run = RunSettings(folder / "masks.settings.json", settings)
+    run = RunSettings(folder.with_name(f"{folder.name}.settings.json"), settings)
     run.go_on(results=bool(kept) and not arguments.overwrite)
     result = write_masks(
         segmenters,
