@@ -13,7 +13,7 @@ AGREEMENT = 0.9
 """Least mean IoU of the views of such an image."""
 CORRUPTED_COPIES = 1
 """Of each validation image, which count in the calibration like the image itself."""
-INT8_DIFFERENCE = 0.05
+INT8_DIFFERENCE = 0.1
 """What storing the fast classifier's weights in 8 bits may change a probability by."""
 
 
