@@ -33,10 +33,10 @@ class WrittenMasks:
         unreadable: without one because they cannot be read.
     """
 
-    written: int = 0
-    kept: int = 0
-    doubted: int = 0
-    unreadable: int = 0
+    written: int
+    kept: int
+    doubted: int
+    unreadable: int
 
 
 def write_masks(

@@ -65,13 +65,13 @@ def main(arguments: Any) -> int:
     segmenters = [Segmenter.load(path, device=arguments.device) for path in paths]
     for path, segmenter in zip(paths, segmenters, strict=True):
         check_unseen(arguments, {"segmenter": segmenter.provenance}, table, path)
-    kept = [record for record in table if (folder / f"{record.stem}.png").is_file()]
+    kept = any((folder / f"{record.stem}.png").is_file() for record in table)
     settings = {
         "model_sha256": [model_identity(path) for path in paths],
         **{name: arguments[name] for name in ("threshold", "tta", "agreement")},
     }
     run = RunSettings(folder.with_name(f"{folder.name}.settings.json"), settings)
-    run.go_on(results=bool(kept) and not arguments.overwrite)
+    run.go_on(results=kept and not arguments.overwrite)
     result = write_masks(
         segmenters,
         table,
