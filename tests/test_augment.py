@@ -195,6 +195,20 @@ def test_hair_leaves_the_mask_and_darkens_lines(picture):
     )
 
 
+def test_degradations_differ_in_what_they_take_from_an_image():
+    """Sharpness (blur), equal neighbours (noise, JPEG) or the balance of the colours (cast)."""
+    grey = np.full((96, 96, 3), 120, np.uint8)
+    grey[:, ::2] = 160
+    augmenter = Augmenter("none", extra=("degradation",))
+    changed = [augmenter(grey, seed=seed)[0].astype(float) for seed in range(60)]
+    contrasts = [np.abs(np.diff(image.mean(axis=(0, 2)))).mean() for image in changed]
+    casts = [np.ptp(image.mean(axis=(0, 1))) for image in changed]
+    spreads = [image[:, 0].std() for image in changed]
+    assert min(contrasts) < 25 < 39 < max(contrasts)
+    assert np.median(casts) < 2 < 8 < max(casts)
+    assert np.median(spreads) < 2 < 8 < max(spreads)
+
+
 def test_a_coloured_light_is_made_neutral():
     generator = np.random.default_rng(0)
     plain = generator.integers(40, 200, (64, 64, 1)).repeat(3, axis=2)

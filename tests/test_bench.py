@@ -349,6 +349,11 @@ def test_the_steps_of_an_image_add_up_and_leave_the_cascade_as_it_was(tmp_path):
     assert overhead_ms(steps) == pytest.approx(sum(own.values()))
 
 
+def test_a_classifier_that_tells_diagnoses_has_its_own_step(tmp_path):
+    steps = steps_ms("default", drawn_files((96, 128), 1, tmp_path))
+    assert steps["classifier"] > 0
+
+
 def test_steps_are_drawn_where_they_are_known(tmp_path):
     path = tmp_path / "steps.png"
     assert plot_steps([speed("naive", 1.0)], path) is None

@@ -17,11 +17,18 @@ import cv2
 import numpy as np
 
 from cascade.config import Augmentation, ExtraAugmentation
+from cascade.data.corruptions import CORRUPTIONS
 from cascade.data.surroundings import amid_skin
 from cascade.data.synthetic.artefacts import hair, on_planes
 
 _EXTRA_SHARE = 0.5
 """How often a further change is made."""
+
+_DEGRADATIONS = [
+    (one.change, one.amounts)
+    for one in CORRUPTIONS
+    if one.change is not None and one.name in ("blur", "JPEG", "noise", "colour cast")
+]
 
 
 class Augmenter:
@@ -49,7 +56,9 @@ class Augmenter:
             extra: further changes, each of every second image on average: ``hair`` draws some,
                 ``colour_constancy`` makes the light neutral by shades of grey, ``cut`` shows a part
                 of the image, so that its border may cut the lesion, and ``scale`` shrinks or
-                enlarges it by 0.6 to 1.6, with skin around it or its border repeated or mirrored.
+                enlarges it by 0.6 to 1.6, with skin around it or its border repeated or mirrored,
+                ``degradation`` blurs it, adds noise, stores it as a coarse JPEG, or casts a colour
+                on it, as :mod:`cascade.data.corruptions` does.
         """
         transforms: list[albumentations.BasicTransform] = [_EXTRA[name]() for name in extra]
         if strength != "none":
@@ -95,6 +104,12 @@ class _Drawn(albumentations.ImageOnlyTransform):
 
 def _with_hair(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return on_planes(image, lambda planes: hair(planes, generator))
+
+
+def _degraded(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """One of the degradations, of a strength between the benchmark's mild and strong."""
+    change, (mild, _, strong) = _DEGRADATIONS[generator.integers(len(_DEGRADATIONS))]
+    return change(image, mild + generator.random() * (strong - mild), generator)
 
 
 def neutral_light(image: np.ndarray) -> np.ndarray:
@@ -184,6 +199,7 @@ def _inside(values: np.ndarray, cut: tuple[int, int]) -> tuple[int, ...]:
 _EXTRA: dict[ExtraAugmentation, Callable[[], albumentations.BasicTransform]] = {
     "hair": lambda: _Drawn(_with_hair),
     "colour_constancy": lambda: _Drawn(lambda image, _: neutral_light(image)),
+    "degradation": lambda: _Drawn(_degraded),
     "cut": lambda: _Part(p=_EXTRA_SHARE),
     "scale": lambda: _Scaled(p=_EXTRA_SHARE),
 }

@@ -24,10 +24,6 @@ _FUNCTIONS = {
     "image quality": ((assemble, "image_quality"),),
 }
 """By step the functions that do it, where the stream of images calls them."""
-_METHODS = {
-    "segmenter": ("predict", "predict_with_features"),
-    "classifier": ("predict_proba",),
-}
 
 
 def steps_ms(model: str, files: Sequence[str], **options: Any) -> dict[str, float]:
@@ -79,9 +75,9 @@ def _timed(cascade: Cascade) -> Iterator[dict[str, float]]:
         return wrapped
 
     places = [(step, *place) for step, found in _FUNCTIONS.items() for place in found]
-    for step, names in _METHODS.items():
+    for step in NETWORKS:
         stage = getattr(cascade, step)
-        places += [(step, stage, name) for name in names if hasattr(stage, name)]
+        places += [(step, stage, name) for name in dir(stage) if name.startswith("predict")]
     with contextlib.ExitStack() as restore:
         for step, owner, name in places:
             before = getattr(owner, name)
