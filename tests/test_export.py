@@ -321,6 +321,12 @@ def test_int8_that_changes_a_probability_too_much_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("difference", [-1, 1.5, float("nan")])
+def test_a_difference_that_no_probability_has_is_refused_before_work(tmp_path, difference):
+    with pytest.raises(ConfigError, match="int8_difference is"):
+        export_onnx("missing", tmp_path / "onnx", int8_difference=difference)
+
+
 def test_differences_are_the_worst_of_all_images(fake_segmenter, fake_classifier):
     class Brighter(type(fake_segmenter)):
         def predict(self, images):

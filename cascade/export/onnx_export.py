@@ -63,6 +63,10 @@ def export_onnx(
     _check_installed()
     _check_target(Path(output), overwrite=overwrite)
     _check_choice(int8)
+    if not 0 <= int8_difference <= 1:
+        raise ConfigError(
+            f"int8_difference is {int8_difference}; a probability can change by 0 to 1"
+        )
 
     from cascade.export.graphs import classifier_graph, describe_graph, segmenter_graph, serialized
     from cascade.export.quantization import split_images

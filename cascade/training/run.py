@@ -39,13 +39,18 @@ from cascade.version import __version__
 log = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.yaml"
+_WITHOUT_EFFECT = {"cache_gigabytes", "checkpoint_minutes", "num_workers", "tracker"}
+"""Settings that change no result, so a training may go on with others."""
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Settings that are not what they were: ``name: [before, now]``, ``None`` for an absent one."""
+    """Settings that are not what they were: ``name: [before, now]``, ``None`` for an absent one.
+
+    Those that change no result are left out; runs of earlier versions may have stored them.
+    """
     return {
         key: [before.get(key), now.get(key)]
-        for key in sorted({*before, *now})
+        for key in sorted({*before, *now} - _WITHOUT_EFFECT)
         if before.get(key) != now.get(key)
     }
 
@@ -171,7 +176,7 @@ def run_settings(
 ) -> dict[str, Any]:
     """What decides a training's result beside its images, as plain values."""
     settings = {**to_dict(config), **to_dict(training), "encoder_weights": weights}
-    for name in ("cache_gigabytes", "checkpoint_minutes", "tracker"):  # they change no result
+    for name in _WITHOUT_EFFECT:
         del settings[name]
     settings["processes"] = processes.count()
     if initial_model is not None:
