@@ -181,6 +181,16 @@ def test_subgroups_of_the_evaluation_are_in_the_card(tmp_path, model, folder):
     assert "By apparent skin tone" in card
 
 
+def test_falls_under_corruptions_are_in_the_card_and_not_those_without_truth(tmp_path, model):
+    falls = {"n": 9, "rows": [], "iou_fall": None, "auc_fall": 0.0345,
+             "intervals": {"iou_fall": None, "auc_fall": [-0.01, 0.05]}}  # fmt: skip
+    write_json(tmp_path / "evaluation" / "metrics.json", {"corruptions": falls})
+    card = card_of(tmp_path, model, tmp_path / "evaluation")
+    cells = row_of(card, "evaluation", "fall of the ROC AUC under corruptions")
+    assert cells[2:] == ["9", "0.0345", "-0.0100 – 0.0500"]
+    assert "fall of the mean IoU" not in card
+
+
 def test_what_is_in_the_model_file_is_in_the_card(tmp_path, model):
     card = card_of(tmp_path, model)
     assert file_digest(model) in card

@@ -47,6 +47,7 @@ from cascade.evaluation.score_table import (
     WARNING_HEADERS,
     headlines,
     metric_rows,
+    range_text,
     stage_rows,
     warning_rows,
 )
@@ -113,8 +114,8 @@ def write_evaluation(
 def _summary(evaluation: Evaluation) -> dict[str, ReportNumber]:
     numbers = {}
     for line in headlines(evaluation.metrics):
-        limits = line.interval and "95 %: {:.3f}–{:.3f}".format(*line.interval)
-        numbers[line.title] = ReportNumber(f"{line.value:.3f}", limits or "")
+        limits = f"95 %: {range_text(line.interval)}" if line.interval else ""
+        numbers[line.title] = ReportNumber(f"{line.value:z.3f}", limits)
     labels = [case.record.label for case in evaluation.cases]
     classes = [f"{labels.count(name)} {name}" for name in reversed(CLASSES) if name in labels]
     return {**numbers, "images": ReportNumber(len(labels), ", ".join(classes))}

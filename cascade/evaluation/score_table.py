@@ -67,6 +67,10 @@ _HEADLINES = {
         "ece": "calibration error",
     },
     "diagnoses": {"balanced_accuracy": "balanced accuracy of the diagnoses"},
+    "corruptions": {
+        "iou_fall": "fall of the mean IoU under corruptions",
+        "auc_fall": "fall of the ROC AUC under corruptions",
+    },
 }
 
 
@@ -75,7 +79,7 @@ class Headline:
     """A number that a reader wants first.
 
     Attributes:
-        part: ``segmentation``, ``classification`` or ``diagnoses``.
+        part: ``segmentation``, ``classification``, ``diagnoses`` or ``corruptions``.
         title: what it is.
         n: number of images.
         value: the number.
@@ -105,10 +109,13 @@ def score_text(value: float | None, interval: Sequence[float] | None = None) -> 
     """A score with its interval, such as ``0.872 (0.836–0.906)`` or ``0.012 (-0.004 to 0.031)``."""
     if value is None:
         return "–"
-    if not interval:
-        return f"{value:z.3f}"
+    return f"{value:z.3f} ({range_text(interval)})" if interval else f"{value:z.3f}"
+
+
+def range_text(interval: Sequence[float]) -> str:
+    """Limits with three digits, such as ``0.836–0.906`` or ``-0.004 to 0.031``."""
     to = "–" if interval[0] >= 0 else " to "  # a dash between signs is not seen
-    return f"{value:z.3f} ({interval[0]:z.3f}{to}{interval[1]:z.3f})"
+    return f"{interval[0]:z.3f}{to}{interval[1]:z.3f}"
 
 
 def limits_text(interval: Sequence[float] | None) -> str:

@@ -49,7 +49,8 @@ def corruption_section(
         seed: that of the scores.
     """
     rows = scores["rows"]
-    mean = {"corruption": "mean", "strength": "all", **scores["mean"]}
+    falls = {name: scores[name] for name in (*_FALLS, "intervals")}
+    mean = {"corruption": "mean", "strength": "all", **falls}
     write_csv(folder / "corruptions.csv", _COLUMNS, [_flat(row) for row in (*rows, mean)])
     figures = []
     if any(row[name] is not None for row in rows for name in _FALLS):
@@ -70,12 +71,12 @@ def corruption_lines(scores: Mapping[str, Any]) -> list[str]:
     """What the command says: the mean falls and the worst corruption of each."""
     lines = []
     for name, title in _FALLS.items():
-        mean = scores["mean"][name]
+        mean = scores[name]
         if mean is None:
             continue
         worst = max(scores["rows"], key=lambda row: row[name] or 0.0)
         lines.append(
-            f"fall of the {title}: {score_text(mean, scores['mean']['intervals'][name])} "
+            f"fall of the {title}: {score_text(mean, scores['intervals'][name])} "
             f"on average, {worst[name]:.3f} with {worst['strength']} {worst['corruption']}"
         )
     return lines

@@ -73,8 +73,9 @@ def corrupted_scores(
         ``rows``, one for ``none`` and one for each corruption and strength, with ``corruption``,
         ``strength``, ``amount``, ``mean_iou``, ``roc_auc``, ``sensitivity`` and ``specificity`` at
         the cutoff, ``iou_fall`` and ``auc_fall`` from the unchanged images, ``intervals`` of both
-        falls, ``unanswered`` images without a probability; and ``mean``, the falls averaged
-        over all corruptions and strengths, with intervals. Numbers without truth are ``None``.
+        falls, ``unanswered`` images without a probability; beside them ``n``
+        images and both falls averaged over all corruptions and strengths, with ``intervals``.
+        Numbers without truth are ``None``.
 
     Raises:
         DataError: an image cannot be read or predicted.
@@ -86,7 +87,7 @@ def corrupted_scores(
     labels = np.array([CLASSES.index(r.label) if r.label else UNKNOWN for r in records], np.int64)
     groups = [record.group for record in records]
     rows = [_row(kind, one, labels, cascade.cutoff) for kind, one in answers.items()]
-    mean: dict[str, Any] = {"intervals": {}}
+    scores: dict[str, Any] = {"n": len(records), "rows": rows, "intervals": {}}
     for name, metric, values in (
         ("iou_fall", weighted_mean, {kind: one.overlaps for kind, one in answers.items()}),
         ("auc_fall", roc_auc, {kind: one.probabilities for kind, one in answers.items()}),
@@ -96,8 +97,8 @@ def corrupted_scores(
             row[name], row["intervals"][name] = falls.get(
                 (row["corruption"], row["strength"]), (None, None)
             )
-        mean[name], mean["intervals"][name] = falls.get(("mean", ""), (None, None))
-    return {"rows": rows, "mean": mean}
+        scores[name], scores["intervals"][name] = falls.get(("mean", ""), (None, None))
+    return scores
 
 
 def _predict_changed(

@@ -114,6 +114,7 @@ class _Chain:
             ),
             self.onward("classifier_224_long", self.mean("average_second")),
             self.onward("classifier_224_mixed", self.best("classifier_224_long")),
+            self.onward("classifier_224_degraded", self.best("classifier_224_mixed")),
         ]  # fmt: skip
 
     def default(self) -> list[Step]:
@@ -154,16 +155,16 @@ class _Chain:
             Step(
                 f"{prefix}calibration", "calibrate",
                 ("--segmenter", self.best(segmenter),
-                 "--classifier", self.best("classifier_224_mixed"),
+                 "--classifier", self.best("classifier_224_degraded"),
                  "--corrupted_copies", str(CORRUPTED_COPIES), *self.cut, *self.device,
                  "--output", model, "--half", "--overwrite"),
             ),
         ]  # fmt: skip
 
     def evaluations(self, prefix: str, model: str) -> list[Step]:
-        """One for each test table and one for both together."""
+        """One for each test table and one for both together; of ISIC also corrupted images."""
         tables = {
-            ISIC: ("--data_path", self.isic),
+            ISIC: ("--data_path", self.isic, "--corruptions"),
             HAM10000: ("--data_path", self.ham),
             "both": self.both,
         }
