@@ -114,7 +114,6 @@ class _Chain:
             ),
             self.onward("classifier_224_long", self.mean("average_second")),
             self.onward("classifier_224_mixed", self.best("classifier_224_long")),
-            self.onward("classifier_224_degraded", self.best("classifier_224_mixed")),
         ]  # fmt: skip
 
     def default(self) -> list[Step]:
@@ -155,7 +154,7 @@ class _Chain:
             Step(
                 f"{prefix}calibration", "calibrate",
                 ("--segmenter", self.best(segmenter),
-                 "--classifier", self.best("classifier_224_degraded"),
+                 "--classifier", self.best("classifier_224_mixed"),
                  "--corrupted_copies", str(CORRUPTED_COPIES), *self.cut, *self.device,
                  "--output", model, "--half", "--overwrite"),
             ),
