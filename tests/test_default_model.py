@@ -39,7 +39,7 @@ whole_image_share: 0.1
 
 def write_data(folder, prefix, seed, *, masks):
     config = SyntheticConfig(
-        count_train=20, count_test=8, seed=seed, sizes=((48, 64),), masks=masks
+        count_train=20, count_test=8, seed=seed, sizes=((72, 96),), masks=masks
     )
     write_synthetic_dataset(folder, config)
     for path in [*folder.glob("*/synthetic_*")]:
