@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cascade.errors import DeviceError, MissingExtraError, ModelFileError
+from cascade.errors import ConfigError, DeviceError, MissingExtraError, ModelFileError
 from cascade.models.onnx_session import thread_count
 
 Precision = Literal["float32", "bfloat16"]
@@ -46,6 +46,7 @@ class OpenVinoSession:
         Raises:
             MissingExtraError: openvino is not installed.
             DeviceError: another device than the CPU was asked for.
+            ConfigError: the CPU does not compute in this precision.
             ModelFileError: the graph cannot be read.
         """
         if device not in ("auto", "cpu"):
@@ -57,6 +58,11 @@ class OpenVinoSession:
                 "the openvino runtime needs openvino: pip install openvino, or the extra "
                 "'cascade[openvino]'"
             ) from error
+        self._core = openvino.Core()
+        if precision == "bfloat16" and "BF16" not in self._core.get_property(
+            "CPU", "OPTIMIZATION_CAPABILITIES"
+        ):
+            raise ConfigError("cpu does not compute in bfloat16; use float32")
         self.cores = thread_count(threads)
         self._settings = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
@@ -64,7 +70,6 @@ class OpenVinoSession:
             "ENABLE_CPU_PINNING": "NO",
         }
         try:
-            self._core = openvino.Core()
             self._model = self._core.read_model(graph)
             self._compiled = self._compile("LATENCY", streams=1)
         except RuntimeError as error:
