@@ -203,7 +203,8 @@ class TrainConfig:
     extra_augmentation: tuple[ExtraAugmentation, ...] = setting(
         (),
         "further random changes of every second image: drawn hair, colours under a neutral light, "
-        "a part of the image, another scale (0.6 to 1.6)",
+        "a part of the image, another scale (0.6 to 1.6), or degradation (blur, noise, coarse "
+        "JPEG, colour cast)",
     )
     average: float = setting(
         0.0,
@@ -287,6 +288,13 @@ class ClassificationTrainConfig(TrainConfig):
         0.0,
         "how far small sources (column source) are drawn more often: 0 not at all, 1 all sources "
         "equally often, 0.5 by the square root of their size",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    diagnosis_balance: float = setting(
+        0.0,
+        "how far rare diagnoses (column diagnosis) are drawn more often: 0 not at all, 1 all "
+        "diagnoses equally often; images without one count like those of the most frequent",
         minimum=0.0,
         maximum=1.0,
     )

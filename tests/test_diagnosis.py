@@ -15,8 +15,18 @@ from cascade.models.artifact import read_artifact
 from cascade.models.classifier import Classifier
 from cascade.reliability import Diagnoses
 from cascade.training import classification
-from cascade.training.classification import classification_loss, train_classifier
-from cascade.training.diagnosis import UNKNOWN, diagnoses_of, diagnosis_indices, with_diagnosis
+from cascade.training.classification import (
+    classification_loss,
+    sampling_weights,
+    train_classifier,
+)
+from cascade.training.diagnosis import (
+    UNKNOWN,
+    diagnoses_of,
+    diagnosis_indices,
+    drawn_excess,
+    with_diagnosis,
+)
 
 CONFIG = ClassifierConfig(architecture="timm/test_resnet", size=32)
 NAMES = {
@@ -110,6 +120,52 @@ def test_the_joint_loss_is_the_sum_of_both_cross_entropies():
     second = -layer(features).log_softmax(dim=1)[known, diagnoses[known]].mean()
     first = classification_loss(classifier, [crops, labels], criterion)
     torch.testing.assert_close(joint.sum(), first + 0.5 * second)
+
+
+def test_a_diagnosis_drawn_more_often_than_it_occurs_is_learnt_as_it_occurs():
+    classifier = Classifier.build(CONFIG)
+    classifier.set_diagnoses(THREE)
+    layer = classifier.diagnosis_head
+    layer.weight.data.zero_()
+    layer.bias.data.zero_()
+    drawn, occurring = np.array([0.2, 0.3, 0.5]), np.array([0.7, 0.2, 0.1])
+    joint = with_diagnosis(nn.CrossEntropyLoss(), 1.0, excess=np.log(drawn / occurring))
+    crops, labels, diagnoses = batch([0] * 2 + [1] * 3 + [2] * 5)  # as drawn
+    optimizer = torch.optim.Adam([layer.bias], lr=0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        joint(classifier, [crops, labels, diagnoses]).sum().backward()
+        optimizer.step()
+    np.testing.assert_allclose(layer.bias.detach().softmax(dim=0), occurring, atol=0.01)
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_rare_diagnoses_are_drawn_more_often(table, balance):
+    names = ["nevus"] * 3 + ["dermatofibroma", "melanoma", ""]
+    records = [
+        replace(record, attributes={"diagnosis": name}, label=label)
+        for record, name, label in zip(
+            list(table)[:6], names, ["benign"] * 4 + ["malignant"] * 2, strict=True
+        )
+    ]
+    training = ClassificationTrainConfig(diagnosis_balance=balance)
+    weights = sampling_weights(records, training)
+    if not balance:
+        assert weights is None
+    else:
+        np.testing.assert_allclose(weights / weights[0], [1, 1, 1, 3**balance, 3**balance, 1])
+    diagnoses = diagnoses_of(records)
+    excess = drawn_excess(diagnosis_indices(records, diagnoses), diagnoses, weights)
+    shares = diagnoses.training_shares * np.exp(excess)
+    expected = {"melanocytic nevus": 3.0 ** (1 - balance), "dermatofibroma": 1, "melanoma": 1}
+    total = sum(expected.values())
+    np.testing.assert_allclose(shares, [expected[name] / total for name in diagnoses.names])
+
+
+def test_diagnoses_cannot_be_balanced_where_none_is_known(table):
+    records = [replace(record, attributes={}) for record in table]
+    with pytest.raises(DataError, match="--diagnosis_balance 0"):
+        sampling_weights(records, ClassificationTrainConfig(diagnosis_balance=0.5))
 
 
 def test_a_batch_without_any_diagnosis_has_the_binary_loss_alone():

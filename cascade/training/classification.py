@@ -29,7 +29,9 @@ from cascade.training.diagnosis import (
     DiagnosedCrops,
     class_loss,
     diagnoses_of,
+    diagnosis_frequencies,
     diagnosis_indices,
+    drawn_excess,
     with_diagnosis,
     with_diagnosis_shares,
 )
@@ -184,10 +186,12 @@ def classification_task(
     log.info("also asking for the diagnosis: %s", ", ".join(diagnoses.names))
     with seeded(training.seed):
         network.set_diagnoses(diagnoses)
+    indices = diagnosis_indices(data.records, diagnoses)
+    excess = drawn_excess(indices, diagnoses, task.weights)
     return replace(
         task,
-        data=DiagnosedCrops(data, diagnosis_indices(data.records, diagnoses)),
-        loss=with_diagnosis(criterion, training.diagnosis_weight, mixing),
+        data=DiagnosedCrops(data, indices),
+        loss=with_diagnosis(criterion, training.diagnosis_weight, mixing, excess),
         shares=with_diagnosis_shares(task.shares),
     )
 
@@ -206,12 +210,16 @@ def sampling_weights(
     """How often each record is drawn relative to the others, or ``None`` for once an epoch.
 
     ``balanced_sampling`` makes both classes equally likely; ``source_balance`` divides by the size
-    of the source of a record (column ``source``) to that power.
+    of the source of a record (column ``source``) to that power, ``diagnosis_balance`` by the number
+    of records with its diagnosis.
 
     Raises:
-        DataError: sources are to be balanced, but a record has none.
+        DataError: sources are to be balanced, but a record has none; or diagnoses, but none is
+            known.
     """
     weights = np.ones(len(records))
+    if training.diagnosis_balance:
+        weights *= diagnosis_frequencies(records) ** -training.diagnosis_balance
     if training.source_balance:
         sources = [record.attributes.get("source", "") for record in records]
         bare = [record.name for record in records if not record.attributes.get("source")]
@@ -226,7 +234,8 @@ def sampling_weights(
         labels = np.array([record.label or "" for record in records])
         for label in CLASSES:
             weights[labels == label] /= weights[labels == label].sum()
-    return weights if training.source_balance or training.balanced_sampling else None
+    balanced = training.source_balance, training.diagnosis_balance, training.balanced_sampling
+    return weights if any(balanced) else None
 
 
 def rarer_class_weights(labels: np.ndarray, weight: float) -> torch.Tensor:

@@ -60,6 +60,42 @@ def diagnosis_indices(records: Sequence[Record], diagnoses: Diagnoses) -> np.nda
     return np.array([place.get(_name(record), UNKNOWN) for record in records], np.int64)
 
 
+def diagnosis_frequencies(records: Sequence[Record]) -> np.ndarray:
+    """``(N,)`` float64: of each record, how many have its diagnosis.
+
+    One without a diagnosis counts like those of the most frequent one.
+
+    Raises:
+        DataError: no record has a diagnosis.
+    """
+    names = [_name(record) for record in records]
+    counts = Counter(name for name in names if name)
+    if not counts:
+        raise DataError(
+            "no training image has a diagnosis; fill the column 'diagnosis' or set "
+            "--diagnosis_balance 0"
+        )
+    most = max(counts.values())
+    return np.array([counts.get(name, most) for name in names], np.float64)
+
+
+def drawn_excess(
+    indices: np.ndarray, diagnoses: Diagnoses, weights: np.ndarray | None
+) -> np.ndarray:
+    """``(K,)`` logarithm of how much more often training draws each diagnosis than it occurs.
+
+    Args:
+        indices: ``(N,)`` place of each record's diagnosis, -1 where it is unknown.
+        diagnoses: the K diagnoses.
+        weights: ``(N,)``, how often each record is drawn; all alike where there are none.
+    """
+    known = indices != UNKNOWN
+    chances = None if weights is None else weights[known]
+    drawn = np.bincount(indices[known], chances, minlength=len(diagnoses.names))
+    excess: np.ndarray = np.log(drawn / drawn.sum() / np.array(diagnoses.training_shares))
+    return excess
+
+
 def _name(record: Record) -> str:
     return diagnosis_name(record.attributes.get("diagnosis", ""))
 
@@ -91,15 +127,22 @@ def with_diagnosis(
     criterion: nn.Module,
     weight: float,
     mixing: Mixing = Mixing(),  # noqa: B008  (frozen)
+    excess: np.ndarray | None = None,
 ) -> Callable[[Classifier, Sequence[torch.Tensor]], torch.Tensor]:
     """Add the cross entropy of the diagnosis to the criterion of the class.
 
-    ``weight`` is that of the cross entropy, averaged over the crops that have a diagnosis;
-    ``mixing`` mixes crops.
+    Args:
+        criterion: that of the class.
+        weight: that of the cross entropy, averaged over the crops that have a diagnosis.
+        mixing: how crops are mixed.
+        excess: ``(K,)`` of :func:`drawn_excess`, added to the logits in training only, so that
+            the layer learns the diagnoses as they occur (Menon et al. 2021, arXiv:2007.07314);
+            none where all are drawn alike.
 
     Returns:
         Both losses, of a classifier with a layer for diagnoses, crops, labels and diagnoses.
     """
+    offset = None if excess is None else torch.from_numpy(excess).float()
 
     def joint(classifier: Classifier, batch: Sequence[torch.Tensor]) -> torch.Tensor:
         if classifier.diagnosis_head is None:
@@ -108,6 +151,8 @@ def with_diagnosis(
         mixed = mixing.mix(crops)
         logits, auxiliary, features = classifier.forward_with_features(mixed.crops)
         told = classifier.diagnosis_head(features).float()
+        if offset is not None:
+            told = told + offset.to(told.device)
 
         def both(targets: Sequence[torch.Tensor]) -> torch.Tensor:
             labels, diagnoses = targets
