@@ -1,30 +1,43 @@
-"""Depthwise convolutions of stride 2 beside bfloat16."""
+"""Depthwise convolutions whose gradient is slow in bfloat16."""
 
 from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
+from timm.layers import Conv2dSame
 from torch import nn
 
-from cascade.models.depthwise import ExactDepthwise, exact_depthwise
+from cascade.models.depthwise import ExactConv2d, ExactConv2dSame, exact_depthwise
 
 
-def test_only_depthwise_layers_of_stride_2_change_and_keep_their_weights():
+def test_only_depthwise_layers_with_stride_or_large_kernels_change_and_keep_their_weights():
     network = nn.Sequential(
         nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=8),
+        nn.Conv2d(8, 8, 5, padding=2, groups=8),
+        Conv2dSame(8, 8, 3, stride=2, groups=8),
         nn.Conv2d(8, 8, 3, padding=1, groups=8),
         nn.Conv2d(8, 8, 3, stride=2, padding=1),
+        nn.Conv2d(8, 8, 5, padding=2),
     )
     before = copy.deepcopy(network.state_dict())
     exact_depthwise(network)
-    assert [type(layer) for layer in network] == [ExactDepthwise, nn.Conv2d, nn.Conv2d]
+    kinds = [type(layer) for layer in network]
+    assert kinds == [ExactConv2d, ExactConv2d, ExactConv2dSame, *[nn.Conv2d] * 3]
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
-def test_in_autocast_the_layer_computes_in_float32_and_gives_the_type_it_got():
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=8),
+        nn.Conv2d(8, 8, 5, padding=2, groups=8),
+        Conv2dSame(8, 8, 5, stride=2, groups=8),
+    ],
+)
+def test_in_autocast_the_layer_computes_in_float32_and_gives_the_type_it_got(layer):
     torch.manual_seed(0)
-    layer = nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=8)
     expected = layer(images := torch.randn(2, 8, 16, 16).bfloat16().float())
     exact_depthwise(network := nn.Sequential(layer))
     assert torch.equal(network(images), expected)
