@@ -252,7 +252,8 @@ def load_or_make_splits(
         raise DataError(f"{error}; {advice}") from error
     if (splits.seed, splits.fraction) != (seed, fraction):
         log.warning(
-            "%s: used as it is, made with seed %d and fraction %g (asked for: %d and %g)",
+            "%s: used as it is, made with seed %d and fraction %g; seed %d and fraction %g divide "
+            "nothing anew",
             *(path, splits.seed, splits.fraction, seed, fraction),
         )
     return splits
