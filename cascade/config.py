@@ -317,6 +317,12 @@ class ClassificationTrainConfig(TrainConfig):
         "distribution of the areas, such as 1; 0 switches it off",
         minimum=0.0,
     )
+    consistency: float = setting(
+        0.0,
+        "weight of a further loss, by how much the answers about each crop and a mirrored or "
+        "turned copy differ, such as 1; the copies take as long again; 0 switches it off",
+        minimum=0.0,
+    )
     diagnosis_weight: float = setting(
         0.0,
         "weight of a second loss that asks for the diagnosis (column diagnosis) from the same "

@@ -87,7 +87,8 @@ def workplace(tmp_path_factory):
     (recipes / "classifier_160.yaml").write_text(CLASSIFIER + "diagnosis_weight: 0.5\n")
     (recipes / "classifier_192.yaml").write_text(CLASSIFIER.replace("size: 32", "size: 64"))
     (recipes / "classifier_192_strong.yaml").write_text(CLASSIFIER + "seed: 1\n")
-    for number, name in enumerate(("224", "224_second", "224_long", "224_mixed")):
+    names = ("224", "224_second", "224_long", "224_mixed", "224_balanced", "224_consistent")
+    for number, name in enumerate(names):
         recipe = CLASSIFIER.replace("size: 32", "size: 48") + f"seed: {number}\n"
         (recipes / f"classifier_{name}.yaml").write_text(recipe)
     return folder
@@ -140,7 +141,7 @@ def test_a_list_of_the_commands_runs_none(workplace, capsys, tmp_path):
         "seg-train",
         "oof-masks", "segment", "cls-train", "cls-train", "cls-train",
         "average", "cls-train", "cls-train", "average", "cls-train", "average", "cls-train",
-        "cls-train",
+        "cls-train", "cls-train", "cls-train", "average",
         "calibrate", "evaluate", "evaluate", "evaluate", "card",
         "calibrate", "export", "evaluate", "evaluate", "evaluate",
     ]  # fmt: skip
@@ -150,7 +151,7 @@ def test_a_list_of_the_commands_runs_none(workplace, capsys, tmp_path):
 def test_each_recipe_that_comes_with_the_library_is_read_by_its_command(tmp_path):
     arguments = build_parser().parse_args(["--data", str(tmp_path)])
     trainings = [step for step in steps(arguments) if step.run is not None]
-    assert len(trainings) == 16
+    assert len(trainings) == 18
     for step in trainings:
         module = module_of(step.command)
         given = module.build_parser().parse_args(list(step.flags))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.stats import entropy
 from torch.nn import functional
 
 from cascade.command_line.main import module_of
 from cascade.command_line.parser import settings
 from cascade.config import ClassificationTrainConfig
+from cascade.pipeline.augmented_views import VIEWS, view
 from cascade.training.mixing import Mixed, Mixing
 
 
@@ -78,3 +80,36 @@ def test_flags_set_both_strengths():
     assert (given.mixup, given.cutmix) == (0.2, 0.0)
     with pytest.raises(SystemExit):
         parser.parse_args(["--mixup", "much"])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_consistency_adds_a_mirrored_or_turned_copy_of_each_mixed_crop(crops, seed):
+    torch.manual_seed(seed)
+    mixed = Mixing(mixup=0.4, consistency=1.0).mix(crops)
+    first, copies = (part.numpy() for part in mixed.crops.chunk(2))
+    changed = [view(first, how) for how in VIEWS["dihedral"][1:]]
+    assert sum(np.array_equal(copies, one) for one in changed) == 1
+    blended = mixed.share * crops.double() + (1 - mixed.share) * crops[mixed.order].double()
+    assert (first - blended.numpy()).max() <= 0.51
+
+
+def test_crops_and_copies_have_the_same_targets(crops):
+    seen = []
+
+    def score(targets):
+        seen.append(targets[0].tolist())
+        return torch.tensor(1.0)
+
+    mixed = Mixed(torch.cat([crops, crops]), torch.arange(8).flip(0), 0.75, consistency=1.0)
+    mixed.loss(score, [torch.arange(8)])
+    assert seen == [[*range(8)] * 2, [*range(7, -1, -1)] * 2]
+
+
+def test_the_divergence_is_that_of_both_distributions(crops):
+    mixed = Mixing(consistency=0.5).mix(crops)
+    logits = torch.from_numpy(np.random.default_rng(1).normal(size=(16, 3)))
+    first, second = (part.softmax(dim=1).numpy() for part in logits.chunk(2))
+    expected = (entropy(first, second, axis=1) + entropy(second, first, axis=1)).mean() / 2
+    assert float(mixed.divergence(logits)) == pytest.approx(0.5 * expected, rel=1e-5)
+    assert float(Mixing().mix(crops).divergence(logits)) == 0
+    assert float(mixed.divergence(torch.cat([logits[:8]] * 2))) == pytest.approx(0, abs=1e-7)

@@ -166,7 +166,7 @@ def classification_task(
         weight=class_weights, label_smoothing=training.label_smoothing
     )
 
-    mixing = Mixing(training.mixup, training.cutmix)
+    mixing = Mixing(training.mixup, training.cutmix, training.consistency)
 
     def loss(classifier: Classifier, batch: Sequence[torch.Tensor]) -> torch.Tensor:
         return classification_loss(classifier, batch, criterion, mixing)
@@ -265,13 +265,14 @@ def classification_loss(
     criterion: torch.nn.Module,
     mixing: Mixing = Mixing(),  # noqa: B008  (frozen)
 ) -> torch.Tensor:
-    """The criterion of a batch of crops and labels, mixed where asked for."""
+    """The criterion of a batch of crops and labels, mixed and copied where asked for."""
     crops, labels = batch
     mixed = mixing.mix(crops)
     logits, auxiliary = classifier.forward_with_auxiliary(mixed.crops)
-    return mixed.loss(
+    loss = mixed.loss(
         lambda targets: class_loss(classifier, logits, auxiliary, targets[0], criterion), [labels]
     )
+    return loss + mixed.divergence(logits)
 
 
 def predict_logits(

@@ -134,7 +134,7 @@ def with_diagnosis(
     Args:
         criterion: that of the class.
         weight: that of the cross entropy, averaged over the crops that have a diagnosis.
-        mixing: how crops are mixed.
+        mixing: how crops are mixed and copied.
         excess: ``(K,)`` of :func:`drawn_excess`, added to the logits in training only, so that
             the layer learns the diagnoses as they occur (Menon et al. 2021, arXiv:2007.07314);
             none where all are drawn alike.
@@ -163,7 +163,8 @@ def with_diagnosis(
             named = (diagnoses != UNKNOWN).sum().clamp(min=1)
             return torch.stack([first, weight * second / named])
 
-        return mixed.loss(both, targets)
+        apart = torch.stack([mixed.divergence(logits), weight * mixed.divergence(told)])
+        return mixed.loss(both, targets) + apart
 
     return joint
 

@@ -114,6 +114,12 @@ class _Chain:
             ),
             self.onward("classifier_224_long", self.mean("average_second")),
             self.onward("classifier_224_mixed", self.best("classifier_224_long")),
+            self.onward("classifier_224_balanced", self.best("classifier_224_mixed")),
+            self.onward("classifier_224_consistent", self.best("classifier_224_mixed")),
+            self.average(
+                "average_balanced", self.best("classifier_224_balanced"),
+                self.best("classifier_224_consistent"), self.best("classifier_224_mixed"),
+            ),
         ]  # fmt: skip
 
     def default(self) -> list[Step]:
@@ -154,7 +160,7 @@ class _Chain:
             Step(
                 f"{prefix}calibration", "calibrate",
                 ("--segmenter", self.best(segmenter),
-                 "--classifier", self.best("classifier_224_mixed"),
+                 "--classifier", self.mean("average_balanced"),
                  "--corrupted_copies", str(CORRUPTED_COPIES), *self.cut, *self.device,
                  "--output", model, "--half", "--overwrite"),
             ),
