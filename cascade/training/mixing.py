@@ -63,10 +63,10 @@ class Mixed:
             logits: ``(2 N, K)`` about ``crops``.
 
         Returns:
-            The mean over the crops of both Kullback-Leibler divergences' mean.
+            The mean over the crops of both Kullback-Leibler divergences' mean, float32.
         """
         if not self.consistency:
-            return logits.new_zeros(())
+            return logits.new_zeros((), dtype=torch.float32)
         first, second = logits.float().log_softmax(dim=1).chunk(2)
         ways = ((first, second), (second, first))
         both = [
