@@ -190,6 +190,16 @@ def test_the_table_the_plot_and_the_page_show_every_row(scores, table, tmp_path)
     assert f"{scores['iou_fall']:.3f}" in lines[0]
 
 
+@pytest.mark.parametrize("fall", [0.0, -0.01])
+def test_the_worst_corruption_is_one_of_them_also_where_nothing_falls(fall):
+    clean = {"corruption": "none", "strength": "", "iou_fall": None, "auc_fall": None}
+    blur = {"corruption": "blur", "strength": "mild", "iou_fall": fall, "auc_fall": None}
+    (line,) = corruption_lines(
+        {"rows": [clean, blur], "iou_fall": fall, "auc_fall": None, "intervals": {"iou_fall": None}}
+    )
+    assert line.endswith(f"{fall:.3f} with mild blur")
+
+
 def test_the_documentation_has_every_amount():
     page = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text()
     for kind in CORRUPTIONS:

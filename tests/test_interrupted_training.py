@@ -429,6 +429,27 @@ def test_other_settings_data_and_divisions_are_refused_with_the_difference_named
     assert "--initial_model" in said(CLASSIFIER, "run", *onward, *other)
 
 
+def test_settings_that_a_training_does_not_go_on_with_are_not_stored(
+    command, tmp_path, monkeypatch, capsys
+):
+    steps = classification.classification_loss
+    monkeypatch.setattr(classification, "classification_loss", nth(steps, 2, send("SIGTERM")))
+    assert command(CLASSIFIER, "run") == 143
+    monkeypatch.undo()
+    stored = (tmp_path / "run" / "config.yaml").read_bytes()
+    onward = ("--resume", "--resume_changed")
+    assert command(CLASSIFIER, "run", *onward, "--image_size", "48", "--dropout", "0.5",
+                   "--architecture", "timm/test_vit") == 2  # fmt: skip
+    assert "do not fit the changed settings" in capsys.readouterr().err
+    assert (tmp_path / "run" / "config.yaml").read_bytes() == stored
+    assert command(CLASSIFIER, "run", *onward, "--dropout", "0.5") == 0
+    stored = (tmp_path / "run" / "config.yaml").read_bytes()
+    assert yaml.safe_load(stored)["dropout"] == 0.5
+    assert command(CLASSIFIER, "run", *onward, "--dropout", "0.3") == 0
+    assert "nothing is left to do" in capsys.readouterr().err
+    assert (tmp_path / "run" / "config.yaml").read_bytes() == stored, "it has trained with these"
+
+
 def test_auto_takes_nothing_that_it_cannot_go_on_with(command, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "best.safetensors").write_bytes(b"precious")

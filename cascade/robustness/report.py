@@ -74,7 +74,8 @@ def corruption_lines(scores: Mapping[str, Any]) -> list[str]:
         mean = scores[name]
         if mean is None:
             continue
-        worst = max(scores["rows"], key=lambda row: row[name] or 0.0)
+        changed = [row for row in scores["rows"] if row[name] is not None]
+        worst = max(changed, key=lambda row: row[name])
         lines.append(
             f"fall of the {title}: {score_text(mean, scores['intervals'][name])} "
             f"on average, {worst[name]:.3f} with {worst['strength']} {worst['corruption']}"

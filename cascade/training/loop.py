@@ -39,7 +39,7 @@ from cascade.training.optimization import (
 )
 from cascade.training.order import Batches, EpochSampler
 from cascade.training.resuming import catch_up, generators, restore, set_generators
-from cascade.training.run import differences
+from cascade.training.run import differences, note_changes
 from cascade.training.state import load_checkpoint, save_checkpoint
 from cascade.training.stopping import Stopped, StopSignals, leave_signals_to_main
 from cascade.training.task import Progress, Row, Task
@@ -306,6 +306,7 @@ class Trainer:
                 "%s: is finished after %d epochs; nothing is left to do", self.folder, done.epoch
             )
         else:
+            note_changes(self.folder, changed)
             log.info("resuming after %d epochs and %d images of the next", done.epoch, done.seen)
 
     def _note_change(self, changed: Mapping[str, Any]) -> None:

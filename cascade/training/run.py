@@ -63,20 +63,23 @@ def open_run(
     overwrite: bool = False,
     resume_changed: bool = False,
     results: Sequence[str] = (),
+    note_changes: bool = True,
 ) -> None:
     """Claim a folder for a training before anything is computed.
 
     A run that is resumed must have the same settings and data, or with ``resume_changed`` at least
     the same division into training and validation images, unless it has saved nothing yet.
     ``results`` are patterns of further files that a new run must not find, because they are those
-    of another. Of several processes only the main one does it, and all go on when it is done.
+    of another. Without ``note_changes`` the stored settings stay where a run goes on with others,
+    until :func:`note_changes` is told that it does. Of several processes only the main one does
+    it, and all go on when it is done.
 
     Raises:
         ConfigError: another run is there, or a resumed run has other settings or data.
         DataError: the folder cannot be written to.
     """
     if processes.is_main():
-        _claim(folder, settings, resume, overwrite, resume_changed, results)
+        _claim(folder, settings, resume, overwrite, resume_changed, results, note_changes)
     processes.wait()
 
 
@@ -87,6 +90,7 @@ def _claim(
     overwrite: bool,
     resume_changed: bool,
     results: Sequence[str],
+    noted: bool,
 ) -> None:
     existing = folder / CONFIG_FILE
     if resume:
@@ -99,6 +103,8 @@ def _claim(
             return
         if _holds_weights(folder):
             _require_compatible(folder, changed, resume_changed)
+            if not noted and any((folder / name).is_file() for name in (LAST, PREVIOUS)):
+                return
         else:  # such as a training that diverged in its first epoch
             _clear(folder, results)
     elif existing.exists() and not overwrite:
@@ -109,6 +115,14 @@ def _claim(
     else:
         _clear(folder, results)
     _write_settings(existing, settings)
+
+
+def note_changes(folder: Path, changed: Mapping[str, Sequence[Any]]) -> None:
+    """Store the other settings that a resumed training goes on with; see :func:`differences`."""
+    path = folder / CONFIG_FILE
+    if processes.is_main() and path.is_file():
+        now = {key: new for key, (_, new) in changed.items()}
+        _write_settings(path, {**_read_settings(path), **now})
 
 
 def _require_compatible(
@@ -211,7 +225,10 @@ def begin_run(
         "splits_digest": splits.digest,
         "data_digest": data_digest([*train, *validation]),
     }
-    open_run(folder, settings, resume=resume, overwrite=overwrite, resume_changed=resume_changed)
+    open_run(
+        folder, settings, resume=resume, overwrite=overwrite, resume_changed=resume_changed,
+        note_changes=False,
+    )  # fmt: skip
     network.provenance.update(provenance(table, splits, settings))
     if initial_model is not None:
         start_from(network, str(initial_model), splits, settings)
