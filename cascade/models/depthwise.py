@@ -12,7 +12,7 @@ from timm.layers import Conv2dSame
 from torch import nn
 
 
-class _Float32(nn.Conv2d):
+class ExactConv2d(nn.Conv2d):
     """A convolution that leaves autocast on the CPU."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -23,12 +23,8 @@ class _Float32(nn.Conv2d):
             return super().forward(images.float()).to(images.dtype)
 
 
-class ExactConv2d(_Float32, nn.Conv2d):
-    """The one of torch."""
-
-
-class ExactConv2dSame(_Float32, Conv2dSame):
-    """The one that timm pads as TensorFlow does."""
+class ExactConv2dSame(ExactConv2d, Conv2dSame):
+    """One that timm pads as TensorFlow does."""
 
 
 _EXACT: dict[type[nn.Conv2d], type[nn.Conv2d]] = {

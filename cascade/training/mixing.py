@@ -112,7 +112,7 @@ class Mixing:
 
 
 def _changed(crops: torch.Tensor) -> torch.Tensor:
-    """All crops mirrored or turned alike, in one of the seven ways."""
+    """All crops mirrored or turned alike, in one of the seven ways, on the device they are on."""
     changes = VIEWS["dihedral"][1:]
     turns, mirrored = changes[int(torch.randint(len(changes), ()))]
     turned = torch.rot90(crops, turns, (1, 2))

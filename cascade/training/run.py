@@ -63,14 +63,14 @@ def open_run(
     overwrite: bool = False,
     resume_changed: bool = False,
     results: Sequence[str] = (),
-    note_changes: bool = True,
+    store_changes: bool = True,
 ) -> None:
     """Claim a folder for a training before anything is computed.
 
     A run that is resumed must have the same settings and data, or with ``resume_changed`` at least
     the same division into training and validation images, unless it has saved nothing yet.
     ``results`` are patterns of further files that a new run must not find, because they are those
-    of another. Without ``note_changes`` the stored settings stay where a run goes on with others,
+    of another. Without ``store_changes`` the stored settings stay where a run goes on with others,
     until :func:`note_changes` is told that it does. Of several processes only the main one does
     it, and all go on when it is done.
 
@@ -79,7 +79,7 @@ def open_run(
         DataError: the folder cannot be written to.
     """
     if processes.is_main():
-        _claim(folder, settings, resume, overwrite, resume_changed, results, note_changes)
+        _claim(folder, settings, resume, overwrite, resume_changed, results, store_changes)
     processes.wait()
 
 
@@ -90,7 +90,7 @@ def _claim(
     overwrite: bool,
     resume_changed: bool,
     results: Sequence[str],
-    noted: bool,
+    store_changes: bool,
 ) -> None:
     existing = folder / CONFIG_FILE
     if resume:
@@ -103,7 +103,7 @@ def _claim(
             return
         if _holds_weights(folder):
             _require_compatible(folder, changed, resume_changed)
-            if not noted and any((folder / name).is_file() for name in (LAST, PREVIOUS)):
+            if not store_changes and any((folder / name).is_file() for name in (LAST, PREVIOUS)):
                 return
         else:  # such as a training that diverged in its first epoch
             _clear(folder, results)
@@ -227,7 +227,7 @@ def begin_run(
     }
     open_run(
         folder, settings, resume=resume, overwrite=overwrite, resume_changed=resume_changed,
-        note_changes=False,
+        store_changes=False,
     )  # fmt: skip
     network.provenance.update(provenance(table, splits, settings))
     if initial_model is not None:
